@@ -1,0 +1,75 @@
+"""Floor 0. Which array library? The only file that imports CuPy.
+
+There is no global device: an array says where it lives, and `array_module` reads it off.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tinymixer.errors import TinymixerError
+
+Array = Any  # numpy.ndarray or cupy.ndarray: they share their methods, not a base class
+
+
+def array_module(x: Array) -> ModuleType:
+    """The library that `x` belongs to: the top package of its type, `numpy` or `cupy`.
+
+    Python numbers and lists are NumPy's. Nothing is imported: whoever holds a CuPy array has
+    imported CuPy already.
+    """
+    if isinstance(x, np.ndarray | np.generic) or not hasattr(x, "dtype"):
+        return np
+    return sys.modules[type(x).__module__.partition(".")[0]]
+
+
+def device_of(x: Array) -> str:
+    """`"cpu"` for what NumPy holds, `"gpu"` for everything else."""
+    return "cpu" if array_module(x) is np else "gpu"
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """`x` as a NumPy array; copied from the device if it lives there."""
+    return np.asarray(x) if array_module(x) is np else x.get()
+
+
+def to_device(x: Array, device: str) -> Array:
+    """`x` on `device`, `"cpu"` or `"gpu"`; copied only if it has to move.
+
+    Raises TinymixerError for an unknown device and, in plain words, where no GPU can be used.
+    """
+    if device == "cpu":
+        return to_numpy(x)
+    if device != "gpu":
+        raise TinymixerError(f"unknown device {device!r}: expected 'cpu' or 'gpu'")
+    if device_of(x) == "gpu":
+        return x
+    missing = why_no_gpu()
+    if missing:
+        raise TinymixerError(f"device 'gpu' cannot be used: {missing}")
+    import cupy
+
+    return cupy.asarray(x)
+
+
+def why_no_gpu() -> str | None:
+    """What keeps CuPy from computing here, in one line with the cure; None if nothing does.
+
+    A working import is not enough (CuPy imports without a driver), nor is a driver (each kernel
+    is compiled on first use): so one small sum is really computed.
+    """
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed; pip install 'tinymixer[gpu13]' (CUDA 13) or [gpu] (CUDA 12)"
+    if not cupy.cuda.is_available():
+        return "CuPy finds no NVIDIA GPU or driver; install the driver, or use --device cpu"
+    try:
+        if int(cupy.arange(3).sum()) != 3:
+            return "CuPy computes a wrong sum on this GPU; check driver and CUDA versions"
+    except Exception as error:  # CuPy, CUDA and the dynamic loader raise unrelated types here
+        first = str(error).partition("\n")[0]
+        return f"CuPy is installed but cannot compute ({type(error).__name__}: {first})"
+    return None

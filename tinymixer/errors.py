@@ -1,0 +1,21 @@
+"""Floor 0. The errors that a user can mend.
+
+Each message says what went wrong, what was expected, what was got and what to do. The command
+line prints it as one line; anything else that escapes is a bug and keeps its traceback.
+"""
+
+
+class TinymixerError(ValueError):
+    """Something the user gave cannot be used, and the message says what to do about it."""
+
+
+class DataError(TinymixerError):
+    """A data set is missing, damaged or not what it claims to be."""
+
+
+class CheckpointError(TinymixerError):
+    """A checkpoint cannot be read, or does not belong to this run."""
+
+
+class NonFiniteError(TinymixerError):
+    """Training met a loss that is not a finite number."""
