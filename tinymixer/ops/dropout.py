@@ -1,0 +1,32 @@
+"""Dropout and stochastic depth: the same product with a random mask, of different shape."""
+
+from tinymixer.backend import Array
+from tinymixer.engine import Function
+
+
+class Dropout(Function):
+    """y = x keep / (1 - rate): drop at random, and scale so that the expectation stays.
+
+    x (S, B, C), keep, booleans that broadcast to x  ->  y (S, B, C)
+
+    keep (S, B, C) drops single activations; keep (B, 1) drops whole images, which on a residual
+    branch is stochastic depth: for the images dropped, that layer is skipped. The mask is an input
+    and not drawn here, so that a forward can be repeated and its gradient checked.
+
+    Sources: Srivastava et al. 2014, "Dropout", JMLR 15, section 4; Huang et al. 2016, "Deep
+    networks with stochastic depth", arXiv 1603.09382, equation 2 (scaled here, not at test time).
+    """
+
+    def __init__(self, rate: float):
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate}")
+        self.rate = rate
+
+    def forward(self, x: Array, keep: Array) -> Array:
+        factor = keep.astype(x.dtype) / (1 - self.rate)
+        self.save(factor)
+        return x * factor
+
+    def backward(self, dy: Array) -> tuple:
+        (factor,) = self.saved
+        return dy * factor, None

@@ -1,0 +1,62 @@
+"""GELU, the smooth gate of every MLP here, in its two forms.
+
+    erf:   y = x Φ(x)                                 Φ the standard normal distribution function
+    tanh:  y = x (1 + tanh u) / 2,  u = √(2/π) (x + 0.044715 x³)
+
+The tanh form approximates the other to 5e-4 and is what the published Mixer weights were trained
+with; most PyTorch code uses erf. Mixing them up changes logits in the fourth digit.
+
+Source: Hendrycks, Gimpel 2016, "Gaussian error linear units", arXiv 1606.08415, section 2.
+"""
+
+import math
+
+from tinymixer.backend import Array, array_module
+from tinymixer.engine import Function
+from tinymixer.ops.erf import normal_cdf, normal_density
+
+SLOPE = math.sqrt(2 / math.pi)
+CUBIC = 0.044715
+FORMS = ("tanh", "erf")
+
+
+def check_form(form: str) -> str:
+    """`form` itself, or ValueError if it is neither "tanh" nor "erf"."""
+    if form not in FORMS:
+        raise ValueError(f"GELU: unknown form {form!r}; expected 'tanh' or 'erf'")
+    return form
+
+
+def gelu(x: Array, form: str) -> Array:
+    """y = GELU(x), element by element."""
+    if form == "erf":
+        return x * normal_cdf(x)
+    u = SLOPE * x * (1 + CUBIC * x * x)  # never x ** 3: a power is 70 times slower in float32
+    return 0.5 * x * (1 + array_module(x).tanh(u))
+
+
+def gelu_derivative(x: Array, form: str) -> Array:
+    """dy/dx of y = GELU(x), element by element."""
+    if form == "erf":
+        return normal_cdf(x) + x * normal_density(x)
+    t = array_module(x).tanh(SLOPE * x * (1 + CUBIC * x * x))
+    du = SLOPE * (1 + 3 * CUBIC * x * x)
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du
+
+
+class GELU(Function):
+    """y = x Φ(x), or its tanh form;  dx = dy * y'(x).
+
+    x (any shape)  ->  y (the same shape)
+    """
+
+    def __init__(self, form: str = "tanh"):
+        self.form = check_form(form)
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return gelu(x, self.form)
+
+    def backward(self, dy: Array) -> Array:
+        (x,) = self.saved
+        return dy * gelu_derivative(x, self.form)

@@ -1,0 +1,75 @@
+"""Linear maps on channels and on tokens.
+
+Activations are (S, B, C), tokens first. Their memory read as (S*B, C) has a token's channels in
+each row, so channels are mixed by a product from the right; read as (S, B*C) it has one channel of
+one image in each column, so tokens are mixed by a product from the left. Neither copies anything.
+"""
+
+from tinymixer.backend import Array
+from tinymixer.engine import Function
+
+
+class ChannelLinear(Function):
+    """Mix channels: y[d] = Σ_c x[c] W[c, d] + b[d], for every token of every image.
+
+    x (..., C), W (C, D), b (D,)  ->  y (..., D)
+
+    Raises ValueError where x and W disagree on C.
+    """
+
+    def forward(self, x: Array, W: Array, b: Array) -> Array:
+        if x.shape[-1] != len(W):
+            raise ValueError(
+                f"ChannelLinear: W mixes {len(W)} channels but x has {x.shape[-1]} "
+                f"(x {x.shape}, W {W.shape}). Channels are the last axis of x and the first of W"
+            )
+        self.save(x, W)
+        y = x.reshape(-1, len(W)) @ W + b  # (S*B, D)
+        return y.reshape(*x.shape[:-1], -1)
+
+    def backward(self, dy: Array) -> tuple:
+        x, W = self.saved
+        X, dY = x.reshape(-1, len(W)), dy.reshape(-1, W.shape[1])
+        dx = (dY @ W.T).reshape(x.shape) if self.needs[0] else None
+        dW = X.T @ dY if self.needs[1] else None  # (C, D)
+        db = dY.sum(0) if self.needs[2] else None  # (D,)
+        return dx, dW, db
+
+    def multiply_accumulates(self, x: Array, W: Array, b: Array) -> int:
+        return x.size // len(W) * W.size
+
+
+class TokenLinear(Function):
+    """Mix tokens: y[d] = Σ_s W[d, s] x[s] + b[d], for every channel of every image.
+
+    x (S, B, C), W (D, S), b (D,)  ->  y (D, B, C)
+
+    Raises ValueError where x and W disagree on S.
+    """
+
+    def forward(self, x: Array, W: Array, b: Array) -> Array:
+        check_tokens("TokenLinear", x, W)
+        self.save(x, W)
+        y = W @ x.reshape(len(x), -1) + b[:, None]  # (D, B*C)
+        return y.reshape(-1, *x.shape[1:])
+
+    def backward(self, dy: Array) -> tuple:
+        x, W = self.saved
+        X, dY = x.reshape(len(x), -1), dy.reshape(len(dy), -1)
+        dx = (W.T @ dY).reshape(x.shape) if self.needs[0] else None
+        dW = dY @ X.T if self.needs[1] else None  # (D, S)
+        db = dY.sum(1) if self.needs[2] else None  # (D,)
+        return dx, dW, db
+
+    def multiply_accumulates(self, x: Array, W: Array, b: Array) -> int:
+        return x.size // len(x) * W.size
+
+
+def check_tokens(name: str, x: Array, W: Array) -> None:
+    """Raise ValueError unless W (D, S) mixes as many tokens as x (S, B, C) has."""
+    if len(x) != W.shape[1]:
+        raise ValueError(
+            f"{name}: W mixes {W.shape[1]} tokens but x has {len(x)} (x {x.shape}, W {W.shape}). "
+            "Mixing tokens ties a model to one image size: resize the images, or build the model "
+            "with their image_size"
+        )
