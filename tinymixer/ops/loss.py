@@ -46,11 +46,12 @@ class SoftmaxCrossEntropy(Function):
         if targets.shape == (B, K):
             q = targets.astype(real)
         elif targets.shape == (B,) and targets.dtype.kind in "iu":
-            if B and not (0 <= int(targets.min()) and int(targets.max()) < K):
+            lowest, highest = int(targets.min()), int(targets.max())
+            if lowest < 0 or highest >= K:
                 raise ValueError(
-                    f"SoftmaxCrossEntropy: class numbers run from {int(targets.min())} to "
-                    f"{int(targets.max())}, but {K} logits know classes 0..{K - 1}. Build the "
-                    "model with the data set's num_classes"
+                    f"SoftmaxCrossEntropy: class numbers run from {lowest} to {highest}, but {K} "
+                    f"logits know classes 0..{K - 1}. Build the model with the data set's "
+                    "num_classes"
                 )
             q = (targets[:, None] == xp.arange(K)).astype(real)
         else:
