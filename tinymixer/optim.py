@@ -1,0 +1,117 @@
+"""Floor 1. Optimizers and schedules: arrays in, arrays out, no Tensor.
+
+All parameters of a model lie in one flat array, all gradients in another, so an optimizer is a few
+element-wise lines. They are run over blocks that stay in the cache: each block is read from memory
+once for the whole update. `state` names the arrays that a checkpoint has to keep.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+from tinymixer.backend import Array, array_module, device_of
+
+BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
+
+
+class SGD:
+    """Momentum: v <- momentum v + g,  w <- w - lr (v + weight_decay w).
+
+    decay (N,) says how much of weight_decay each weight feels, 0 to 1.
+    Source: Polyak 1964; decoupled decay: Loshchilov, Hutter 2017, arXiv 1711.05101.
+    """
+
+    def __init__(self, decay: Array, *, momentum: float = 0.9, weight_decay: float = 0.0):
+        self.decay, self.momentum, self.weight_decay = decay, momentum, weight_decay
+        self.state = {"v": array_module(decay).zeros_like(decay)}
+
+    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
+        """Update `weights` (N,) in place by gradients (N,)."""
+        for w, g, decay, v in _blocks(weights, gradients, self.decay, self.state["v"]):
+            v *= self.momentum
+            v += g
+            w -= lr * (v + self.weight_decay * decay * w)
+
+
+class AdamW:
+    """Steps of the size lr in each direction, however steep:
+
+    m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g²
+    w <- w - lr (m̂ / (√v̂ + eps) + weight_decay w),  m̂ = m / (1 - beta1^t),  v̂ = v / (1 - beta2^t)
+
+    t counts from 1; decay (N,) says how much of weight_decay each weight feels, 0 to 1.
+    Source: Loshchilov, Hutter 2017, "Decoupled weight decay regularization", arXiv 1711.05101,
+    algorithm 2.
+    """
+
+    def __init__(
+        self,
+        decay: Array,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        self.decay, self.betas, self.eps, self.weight_decay = decay, betas, eps, weight_decay
+        zeros_like = array_module(decay).zeros_like
+        self.state = {"m": zeros_like(decay), "v": zeros_like(decay)}
+
+    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
+        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
+        sqrt = array_module(weights).sqrt
+        beta1, beta2 = self.betas
+        unbias1, unbias2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
+        m_flat, v_flat = self.state["m"], self.state["v"]
+        for w, g, decay, m, v in _blocks(weights, gradients, self.decay, m_flat, v_flat):
+            m += (1 - beta1) * (g - m)
+            v += (1 - beta2) * (g * g - v)
+            w -= lr * (m / unbias1 / (sqrt(v / unbias2) + self.eps))
+            w -= lr * self.weight_decay * decay * w
+
+
+def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Views of the same block of all arrays; on a GPU, which has no such cache, of everything."""
+    size = BLOCK if device_of(arrays[0]) == "cpu" else len(arrays[0])
+    for start in range(0, len(arrays[0]), size):
+        yield tuple(array[start : start + size] for array in arrays)
+
+
+def learning_rate(
+    step: int, *, base: float, final: float, warmup: int, total: int, schedule: str = "cosine"
+) -> float:
+    """The learning rate at `step` of `total`: up in a line for `warmup` steps, then down.
+
+    With t from 0 to 1 after the warm-up:
+        "cosine"    final + (base - final) (1 + cos πt) / 2
+        "linear"    base + (final - base) t
+        "constant"  base
+
+    Source of the cosine: Loshchilov, Hutter 2016, "SGDR", arXiv 1608.03983, equation 5.
+    """
+    if step < warmup:
+        return base * (step + 1) / (warmup + 1)
+    t = (step - warmup) / max(1, total - warmup)
+    return final + (base - final) * SCHEDULES[schedule](t)
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
+    "linear": lambda t: 1 - t,
+    "constant": lambda t: 1.0,
+}
+
+
+def clip_by_global_norm(gradients: Array, max_norm: float) -> float:
+    """Scale `gradients` (N,), in place, to a Euclidean norm of at most max_norm; 0 is no limit.
+
+    Returns the norm before. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
+    """
+    norm = float(array_module(gradients).sqrt(gradients @ gradients))
+    if max_norm and norm > max_norm:
+        gradients *= max_norm / norm
+    return norm
+
+
+def update_average(average: Array, weights: Array, decay: float) -> None:
+    """Exponential moving average of the weights, in place: a <- decay a + (1 - decay) w."""
+    for a, w in _blocks(average, weights):
+        a += (1 - decay) * (w - a)

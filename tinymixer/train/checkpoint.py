@@ -1,0 +1,131 @@
+"""A checkpoint: named arrays and a header, in one `.npz` file that any NumPy can open.
+
+    weights/<parameter>   what the model is
+    ema/<parameter>       the average of its weights, where one is kept
+    optimizer/<name>      the optimizer's flat arrays
+    header                JSON, as bytes: format, configuration, data set, position, history
+
+A checkpoint is written beside its place, synced to the disk and renamed, so that a place always
+holds a whole file: the old one or the new one. Reading admits no pickle, and nothing is used
+before all of it has been read and its checksums (the zip's CRC-32) have passed.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from tinymixer.backend import Array, to_numpy
+from tinymixer.errors import CheckpointError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: the header's entries, and arrays by name in three groups."""
+
+    header: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    ema: dict[str, np.ndarray]
+    optimizer: dict[str, np.ndarray]
+
+
+def save(
+    path: Path,
+    header: Mapping[str, Any],
+    weights: Mapping[str, Array],
+    ema: Mapping[str, Array],
+    optimizer: Mapping[str, Array],
+) -> None:
+    """Write a checkpoint to `path`, or raise CheckpointError and leave what was there."""
+    text = json.dumps({"format": FORMAT, **header})
+    arrays = {"header": np.frombuffer(text.encode(), np.uint8)}
+    for group, members in (("weights", weights), ("ema", ema), ("optimizer", optimizer)):
+        arrays.update({f"{group}/{name}": to_numpy(array) for name, array in members.items()})
+    try:
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot save {path}: {error.strerror or error}. What was saved there before is intact; "
+            "make room or choose another --out, then --resume"
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Have `write(file)` fill a file beside `path`, sync it to the disk, and rename it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    with contextlib.suppress(OSError):  # the rename itself; not every system syncs a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint whole, or raise CheckpointError saying what is wrong with it."""
+    try:
+        arrays = _read(path)
+        header = json.loads(arrays.pop("header").tobytes())
+        version = header["format"]
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"no checkpoint {path}: expected the last.npz or best.npz of a training run"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+        *(KeyError, ValueError, TypeError, MemoryError, SyntaxError, OverflowError),
+    ) as error:
+        raise CheckpointError(
+            f"{path} is not a whole tinymixer checkpoint ({str(error).partition(chr(10))[0]}). It "
+            "is damaged or was written by something else; take another one of the run's"
+        ) from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {version}; this tinymixer reads format {FORMAT}. Use "
+            "the tinymixer that wrote it, or a newer one"
+        )
+    groups: dict[str, dict[str, np.ndarray]] = {"weights": {}, "ema": {}, "optimizer": {}}
+    for key, array in arrays.items():
+        group, _, name = key.partition("/")
+        if group not in groups:
+            raise CheckpointError(f"{path} holds an array {key!r} that no checkpoint has")
+        groups[group][name] = array
+    return Checkpoint(header, **groups)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file whose members are stored as they are, not compressed.
+
+    So a file is never larger in memory than on the disk, and what a header claims is bounded.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it has compressed members")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its members claim more bytes than the file has")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

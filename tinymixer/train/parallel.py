@@ -1,0 +1,139 @@
+"""One gradient from many micro-batches, on as many threads as there are cores.
+
+    batch -> micro-batches 0..G-1 -> any worker takes the next -> gradients -> one tree of sums
+
+A micro-batch is small enough for its activations to stay in the cache, forward and backward. Float
+sums depend on their order, so the order is fixed: gradients are added along a binary tree over the
+micro-batches, whoever computed them. Neither the cut nor the tree knows how many workers there
+are, which is why the trained weights are the same, bit for bit, for 1, 2 or 4 of them.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tinymixer.backend import Array, array_module
+from tinymixer.engine import Tensor
+from tinymixer.nn import Module
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class FlatParameters:
+    """All parameters of a model in one array, `weights` (N,); each Parameter becomes a view.
+
+    The optimizer, the sum over workers and the checkpoint each see one array. Any array of the
+    same length (gradients, moments, averages) can be looked at by name through `named`.
+    """
+
+    def __init__(self, model: Module):
+        self.parameters = dict(model.named_parameters())
+        xp = array_module(next(iter(self.parameters.values())).data)
+        self.weights = xp.concatenate([p.data.ravel() for p in self.parameters.values()])
+        for parameter, view in zip(
+            self.parameters.values(), self.named(self.weights).values(), strict=True
+        ):
+            parameter.data = view
+
+    def named(self, flat: Array) -> dict[str, Array]:
+        """Views of `flat` (N,), by parameter name and in the parameters' shapes."""
+        views, start = {}, 0
+        for name, parameter in self.parameters.items():
+            views[name] = flat[start : start + parameter.size].reshape(parameter.shape)
+            start += parameter.size
+        return views
+
+    def gather(self, gradients: Mapping[Tensor, Array], out: Array) -> None:
+        """Copy gradients by Tensor into `out` (N,); 0 where a parameter has none."""
+        for view, parameter in zip(self.named(out).values(), self.parameters.values(), strict=True):
+            view[...] = gradients.get(parameter, 0)
+
+    def decay_mask(self) -> Array:
+        """1 for the weights of matrices, 0 for biases and norms: weight decay leaves those be."""
+        mask = array_module(self.weights).zeros_like(self.weights)
+        for view in self.named(mask).values():
+            view[...] = view.ndim >= 2
+        return mask
+
+
+class Workers:
+    """Threads that share the weights, and BLAS held to one thread in each.
+
+    NumPy releases the interpreter lock in matrix products and in element-wise loops, so threads
+    are enough. With one worker, everything runs in the calling thread.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __enter__(self) -> "Workers":
+        self._limits = threadpool_limits(1, user_api="blas")
+        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        self._limits.restore_original_limits()
+
+    def map(self, f: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """[f(item), ...] in order of the items; the first exception is raised here."""
+        if self._pool is None:
+            return [f(item) for item in items]
+        return list(self._pool.map(f, items))
+
+
+class GradientSum:
+    """Sums of arrays (N,) over a fixed binary tree, whatever order they arrive in.
+
+    Leaf g is micro-batch g. A node adds its two children, a node without sibling moves up as it
+    is. Whoever brings the second of two siblings adds them, so at most log2(G) arrays wait beside
+    the ones being computed, and they are used again for the next batch.
+    """
+
+    def __init__(self, like: Array):
+        self.total: Array | None = None
+        self._like = like
+        self._free: list[Array] = []
+        self._lock = threading.Lock()
+
+    def start(self, leaves: int) -> None:
+        """Begin a sum of `leaves` arrays. The `total` before it is used up."""
+        if self.total is not None:
+            self._free.append(self.total)
+        self.total = None
+        self._leaves = leaves
+        self._waiting: dict[tuple[int, int], Array] = {}  # (level, node) -> its sum
+
+    def buffer(self) -> Array:
+        """An array to compute a leaf into."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        return array_module(self._like).empty_like(self._like)
+
+    def add(self, leaf: int, array: Array) -> None:
+        """Give up `array`, a buffer, as leaf number `leaf`."""
+        node, width, level = leaf, self._leaves, 0
+        while width > 1:
+            if node ^ 1 < width:
+                with self._lock:
+                    sibling = self._waiting.pop((level, node ^ 1), None)
+                    if sibling is None:
+                        self._waiting[level, node] = array
+                        return
+                array += sibling
+                with self._lock:
+                    self._free.append(sibling)
+            node, width, level = node // 2, (width + 1) // 2, level + 1
+        self.total = array
+
+
+def cut(indices: np.ndarray, micro_batch: int) -> list[np.ndarray]:
+    """The batch in consecutive micro-batches; the last one may be smaller."""
+    return [indices[i : i + micro_batch] for i in range(0, len(indices), micro_batch)]

@@ -1,0 +1,428 @@
+"""Training: a loop whose every random number is looked up, so that it can stop and go on anywhere.
+
+    images -> augment -> normalise -> model -> loss -> backward -> one sum -> optimizer
+
+The order of the images, their augmentation and the dropped paths are functions of (seed, epoch,
+step, image or micro-batch). Nothing else varies: a run that was stopped at any moment goes on from
+its last checkpoint to the same weights, bit for bit, on any number of workers.
+"""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tinymixer import data, models, ops, optim
+from tinymixer.backend import Array, array_module, to_device, to_numpy
+from tinymixer.data.draws import Stream, generator, permutation
+from tinymixer.engine import no_grad
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
+from tinymixer.nn import Module
+from tinymixer.train import checkpoint, figures
+from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, cut
+
+EVAL_BATCH = 64  # images that a worker evaluates at once
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the trained weights. Two runs of one Config end in the same bits.
+
+    Epochs are passes over the training images; lr is the learning rate at its highest, lr_final
+    the share of it that is left at the end; clip_norm limits the gradient's norm (0: no limit);
+    ema is the decay per step of the averaged weights (0: none kept). The images of a micro-batch
+    are computed together.
+    """
+
+    model: str = "mixer_pico"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    dataset: str = "cifar10"
+    epochs: int = 10
+    batch_size: int = 128
+    micro_batch: int = 16
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    lr_final: float = 0.01
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.5
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.1
+    ema: float = 0.0
+    augment: data.Augment = field(default_factory=data.Augment)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "micro_batch"):
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        _require("lr", self.lr, 0 < self.lr < math.inf, "a positive number")
+        for name in ("lr_final", "label_smoothing"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
+        for name in ("momentum", "ema"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 up to below 1")
+        for name in ("warmup_epochs", "weight_decay", "clip_norm"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
+        _require("optimizer", self.optimizer, self.optimizer in OPTIMIZERS, _any(OPTIMIZERS))
+        schedules = optim.SCHEDULES
+        _require("schedule", self.schedule, self.schedule in schedules, _any(schedules))
+        _require("model", self.model, self.model in models.MODELS, _any(models.MODELS))
+
+
+OPTIMIZERS = {
+    "adamw": lambda c, decay: optim.AdamW(decay, weight_decay=c.weight_decay),
+    "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
+}
+
+
+def _any(names: Any) -> str:
+    return " or ".join(names)
+
+
+def _require(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise TinymixerError(f"training option {name}={value!r}: expected {expected}")
+
+
+def build_model(config: Config, num_classes: int, rng: np.random.Generator) -> Module:
+    """The model that `config` names. Raises TinymixerError where its options do not fit it."""
+    try:
+        return models.create_model(config.model, num_classes, rng=rng, **config.model_options)
+    except (ValueError, TypeError) as error:
+        raise TinymixerError(f"model {config.model}: {error}") from error
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; its position is saved. `signal` is the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+
+
+class Trainer:
+    """A run of a Config on a data set: `Trainer(config, dataset).run()`.
+
+    Where the run stands is (epoch, step): both count from 0, and `step` is the next one to do
+    within the epoch. Given `out`, a folder, the run leaves there
+
+        last.npz, best.npz   checkpoints: the latest, and the one with the best test accuracy
+        config.json          the Config
+        metrics.jsonl        one line of figures per epoch
+        curves.png           the same as a picture
+
+    and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. save_every is in
+    seconds; the end of an epoch and a signal to stop save as well.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: data.Dataset,
+        out: Path | None = None,
+        *,
+        workers: int | None = None,
+        device: str = "cpu",
+        save_every: float = 60.0,
+        quiet: bool = False,
+    ):
+        self.config, self.dataset, self.out = config, dataset, out
+        self.save_every, self.quiet = save_every, quiet
+        self.model = build_model(config, dataset.num_classes, generator(config.seed, Stream.INIT))
+        self.flat = FlatParameters(self.model.to(device))
+        self.optimizer = OPTIMIZERS[config.optimizer](config, self.flat.decay_mask())
+        self.average = self.flat.weights.copy() if config.ema else None
+        self.images = to_device(dataset.train_images, device)
+        self.labels = to_device(dataset.train_labels, device)
+        self.steps_per_epoch = -(-len(self.images) // config.batch_size)
+        self.epoch, self.step = 0, 0
+        self.history: list[dict[str, Any]] = []
+        self._so_far = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # in this epoch
+        self._gradients = GradientSum(self.flat.weights)
+        self._workers = Workers((workers or os.cpu_count() or 1) if device == "cpu" else 1)
+        self._stop_signal = 0
+        self._saved_at = -math.inf
+
+    @classmethod
+    def resume(cls, path: Path, dataset: data.Dataset, **options: Any) -> "Trainer":
+        """The run that wrote the checkpoint `path`, as it was then.
+
+        Raises CheckpointError if the file is damaged or was trained on other data.
+        """
+        saved = checkpoint.load(path)
+        header = saved.header
+        if header["dataset"]["fingerprint"] != dataset.fingerprint:
+            raise CheckpointError(
+                f"{path} was trained on other data: {header['dataset']['name']} with fingerprint "
+                f"{header['dataset']['fingerprint'][:12]}, not {dataset.name} with "
+                f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
+            )
+        trainer = cls(config_of(path, saved), dataset, path.parent, **options)
+        try:
+            trainer.model.load_state(saved.weights)
+            if trainer.average is not None:
+                averages = trainer.flat.named(trainer.average)
+                for name, view in averages.items():
+                    view[...] = array_module(view).asarray(saved.ema[name])
+            for name, array in trainer.optimizer.state.items():
+                array[...] = array_module(array).asarray(saved.optimizer[name])
+            trainer.epoch, trainer.step = header["position"]
+            trainer.history, trainer._so_far = header["history"], header["so_far"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
+        return trainer
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the end of the last epoch; the history, one dict of figures per epoch.
+
+        Raises Stopped after SIGINT or SIGTERM, once the position is saved, and NonFiniteError
+        when the loss or its gradient is no longer finite.
+        """
+        with self._workers, self._until_signalled():
+            self._save("last")
+            self._report()
+            while self.epoch < self.config.epochs:
+                self._train_epoch()
+                self._finish_epoch()
+        return self.history
+
+    def _train_epoch(self) -> None:
+        order = permutation(self.config.seed, self.epoch, len(self.images))
+        with tqdm(
+            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
+            total=len(order),
+            initial=self._so_far["images"],
+            unit=" images",
+            leave=False,
+            disable=self.quiet or None,  # None: only where there is a terminal
+        ) as bar:
+            while self.step < self.steps_per_epoch:
+                start = time.perf_counter()
+                first = self.step * self.config.batch_size
+                loss, correct, images = self._train_step(order[first:][: self.config.batch_size])
+                self._so_far["loss"] += loss
+                self._so_far["correct"] += correct
+                self._so_far["images"] += images
+                self._so_far["seconds"] += time.perf_counter() - start
+                self.step += 1
+                bar.update(images)
+                bar.set_postfix(loss=f"{self._so_far['loss'] / self._so_far['images']:.3f}")
+                if self._stop_signal:
+                    self._save("last")
+                    raise Stopped(self._stop_signal)
+                if time.monotonic() - self._saved_at > self.save_every:
+                    self._save("last")
+
+    def _train_step(self, batch: np.ndarray) -> tuple[float, int, int]:
+        """One update from the images at indices `batch`: sum of losses, number correct, images."""
+        pieces = cut(batch, self.config.micro_batch)
+        self._gradients.start(len(pieces))
+        done = self._workers.map(
+            lambda g: self._micro_batch(g, pieces[g], len(batch)), range(len(pieces))
+        )
+        for g, (loss, _) in enumerate(done):
+            if not math.isfinite(loss):
+                raise self._non_finite(f"the loss is {loss}", self._culprit(g, pieces[g]))
+        gradients = self._gradients.total
+        norm = optim.clip_by_global_norm(gradients, self.config.clip_norm)
+        if not math.isfinite(norm):
+            xp = array_module(gradients)
+            names = [n for n, g in self.flat.named(gradients).items() if not xp.isfinite(g).all()]
+            raise self._non_finite(
+                f"the gradient's norm is {norm}", f"the gradient of {names[0]}" if names else None
+            )
+        step = self.epoch * self.steps_per_epoch + self.step
+        self.optimizer.step(self.flat.weights, gradients, self._learning_rate(), step)
+        if self.average is not None:
+            optim.update_average(self.average, self.flat.weights, self.config.ema)
+        return math.fsum(loss for loss, _ in done), sum(hits for _, hits in done), len(batch)
+
+    def _micro_batch(self, g: int, indices: np.ndarray, batch_size: int) -> tuple[float, int]:
+        """Add the gradient of micro-batch g; the sum of its losses, and how many it got right."""
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported
+            loss, logits, targets = self._loss(g, indices)
+            if not math.isfinite(loss.item()):
+                return loss.item(), 0
+            sink: dict = {}
+            share = array_module(loss.data).full((), len(indices) / batch_size, loss.dtype)
+            loss.backward(share, into=sink)
+        buffer = self._gradients.buffer()
+        self.flat.gather(sink, out=buffer)
+        self._gradients.add(g, buffer)
+        wanted = targets if targets.ndim == 1 else targets.argmax(1)
+        return loss.item() * len(indices), int((logits.data.argmax(1) == wanted).sum())
+
+    def _loss(self, g: int, indices: np.ndarray) -> tuple[Any, Any, Array]:
+        """The mean loss of micro-batch g, its logits (b, K) and its targets."""
+        config, dataset = self.config, self.dataset
+        images, targets = config.augment(
+            self.images,
+            self.labels,
+            indices,
+            epoch=self.epoch,
+            seed=config.seed,
+            num_classes=dataset.num_classes,
+        )
+        rng = generator(config.seed, Stream.DROPOUT, self.epoch, self.step, g)
+        logits = self.model(data.normalise(images, dataset.mean, dataset.std), rng=rng)
+        return ops.SoftmaxCrossEntropy(config.label_smoothing)(logits, targets), logits, targets
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        return optim.learning_rate(
+            self.epoch * self.steps_per_epoch + self.step,
+            base=config.lr,
+            final=config.lr * config.lr_final,
+            warmup=round(config.warmup_epochs * self.steps_per_epoch),
+            total=config.epochs * self.steps_per_epoch,
+            schedule=config.schedule,
+        )
+
+    def _finish_epoch(self) -> None:
+        """Evaluate, note the figures, save."""
+        so_far = self._so_far
+        with self._averaged_weights():
+            log_p = log_probabilities(
+                self.model, self.dataset.test_images, self.dataset, self._workers
+            )
+        labels = self.dataset.test_labels
+        figures_of_epoch = {
+            "epoch": self.epoch + 1,
+            "train_loss": so_far["loss"] / so_far["images"],
+            "train_accuracy": so_far["correct"] / so_far["images"],
+            "test_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+            "test_accuracy": float((log_p.argmax(1) == labels).mean()),
+            "lr": self._learning_rate(),
+            "seconds": so_far["seconds"],
+            "images_per_s": so_far["images"] / so_far["seconds"],
+        }
+        best_before = max((figures["test_accuracy"] for figures in self.history), default=-1.0)
+        self.history.append(figures_of_epoch)
+        self._so_far = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}
+        self.epoch, self.step = self.epoch + 1, 0
+        if figures_of_epoch["test_accuracy"] > best_before:
+            self._save("best")  # before "last": if cut off between, the epoch is done again
+        self._save("last")
+        self._report()
+        if not self.quiet:
+            print(
+                "epoch {epoch:3d}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
+                "test loss {test_loss:.3f}  accuracy {test_accuracy:6.2%}   "
+                "{seconds:.0f} s, {images_per_s:.0f} images/s".format(**figures_of_epoch),
+                flush=True,
+            )
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Within it the model has the averaged weights, if a run keeps them."""
+        if self.average is None:
+            yield
+            return
+        trained = self.flat.weights.copy()
+        self.flat.weights[...] = self.average
+        try:
+            yield
+        finally:
+            self.flat.weights[...] = trained
+
+    def _save(self, name: str) -> None:
+        if self.out is None:
+            return
+        header = {
+            "config": asdict(self.config),
+            "dataset": {
+                "name": self.dataset.name,
+                "fingerprint": self.dataset.fingerprint,
+                "class_names": self.dataset.class_names,
+                "mean": self.dataset.mean,
+                "std": self.dataset.std,
+            },
+            "position": (self.epoch, self.step),
+            "history": self.history,
+            "so_far": self._so_far,
+            "versions": {"numpy": np.__version__},
+        }
+        ema = self.flat.named(self.average) if self.average is not None else {}
+        checkpoint.save(
+            self.out / f"{name}.npz", header, self.model.state(), ema, self.optimizer.state
+        )
+        self._saved_at = time.monotonic()
+
+    def _report(self) -> None:
+        """Bring the files that people read up to the history."""
+        if self.out is None:
+            return
+        lines = "".join(json.dumps(figures_of_epoch) + "\n" for figures_of_epoch in self.history)
+        config = json.dumps(asdict(self.config), indent=2) + "\n"
+        for name, text in (("metrics.jsonl", lines), ("config.json", config)):
+            content = text.encode()
+            checkpoint.write_atomically(self.out / name, lambda file, c=content: file.write(c))
+        if self.history:
+            figures.save(figures.curves(self.history), self.out / "curves.png")
+
+    def _culprit(self, g: int, indices: np.ndarray) -> str | None:
+        """The first layer of micro-batch g whose output is not finite."""
+        with np.errstate(all="ignore"):
+            return first_non_finite(self.model, self._loss(g, indices)[0])
+
+    def _non_finite(self, what: str, where: str | None) -> NonFiniteError:
+        saved = f"The last good checkpoint is {self.out / 'last.npz'}. " if self.out else ""
+        return NonFiniteError(
+            f"epoch {self.epoch + 1}, step {self.step + 1}: {what}"
+            f"{f'; first to blame: {where}' if where else ''}. {saved}Try a lower --lr, a longer "
+            "--warmup-epochs or a smaller --clip-norm"
+        )
+
+    @contextmanager
+    def _until_signalled(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask once for a clean stop; a second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: Any) -> None:
+            self._stop_signal = number
+            signal.signal(number, before[number])
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def config_of(path: Path, saved: checkpoint.Checkpoint) -> Config:
+    """The Config in a checkpoint's header. Raises CheckpointError if it is not one."""
+    try:
+        options = dict(saved.header["config"])
+        return Config(**options | {"augment": data.Augment(**options["augment"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no configuration of this version: {error}") from error
+
+
+def log_probabilities(
+    model: Module, images: np.ndarray, dataset: data.Dataset, workers: Workers
+) -> np.ndarray:
+    """log p (N, K) float32, natural, for images uint8 (N, H, W, 3), by the data set's statistics."""
+    device_array = model.parameters()[0].data
+
+    def evaluate(batch: np.ndarray) -> np.ndarray:
+        with no_grad():
+            x = array_module(device_array).asarray(images[batch])
+            logits = to_numpy(model(data.normalise(x, dataset.mean, dataset.std)).data)
+        shifted = logits - logits.max(1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+    batches = cut(np.arange(len(images)), EVAL_BATCH)
+    return np.concatenate(workers.map(evaluate, batches))
