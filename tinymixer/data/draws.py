@@ -5,6 +5,7 @@ Here nothing is remembered: a number is looked up by its coordinates. Hence a st
 without a saved state, workers may go in any order, and NumPy and CuPy agree to the last bit.
 """
 
+import math
 from enum import IntEnum
 
 import numpy as np
@@ -36,7 +37,7 @@ _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 
 
 def philox4x32(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> Array:
-    """Ten rounds of: multiply two counter words, swap the halves, stir in the other two and the key.
+    """Ten rounds: multiply two words of the counter, swap halves, stir in the others and the key.
 
     counter 4 x uint64 (...), each word below 2**32; key 2 words  ->  bits uint32 (4, ...)
 
@@ -77,14 +78,28 @@ def uniform(bits: Array) -> Array:
     return (bits >> 8).astype(np.float32) * 2.0**-24
 
 
-def integers(bits: Array, n: int) -> Array:
+def integers(bits: Array, n: int | Array) -> Array:
     """k = floor(bits * n / 2**32), in 0 .. n - 1, by exact integer arithmetic.
 
-    bits uint32 (...), 1 <= n < 2**32  ->  int64 (...)
+    bits uint32 (...), n from 1 to 2**32, a number or an array  ->  int64 (...)
 
-    Each k owns n-th part of the words, give or take one: a bias below n / 2**32.
+    Each k owns an n-th of all words, give or take one: a relative bias below n / 2**32.
     """
-    return ((bits.astype(np.uint64) * int(n)) >> 32).astype(np.int64)
+    n = array_module(bits).asarray(n).astype(np.uint64)
+    return ((bits.astype(np.uint64) * n) >> 32).astype(np.int64)
+
+
+def noise(shape: tuple[int, ...], seed: int, stream: Stream, epoch: int, index: Array) -> Array:
+    """Random bytes, sixteen to a block of four words.
+
+    index (B,), shape (B, ...)  ->  uint8 of that shape; row b depends on index[b] alone
+    """
+    xp = array_module(index)
+    size = math.prod(shape[1:])
+    blocks = -(-size // 16)
+    bits = draws(seed, stream, epoch, index[:, None] * blocks + xp.arange(blocks))  # (4, B, blocks)
+    words = xp.ascontiguousarray(bits.transpose(1, 2, 0)).reshape(len(index), -1)
+    return words.view(np.uint8)[:, :size].reshape(shape)
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
