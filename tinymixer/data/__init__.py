@@ -1,0 +1,171 @@
+"""Floor 1. Images and labels: CIFAR-10, CIFAR-100, and `shapes`, which is drawn on the fly.
+
+    data = load("cifar10")                          # from --data-dir, $TINYMIXER_DATA or data/
+    x = normalise(data.test_images, data.mean, data.std)
+
+A data set is four arrays in memory. The pixels stay uint8 until they are normalised.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from tinymixer.data import cifar, shapes
+from tinymixer.data.augment import Augment, normalise
+from tinymixer.data.download import fetch
+from tinymixer.errors import DataError
+
+__all__ = ["NAMES", "Augment", "Dataset", "add", "find", "load", "normalise"]
+
+_LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
+NAMES = (*_LAYOUTS, "shapes")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test images with their labels.
+
+    images uint8 (N, 32, 32, 3), labels int64 (N,); mean and std (of a colour, over the training
+    images) in pixel units 0..255
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the four arrays: a checkpoint remembers what it was trained on."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(f"{array.shape}{array.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    download: bool = False,
+    train_size: int = 20_000,
+    test_size: int = 4_000,
+    seed: int = 0,
+) -> Dataset:
+    """The data set `name`, one of NAMES, in memory.
+
+    `train_size`, `test_size` (images) and `seed` are for shapes. Raises DataError for a data set
+    that is unknown, missing or damaged; a missing one is downloaded first if `download` is true.
+    """
+    if name == "shapes":
+        return _shapes(train_size, test_size, seed)
+    layout = _layout(name)
+    path = find(name, data_dir)
+    if path is None:
+        if not download:
+            raise _missing(layout, data_dir)
+        path = _download(layout, _home(data_dir))
+    *train, test = cifar.read(layout, path).values()
+    return Dataset(
+        name,
+        *cifar.images_and_labels(layout, train),
+        *cifar.images_and_labels(layout, [test]),
+        layout.class_names,
+        layout.mean,
+        layout.std,
+    )
+
+
+def find(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """The folder or archive that holds a data set; None if there is none, or none is needed.
+
+    Looks into `data_dir`, then $TINYMIXER_DATA, then ./data, then data/ of the checkout.
+    """
+    if name == "shapes":
+        return None
+    layout = _layout(name)
+    found = (cifar.locate(layout, folder) for folder in _places(data_dir))
+    return next((path for path in found if path), None)
+
+
+def add(file: str | Path, data_dir: str | Path | None = None) -> Path:
+    """Store the data set of an archive that the user has, in the standard binary layout.
+
+    All of it is checked before anything is written. Returns the folder that now holds it, under
+    `data_dir` or where `load` would download to. Raises DataError for any other or damaged file.
+    """
+    file = Path(file)
+    for layout in _LAYOUTS.values():
+        if file.name in layout.archives or file.name in (layout.folder, layout.python_folder):
+            if not file.exists():
+                raise DataError(f"{file}: no such file; give the path of an archive that exists")
+            return cifar.write(layout, cifar.read(layout, file), _home(data_dir))
+    known = ", ".join(name for layout in _LAYOUTS.values() for name in layout.archives)
+    raise DataError(f"{file}: expected an archive under its published name, one of {known}")
+
+
+def _layout(name: str) -> cifar.Layout:
+    if name not in _LAYOUTS:
+        raise DataError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}")
+    return _LAYOUTS[name]
+
+
+def _places(data_dir: str | Path | None) -> list[Path]:
+    """Where to look, in this order."""
+    checkout = Path(__file__).parents[2] / "data"
+    given = [data_dir, os.environ.get("TINYMIXER_DATA"), "data"]
+    places = [Path(place).expanduser() for place in given if place]
+    return [*places, checkout] if (checkout / "checksums.txt").exists() else places
+
+
+def _home(data_dir: str | Path | None) -> Path:
+    """Where new data go: where the user said, else to the first place that exists already."""
+    places = _places(data_dir)
+    if data_dir or os.environ.get("TINYMIXER_DATA"):
+        return places[0]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def _missing(layout: cifar.Layout, data_dir: str | Path | None) -> DataError:
+    looked = ", ".join(str(place) for place in _places(data_dir))
+    return DataError(
+        f"{layout.title} was not found in {looked}. Download it with `tinymixer data`, give its "
+        f"archive ({' or '.join(layout.archives)}) to `tinymixer data add FILE`, "
+        "or train on the built-in images with `--dataset shapes`"
+    )
+
+
+def _download(layout: cifar.Layout, data_dir: Path) -> Path:
+    archive = fetch(layout.sources, data_dir)
+    folder = cifar.write(layout, cifar.read(layout, archive), data_dir)
+    archive.unlink()  # the folder holds all of it
+    return folder
+
+
+def _shapes(train_size: int, test_size: int, seed: int) -> Dataset:
+    """Training images count from 0, test images from 2**32: they never meet, whatever the sizes."""
+    train_images, train_labels, _ = shapes.draw(np.arange(train_size), seed)
+    test_images, test_labels, _ = shapes.draw(2**32 + np.arange(test_size), seed)
+    return Dataset(
+        "shapes",
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        shapes.CLASS_NAMES,
+        shapes.MEAN,
+        shapes.STD,
+    )

@@ -1,0 +1,262 @@
+"""Floor 1. Augmentation of whole batches: each image's fate is a function of (seed, epoch, image).
+
+Everything is decided in integers and pixels stay uint8, so NumPy and CuPy agree bit for bit, and a
+batch may be cut anywhere. Mixing needs partners: they come from the whole data set, not from the
+batch, so that an image never depends on its neighbours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from tinymixer.backend import Array, array_module
+from tinymixer.data.draws import Stream, draws, integers, noise
+from tinymixer.errors import TinymixerError
+
+_ONE = 256  # weights of mixing are whole 256ths
+_GREY = 128  # fills a cutout: close to zero once an image is normalised
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to the training images. Nothing by default.
+
+    crop_padding         pixels added on each side, then a random crop of the old size; 0: no crop
+    padding              "reflect" (mirrored about the edge pixel) or "zero" (black)
+    flip                 left-right: "none", "random" (a coin per image and epoch), "alternating"
+                         (a coin per image, then the other way round every other epoch, so that
+                         two epochs show both sides; Jordan 2024, arXiv:2404.00498)
+    cutout               side of a grey square, pixels (DeVries and Taylor 2017, arXiv:1708.04552)
+    random_erasing       probability of a rectangle of noise (Zhong et al. 2017, arXiv:1708.04896)
+    mixup, cutmix        alpha of Beta(alpha, alpha); 0: off. With both on, a coin per image decides
+                         (Zhang et al. 2017, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899)
+    mix_probability      share of the images that are mixed at all
+
+    Raises TinymixerError for options out of range.
+    """
+
+    crop_padding: int = 0
+    padding: str = "reflect"
+    flip: str = "none"
+    cutout: int = 0
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require("padding", self.padding, ("reflect", "zero"))
+        _require("flip", self.flip, ("none", "random", "alternating"))
+        for name in ("crop_padding", "cutout"):
+            _require(name, getattr(self, name), range(32))
+        for name, high in (
+            ("mixup", 32),
+            ("cutmix", 32),
+            ("random_erasing", 1),
+            ("mix_probability", 1),
+        ):
+            if not 0 <= getattr(self, name) <= high:
+                raise _error(name, getattr(self, name), f"a number from 0 to {high}")
+
+    @property
+    def mixes(self) -> bool:
+        """Do targets become shares of classes?"""
+        return (self.mixup > 0 or self.cutmix > 0) and self.mix_probability > 0
+
+    def __call__(
+        self,
+        images: Array,
+        labels: Array,
+        indices: Array,
+        *,
+        epoch: int,
+        seed: int,
+        num_classes: int,
+    ) -> tuple[Array, Array]:
+        """The augmented images at `indices`, and their targets.
+
+        images uint8 (N, H, W, 3), labels (N,): the whole training set; indices (B,)
+        ->  batch uint8 (B, H, W, 3), targets (B,) of the labels' dtype; float32 (B, K) if it mixes
+        """
+        xp = array_module(images)
+        indices = xp.asarray(indices)
+        batch = self._view(images, indices, epoch, seed)
+        if not self.mixes:
+            return batch, labels[indices]
+        return self._mix(batch, images, labels, indices, epoch, seed, num_classes)
+
+    def _view(self, images: Array, indices: Array, epoch: int, seed: int) -> Array:
+        """Each image by itself: cropped, flipped, with holes.  ->  uint8 (B, H, W, 3)"""
+        batch = self._crop_and_flip(images, indices, epoch, seed)
+        if self.cutout:
+            batch = self._cut_out(batch, draws(seed, Stream.CUTOUT, epoch, indices))
+        if self.random_erasing:
+            batch = self._erase(batch, indices, epoch, seed)
+        return batch
+
+    def _crop_and_flip(self, images: Array, indices: Array, epoch: int, seed: int) -> Array:
+        """One gather: every pixel of the result knows the row and the column it comes from."""
+        xp = array_module(images)
+        height, width = images.shape[1:3]
+        y, x = xp.arange(height)[None], xp.arange(width)[None]
+        if self.flip != "none":
+            x = xp.where(self._flipped(indices, epoch, seed)[:, None], width - 1 - x, x)  # (B, W)
+        if self.crop_padding:
+            bits = draws(seed, Stream.CROP, epoch, indices)[:2, :, None]
+            shift = integers(bits, 2 * self.crop_padding + 1) - self.crop_padding
+            y, x = y + shift[0], x + shift[1]  # (B, H), (B, W)
+        rows, columns = _reflect(y, height), _reflect(x, width)
+        batch = images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+        if self.padding == "zero":
+            batch *= ((rows == y)[:, :, None] & (columns == x)[:, None, :])[..., None]
+        return batch
+
+    def _flipped(self, indices: Array, epoch: int, seed: int) -> Array:
+        if self.flip == "random":
+            return draws(seed, Stream.FLIP, epoch, indices)[0] % 2 == 1
+        return (draws(seed, Stream.FLIP, 0, indices)[0] + epoch) % 2 == 1
+
+    def _cut_out(self, batch: Array, bits: Array) -> Array:
+        """A grey square about any pixel of the image; at the border, part of it falls outside."""
+        height, width = batch.shape[1:3]
+        top = integers(bits[0], height) - self.cutout // 2
+        left = integers(bits[1], width) - self.cutout // 2
+        hole = _box(batch, top, left, self.cutout, self.cutout)
+        return array_module(batch).where(hole[..., None], np.uint8(_GREY), batch)
+
+    def _erase(self, batch: Array, indices: Array, epoch: int, seed: int) -> Array:
+        """Noise in a rectangle, for a share of the images."""
+        xp = array_module(batch)
+        bits = draws(seed, Stream.ERASE, epoch, indices)
+        rectangles = xp.asarray(_erasable(*batch.shape[1:3]))
+        height, width = rectangles[integers(bits[0], len(rectangles))].T  # (B,), (B,)
+        top = integers(bits[1], batch.shape[1] - height + 1)
+        left = integers(bits[2], batch.shape[2] - width + 1)
+        hole = _box(batch, top, left, height, width)
+        hole &= _happens(bits[3], self.random_erasing)[:, None, None]
+        fill = noise(batch.shape, seed, Stream.ERASE_FILL, epoch, indices)
+        return xp.where(hole[..., None], fill, batch)
+
+    def _mix(
+        self,
+        batch: Array,
+        images: Array,
+        labels: Array,
+        indices: Array,
+        epoch: int,
+        seed: int,
+        K: int,
+    ) -> tuple[Array, Array]:
+        """(w * image + (256 - w) * partner) / 256, rounded; the targets in the same proportion.
+
+        w has a value per pixel: constant over the image in mixup, 256 or 0 in CutMix.
+        """
+        xp = array_module(batch)
+        bits = draws(seed, Stream.MIX, epoch, indices)
+        partners = integers(bits[0], len(images))
+        w = self._weights(batch, bits[1:], draws(seed, Stream.MIX_BOX, epoch, indices))
+        own = w.sum((1, 2), dtype=np.float32)[:, None] / (_ONE * w[0].size)  # (B, 1): exact
+        one_hot = xp.eye(K, dtype=np.float32)
+        targets = own * one_hot[labels[indices]] + (1 - own) * one_hot[labels[partners]]
+
+        w = w[..., None]
+        mixed = w * batch + (_ONE - w) * self._view(images, partners, epoch, seed)
+        return ((mixed + _ONE // 2) >> 8).astype(np.uint8), targets
+
+    def _weights(self, batch: Array, bits: Array, box_bits: Array) -> Array:
+        """Each image's own weight in each of its pixels, in 256ths.  ->  uint16 (B, H, W)"""
+        xp = array_module(batch)
+        w = xp.full(batch.shape[:3], _ONE, np.uint16)
+        mixed = _happens(bits[0], self.mix_probability)
+        cut = _happens(bits[1], 0.5 * (self.cutmix > 0) + 0.5 * (self.mixup == 0))
+        if self.mixup:
+            share = _beta(self.mixup, bits[2])
+            w = xp.where((mixed & ~cut)[:, None, None], share[:, None, None], w)
+        if self.cutmix:
+            sides = xp.asarray(_cutmix_sides(*batch.shape[1:3]))
+            height, width = sides[_beta(self.cutmix, bits[2])].T
+            top = integers(box_bits[0], batch.shape[1]) - height // 2
+            left = integers(box_bits[1], batch.shape[2]) - width // 2
+            box = _box(batch, top, left, height, width)
+            w[(mixed & cut)[:, None, None] & box] = 0
+        return w
+
+
+def normalise(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+    """(x - mean) / std per colour.
+
+    images uint8 (..., 3), mean and std in pixel units 0..255  ->  float32 (..., 3)
+    """
+    xp = array_module(images)
+    scale = 1.0 / np.array(std)
+    shift = -np.array(mean) * scale
+    y = images * xp.asarray(scale.astype(np.float32))
+    y += xp.asarray(shift.astype(np.float32))
+    return y
+
+
+def _reflect(i: Array, n: int) -> Array:
+    """Indices outside 0 .. n - 1 come back in, mirrored about the edge pixel: -1 is 1."""
+    return (n - 1) - abs((n - 1) - abs(i))
+
+
+def _box(batch: Array, top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
+    """Which pixels lie in a box of each image.  top, left (B,) and sides  ->  bool (B, H, W)"""
+    xp = array_module(batch)
+    y = xp.arange(batch.shape[1]) - top[:, None]  # (B, H), counted from the top edge of the box
+    x = xp.arange(batch.shape[2]) - left[:, None]
+    height, width = xp.asarray(height).reshape(-1, 1), xp.asarray(width).reshape(-1, 1)
+    return ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+
+
+def _happens(bits: Array, probability: float) -> Array:
+    return bits.astype(np.uint64) < int(probability * 2**32)
+
+
+def _beta(alpha: float, bits: Array) -> Array:
+    """Draws from Beta(alpha, alpha) by inversion, in 256ths.  bits (B,)  ->  uint16 (B,)"""
+    xp = array_module(bits)
+    return xp.searchsorted(xp.asarray(_beta_steps(alpha)), bits, side="right").astype(np.uint16)
+
+
+@lru_cache
+def _beta_steps(alpha: float) -> np.ndarray:
+    """2**32 F((k + 1/2) / 256) for k = 0 .. 255, F the distribution function of Beta(alpha, alpha).
+
+    F(x) is the integral of (s (1 - s))**(alpha - 1); t = s**alpha removes the pole at zero, and
+    the half above 1/2 follows by symmetry.
+    """
+    t = np.linspace(0.0, 0.5**alpha, 4097)
+    density = (1.0 - t ** (1.0 / alpha)) ** (alpha - 1.0)
+    area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    lower = 0.5 * np.interp(((np.arange(128) + 0.5) / _ONE) ** alpha, t, area / area[-1])
+    return (np.concatenate([lower, 1.0 - lower[::-1]]) * 2**32).astype(np.uint32)
+
+
+@lru_cache
+def _cutmix_sides(height: int, width: int) -> np.ndarray:
+    """Height and width of the box that leaves w / 256 of the image, for w = 0 .. 256."""
+    share = np.sqrt(1.0 - np.arange(_ONE + 1) / _ONE)
+    return np.rint(share[:, None] * [height, width]).astype(np.int64)
+
+
+@lru_cache
+def _erasable(height: int, width: int) -> np.ndarray:
+    """Sides of all rectangles of 2 to 33 % of the image that are no longer than 3.3 times wide."""
+    h, w = np.mgrid[1 : height + 1, 1 : width + 1].reshape(2, -1)
+    area, longer = h * w / (height * width), np.maximum(h / w, w / h)
+    return np.stack([h, w], 1)[(area >= 0.02) & (area <= 0.33) & (longer <= 3.3)]
+
+
+def _require(name: str, value: object, choices: Sequence) -> None:
+    if value not in choices:
+        expected = (
+            f"{choices[0]} to {choices[-1]}" if isinstance(choices, range) else " or ".join(choices)
+        )
+        raise _error(name, value, expected)
+
+
+def _error(name: str, value: object, expected: str) -> TinymixerError:
+    return TinymixerError(f"augmentation {name}={value!r}: expected {expected}")

@@ -1,0 +1,218 @@
+"""Floor 1. Files from the network: several sources in turn, resumed, limited, checked.
+
+A file gets its name only after its checksum agreed. What was received of it before a cut lies
+beside it as `.part`, together with the tag that tells whether the server still has the same file.
+"""
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from tinymixer import __version__
+from tinymixer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file can be had, and the MD5 sum (hexadecimal) that it must have."""
+
+    url: str
+    md5: str
+
+    @property
+    def file(self) -> str:
+        return urlsplit(self.url).path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, bytes, and bytes per second."""
+
+    timeout: float = 4.0  # to connect, and between two packets
+    patience: float = 6.0  # after which a network that never answered is taken to be down
+    slow_speed: float = 200e3  # a source that is slower than this ...
+    slow_after: float = 10.0  # ... after this time is left, as long as others are untried
+    attempts: int = 5  # at one source, each resuming where the last was cut
+    size: int = 300_000_000
+
+
+class _Failed(Exception):
+    """This source will not do; the message says why."""
+
+
+class _Slow(_Failed):
+    """This source would do if there were no better one."""
+
+
+def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = None) -> Path:
+    """The file of the first source that serves it well, downloaded into `folder`.
+
+    Slow sources are left for the end. Raises DataError with all that was tried and what to do.
+    """
+    limits = limits or Limits()
+    tried: dict[str, str] = {}
+    slow: list[Source] = []
+    start, answered = time.monotonic(), False
+    for source in sources:
+        if not answered and time.monotonic() - start > limits.patience:
+            tried[source.url] = "not tried, because the network does not answer"
+            continue
+        try:
+            return _fetch_from(source, folder, limits, patient=source is sources[-1])
+        except _Failed as reason:
+            tried[source.url] = str(reason)
+            if isinstance(reason, _Slow):
+                slow.append(source)
+                answered = True
+    for source in slow:
+        try:
+            return _fetch_from(source, folder, limits, patient=True)
+        except _Failed as reason:
+            tried[source.url] = str(reason)
+    reasons = "".join(f"\n  {url}: {reason}" for url, reason in tried.items())
+    files = " or ".join(dict.fromkeys(source.file for source in sources))
+    raise DataError(
+        f"download failed; tried{reasons}\nGet {files} some other way and run "
+        "`tinymixer data add FILE`, or train on the built-in images with `--dataset shapes`"
+    )
+
+
+def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> Path:
+    """Receive, resuming after each cut that came after some progress; check; rename."""
+    target = folder / source.file
+    part = folder / f"{source.file}.part"
+    for _ in range(limits.attempts):
+        had = _size(part)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _receive(source, part, limits, patient)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code != 416 or not had:
+                raise _Failed(f"HTTP {error.code} {error.reason}") from error
+            part.unlink()  # nothing can follow what we have, says the server: it is not the file
+        except (OSError, http.client.HTTPException) as error:
+            if _size(part) <= had:
+                raise _Failed(str(getattr(error, "reason", error))) from error
+    else:
+        raise _Failed(f"cut {limits.attempts} times, {_size(part)} bytes received")
+    with part.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 != source.md5:
+        part.unlink()
+        raise _Failed(f"checksum {md5}, expected {source.md5}")
+    os.replace(part, target)
+    _tag(part).unlink(missing_ok=True)
+    return target
+
+
+def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
+    """Append to `part` what the server has beyond it; start again if the file there has changed."""
+    request = urllib.request.Request(_allowed(source.url))
+    request.add_header("User-Agent", f"tinymixer/{__version__}")
+    offset, validator = _resumable(part, source.url)
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
+        request.add_header("If-Range", validator)
+    with _OPENER.open(request, timeout=limits.timeout) as response:
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        if response.status != 206 or not resumed:
+            offset = 0
+        if response.headers.get_content_type() == "text/html":
+            raise _Failed("answers with a web page instead of the file")
+        length = response.headers.get("Content-Length", "")
+        total = offset + int(length) if length.isdecimal() else None
+        if (total or 0) > limits.size:
+            raise _Failed(f"offers {total} bytes, expected at most {limits.size}")
+        _remember(part, source.url, response.headers)
+        with (
+            part.open("ab" if offset else "wb") as out,
+            tqdm(
+                desc=f"{source.file} from {urlsplit(source.url).hostname}",
+                total=total,
+                initial=offset,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as bar,
+        ):
+            received = _copy(response, out, bar, limits, patient, limits.size - offset)
+            out.flush()
+            os.fsync(out.fileno())
+    if total is not None and offset + received < total:
+        raise ConnectionError(f"cut after {offset + received} of {total} bytes")
+
+
+def _copy(
+    response: http.client.HTTPResponse,
+    out: BinaryIO,
+    bar: tqdm,
+    limits: Limits,
+    patient: bool,
+    room: int,
+) -> int:
+    """Copy what arrives, as it arrives, and measure.  ->  bytes received"""
+    received, start = 0, time.monotonic()
+    while chunk := response.read1(2**16):
+        received += len(chunk)
+        if received > room:
+            raise _Failed(f"sends more than {limits.size} bytes")
+        out.write(chunk)
+        bar.update(len(chunk))
+        seconds = time.monotonic() - start
+        if not patient and seconds > limits.slow_after and received / seconds < limits.slow_speed:
+            raise _Slow(f"slow, {received / seconds / 1e3:.0f} kB/s")
+    return received
+
+
+# --- What may be asked, and what is remembered of it ---------------------------------------------
+
+
+def _allowed(url: str) -> str:
+    """`url` itself, if it is https, or on this machine."""
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if parts.scheme != "https" and not local:
+        raise _Failed(f"leads to {url}, and only https is trusted")
+    return url
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # its parameters are urllib's
+        return super().redirect_request(req, fp, code, msg, headers, _allowed(newurl))
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _tag(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")
+
+
+def _remember(part: Path, url: str, headers: Message) -> None:
+    """Keep the server's name for this version of the file: a strong ETag, or its date."""
+    etag = headers.get("ETag", "W/")
+    validator = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+    _tag(part).write_text(f"{url}\n{validator}", encoding="utf-8")
+
+
+def _resumable(part: Path, url: str) -> tuple[int, str]:
+    """How many bytes of `url` are in `part`, and of which version; 0 if that is not known."""
+    if not _size(part) or not _tag(part).exists():
+        return 0, ""
+    tagged, _, validator = _tag(part).read_text(encoding="utf-8").partition("\n")
+    return (_size(part), validator) if tagged == url and validator else (0, "")

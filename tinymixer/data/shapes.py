@@ -1,0 +1,215 @@
+"""Floor 1. A data set that needs no file: ten shapes on busy backgrounds, drawn on the fly.
+
+Image i is a pure function of (seed, i). Light on dark is as likely as dark on light, at any place,
+size and angle, so no single pixel says anything: a linear classifier fails, a small Mixer does not.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tinymixer.data.draws import Stream, draws, uniform
+from tinymixer.errors import TinymixerError
+
+SIDE = 32
+_NUMBERS = 56  # random numbers that describe one image, noise apart; a multiple of 4
+_CHUNK = 250  # images drawn together: their arrays stay in the cache
+
+Plane = np.ndarray  # float32 (n, 32, 32), or what broadcasts against it
+
+# --- What the shapes are -----------------------------------------------------------------------
+# Each is an implicit function f(u, v), negative inside, with a slope of about one across its edge.
+# The shape fills a disc of radius one or a little less.
+
+
+def _circle(u: Plane, v: Plane, radius: float = 0.9) -> Plane:
+    return np.sqrt(u * u + v * v) - radius
+
+
+def _box(u: Plane, v: Plane, half_width: float, half_height: float) -> Plane:
+    return np.maximum(abs(u) - half_width, abs(v) - half_height)
+
+
+def _ring(u: Plane, v: Plane) -> Plane:
+    return abs(_circle(u, v, 0.72)) - 0.22
+
+
+def _moon(u: Plane, v: Plane) -> Plane:
+    return np.maximum(_circle(u, v, 0.95), -_circle(u - 0.5, v, 0.8))
+
+
+def _square(u: Plane, v: Plane) -> Plane:
+    return _box(u, v, 0.75, 0.75)
+
+
+def _bar(u: Plane, v: Plane) -> Plane:
+    return _box(u, v, 1.0, 0.28)
+
+
+def _cross(u: Plane, v: Plane) -> Plane:
+    return np.minimum(_box(u, v, 1.0, 0.28), _box(u, v, 0.28, 1.0))
+
+
+def _triangle(u: Plane, v: Plane) -> Plane:
+    return np.maximum(0.866 * abs(u) + 0.5 * v, -v) - 0.53
+
+
+def _star(u: Plane, v: Plane) -> Plane:
+    """Five points: fold the plane into the tenth that lies between a tip and its valley."""
+    turn = np.arctan2(v, u) * (5 / (2 * np.pi))
+    angle = abs(turn - np.rint(turn)) * (2 * np.pi / 5)  # 0 at a tip, pi / 5 in a valley
+    radius = np.sqrt(u * u + v * v)
+    edge = np.array([0.38 * np.cos(np.pi / 5) - 1.0, 0.38 * np.sin(np.pi / 5)])  # tip to valley
+    edge /= np.hypot(*edge)
+    x, y = radius * np.cos(angle) - 1.0, radius * np.sin(angle)
+    return x * float(edge[1]) - y * float(edge[0])
+
+
+def _hourglass(u: Plane, v: Plane) -> Plane:
+    return np.maximum(0.8 * (abs(u) - abs(v)) - 0.08, abs(v) - 0.9)
+
+
+def _arrow(u: Plane, v: Plane) -> Plane:
+    head = np.maximum(0.707 * (u + abs(v)) - 0.707, 0.05 - u)
+    return np.minimum(head, _box(u + 0.4, v, 0.6, 0.18))
+
+
+SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
+    "circle": _circle,
+    "ring": _ring,
+    "moon": _moon,
+    "square": _square,
+    "bar": _bar,
+    "cross": _cross,
+    "triangle": _triangle,
+    "star": _star,
+    "hourglass": _hourglass,
+    "arrow": _arrow,
+}
+CLASS_NAMES = tuple(SHAPES)
+MEAN = (127.3, 127.3, 127.3)  # of 20,000 images, pixel units 0..255
+STD = (69.3, 69.3, 69.3)
+
+
+# --- How a picture is made ---------------------------------------------------------------------
+
+
+def draw(indices: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and masks of the given indices; the label of image i is i mod 10.
+
+    indices (N,)  ->  images uint8 (N, 32, 32, 3), labels int64 (N,), masks bool (N, 32, 32)
+
+    A mask is True where the shape covers half a pixel or more. Raises TinymixerError for a
+    negative index.
+    """
+    indices = np.asarray(indices, np.int64)
+    if indices.size and indices.min() < 0:
+        raise TinymixerError(f"shapes: image index {indices.min()}: expected 0 or more")
+    images = np.empty((len(indices), SIDE, SIDE, 3), np.uint8)
+    masks = np.empty((len(indices), SIDE, SIDE), bool)
+    for start in range(0, len(indices), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        images[part], masks[part] = _draw_chunk(indices[part], seed)
+    return images, indices % len(SHAPES), masks
+
+
+def _draw_chunk(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    blocks = indices[:, None] * (_NUMBERS // 4) + np.arange(_NUMBERS // 4)
+    numbers = uniform(draws(seed, Stream.SHAPES, 0, blocks))  # (4, n, _NUMBERS / 4)
+    queue = iter(numbers.transpose(2, 0, 1).reshape(_NUMBERS, -1, 1, 1))
+
+    ink, paper = _ink_and_paper(queue)
+    canvas = _texture(queue, paper)
+    for _ in range(4):
+        canvas = _blend(canvas, _dot(queue), ink if _ < 2 else _colour(queue))
+    for _ in range(2):
+        canvas = _blend(canvas, _line(queue), _colour(queue))
+    coverage = _shape(queue, indices % len(SHAPES))
+    canvas = _blend(canvas, coverage, ink)
+    canvas = canvas * 255.0 + _noise(queue, indices, seed)
+    return np.rint(canvas.clip(0.0, 255.0)).astype(np.uint8), coverage >= 0.5
+
+
+def _between(queue: Iterator[Plane], low: Plane | float, high: Plane | float) -> Plane:
+    """The next random number of each image, spread over [low, high).  ->  (n, 1, 1)"""
+    return low + (high - low) * next(queue)
+
+
+# float32 pixel centres: column x to the right, row y downwards.
+_X = np.arange(SIDE, dtype=np.float32)[None, None, :] + 0.5
+_Y = np.arange(SIDE, dtype=np.float32)[None, :, None] + 0.5
+
+
+def _colour(queue: Iterator[Plane]) -> Plane:
+    """Any colour.  ->  (n, 1, 1, 3)"""
+    return np.stack([next(queue) for _ in range(3)], -1)
+
+
+def _ink_and_paper(queue: Iterator[Plane]) -> tuple[Plane, Plane]:
+    """Two colours whose brightness differs by 0.36 to 0.6, either way round.  ->  (n, 1, 1, 3)"""
+    half_gap = _between(queue, 0.18, 0.3)[..., None]
+    half_gap = np.where(next(queue) < 0.5, -1.0, 1.0).astype(np.float32)[..., None] * half_gap
+    middle = _between(queue, 0.4, 0.6)[..., None]
+    tints = [0.5 * (_colour(queue) - 0.5) for _ in range(2)]
+    tints = [tint - tint.mean(-1, keepdims=True) for tint in tints]
+    return middle + half_gap + tints[0], middle - half_gap + tints[1]
+
+
+def _texture(queue: Iterator[Plane], paper: Plane) -> Plane:
+    """Paper, with a shade across it and two gratings over each other.  ->  (n, 32, 32, 3)"""
+    angle = _between(queue, 0.0, 2 * np.pi)
+    across = (np.cos(angle) * (_X - 16.0) + np.sin(angle) * (_Y - 16.0)) / 16.0
+    brightness = _between(queue, 0.0, 0.1) * across
+    for _ in range(2):
+        angle, wavelength = _between(queue, 0.0, np.pi), _between(queue, 4.0, 16.0)
+        phase = _between(queue, 0.0, 2 * np.pi)
+        turns = (np.cos(angle) * _X + np.sin(angle) * _Y) * (2 * np.pi / wavelength) + phase
+        brightness += _between(queue, 0.0, 0.09) * np.sin(turns)
+    return paper + brightness[..., None]
+
+
+def _dot(queue: Iterator[Plane]) -> Plane:
+    x, y = _between(queue, 0.0, SIDE), _between(queue, 0.0, SIDE)
+    return _coverage(_circle(_X - x, _Y - y, 1.0), 1.0)
+
+
+def _line(queue: Iterator[Plane]) -> Plane:
+    x, y = _between(queue, 0.0, SIDE), _between(queue, 0.0, SIDE)
+    u, v = _rotate(_X - x, _Y - y, _between(queue, 0.0, np.pi))
+    return _coverage(np.maximum(abs(u) - 6.0, abs(v) - 0.5), 1.0)
+
+
+def _shape(queue: Iterator[Plane], labels: np.ndarray) -> Plane:
+    """How much of each pixel the shape covers, 0 to 1.  ->  (n, 32, 32)"""
+    radius = _between(queue, 5.5, 11.0)
+    x, y = _between(queue, radius, SIDE - radius), _between(queue, radius, SIDE - radius)
+    angle = _between(queue, 0.0, 2 * np.pi)
+    u, v = _rotate((_X - x) / radius, (_Y - y) / radius, angle)
+    coverage = np.empty_like(u)
+    for label, shape in enumerate(SHAPES.values()):
+        which = np.flatnonzero(labels == label)
+        coverage[which] = _coverage(shape(u[which], v[which]), radius[which])
+    return coverage
+
+
+def _noise(queue: Iterator[Plane], indices: np.ndarray, seed: int) -> Plane:
+    """Sixteen pixels' bytes from each block of four words.  ->  (n, 32, 32, 3), in pixel units"""
+    blocks = SIDE * SIDE * 3 // 16
+    bits = draws(seed, Stream.SHAPES_NOISE, 0, indices[:, None] * blocks + np.arange(blocks))
+    noise = bits.transpose(1, 2, 0).copy().view(np.uint8).reshape(-1, SIDE, SIDE, 3)
+    amplitude = _between(queue, 4.0, 24.0)[..., None]
+    return amplitude * (noise.astype(np.float32) * (2 / 255) - 1)
+
+
+def _rotate(x: Plane, y: Plane, angle: Plane) -> tuple[Plane, Plane]:
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def _coverage(distance: Plane, pixels: Plane | float) -> Plane:
+    """Anti-aliasing: a pixel whose centre lies on the edge is half covered."""
+    return (0.5 - distance * pixels).clip(0.0, 1.0)
+
+
+def _blend(canvas: Plane, coverage: Plane, colour: Plane) -> Plane:
+    return canvas + coverage[..., None] * (colour - canvas)
