@@ -61,8 +61,8 @@ def load(
     data_dir: str | Path | None = None,
     *,
     download: bool = False,
-    train_size: int = 20_000,
-    test_size: int = 4_000,
+    train_size: int | None = None,
+    test_size: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """The data set `name`, one of NAMES, in memory.

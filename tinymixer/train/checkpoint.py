@@ -23,8 +23,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from tinymixer import nn
 from tinymixer.backend import Array, to_numpy
 from tinymixer.errors import CheckpointError
+from tinymixer.train.config import Config
 
 FORMAT = 1
 
@@ -52,16 +54,16 @@ def save(
     for group, members in (("weights", weights), ("ema", ema), ("optimizer", optimizer)):
         arrays.update({f"{group}/{name}": to_numpy(array) for name, array in members.items()})
     try:
-        write_atomically(path, lambda file: np.savez(file, **arrays))
+        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     except OSError as error:
         raise CheckpointError(
-            f"cannot save {path}: {error.strerror or error}. What was saved there before is intact; "
-            "make room or choose another --out, then --resume"
+            f"cannot save {path}: {error.strerror or error}. What was saved there before is "
+            "intact; make room and --resume, or choose another --out"
         ) from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Have `write(file)` fill a file beside `path`, sync it to the disk, and rename it to `path`."""
+    """Have `write(file)` fill a file beside `path`, sync it to disk, and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -80,6 +82,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Have `path` hold `text`, or raise CheckpointError and leave what was there."""
+    try:
+        write_atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def load(path: Path) -> Checkpoint:
@@ -129,3 +139,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("its members claim more bytes than the file has")
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def load_model(path: Path) -> tuple[Any, Checkpoint]:
+    """The model of a checkpoint, with its averaged weights if it has some, and the checkpoint.
+
+    Raises CheckpointError if the file is damaged or its weights do not fit its configuration.
+    """
+    saved = load(path)
+    try:
+        config = Config.from_dict(saved.header["config"])
+        model = config.build_model(len(saved.header["dataset"]["class_names"]), nn.BLANK)
+        model.load_state(saved.ema or saved.weights)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
+    return model, saved

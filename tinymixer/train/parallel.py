@@ -8,6 +8,7 @@ micro-batches, whoever computed them. Neither the cut nor the tree knows how man
 are, which is why the trained weights are the same, bit for bit, for 1, 2 or 4 of them.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,11 @@ class Workers:
 
     def __init__(self, count: int):
         self.count = count
+
+    @classmethod
+    def of_this_machine(cls, count: int | None = None) -> "Workers":
+        """`count` workers, or one for each processor."""
+        return cls(count or os.cpu_count() or 1)
 
     def __enter__(self) -> "Workers":
         self._limits = threadpool_limits(1, user_api="blas")

@@ -9,105 +9,39 @@ its last checkpoint to the same weights, bit for bit, on any number of workers.
 
 import json
 import math
-import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tinymixer import data, models, ops, optim
+from tinymixer import data, ops, optim
 from tinymixer.backend import Array, array_module, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import no_grad
-from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
+from tinymixer.errors import CheckpointError, NonFiniteError
 from tinymixer.nn import Module
+from tinymixer.summary import first_non_finite
 from tinymixer.train import checkpoint, figures
+from tinymixer.train.config import Config
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, cut
 
 EVAL_BATCH = 64  # images that a worker evaluates at once
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides the trained weights. Two runs of one Config end in the same bits.
-
-    Epochs are passes over the training images; lr is the learning rate at its highest, lr_final
-    the share of it that is left at the end; clip_norm limits the gradient's norm (0: no limit);
-    ema is the decay per step of the averaged weights (0: none kept). The images of a micro-batch
-    are computed together.
-    """
-
-    model: str = "mixer_pico"
-    model_options: dict[str, Any] = field(default_factory=dict)
-    dataset: str = "cifar10"
-    epochs: int = 10
-    batch_size: int = 128
-    micro_batch: int = 16
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    lr_final: float = 0.01
-    schedule: str = "cosine"
-    warmup_epochs: float = 0.5
-    weight_decay: float = 0.05
-    momentum: float = 0.9
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.1
-    ema: float = 0.0
-    augment: data.Augment = field(default_factory=data.Augment)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch"):
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        _require("lr", self.lr, 0 < self.lr < math.inf, "a positive number")
-        for name in ("lr_final", "label_smoothing"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
-        for name in ("momentum", "ema"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 up to below 1")
-        for name in ("warmup_epochs", "weight_decay", "clip_norm"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
-        _require("optimizer", self.optimizer, self.optimizer in OPTIMIZERS, _any(OPTIMIZERS))
-        schedules = optim.SCHEDULES
-        _require("schedule", self.schedule, self.schedule in schedules, _any(schedules))
-        _require("model", self.model, self.model in models.MODELS, _any(models.MODELS))
-
-
-OPTIMIZERS = {
-    "adamw": lambda c, decay: optim.AdamW(decay, weight_decay=c.weight_decay),
-    "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
-}
-
-
-def _any(names: Any) -> str:
-    return " or ".join(names)
-
-
-def _require(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise TinymixerError(f"training option {name}={value!r}: expected {expected}")
-
-
-def build_model(config: Config, num_classes: int, rng: np.random.Generator) -> Module:
-    """The model that `config` names. Raises TinymixerError where its options do not fit it."""
-    try:
-        return models.create_model(config.model, num_classes, rng=rng, **config.model_options)
-    except (ValueError, TypeError) as error:
-        raise TinymixerError(f"model {config.model}: {error}") from error
+NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; its position is saved. `signal` is the signal's number."""
+    """A signal, by its number, asked the run in `folder` to stop; its position is saved."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, folder: Path | None):
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.signal = number
+        self.signal, self.folder = number, folder
 
 
 class Trainer:
@@ -138,18 +72,18 @@ class Trainer:
     ):
         self.config, self.dataset, self.out = config, dataset, out
         self.save_every, self.quiet = save_every, quiet
-        self.model = build_model(config, dataset.num_classes, generator(config.seed, Stream.INIT))
+        self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
         self.flat = FlatParameters(self.model.to(device))
-        self.optimizer = OPTIMIZERS[config.optimizer](config, self.flat.decay_mask())
+        self.optimizer = config.build_optimizer(self.flat.decay_mask())
         self.average = self.flat.weights.copy() if config.ema else None
         self.images = to_device(dataset.train_images, device)
         self.labels = to_device(dataset.train_labels, device)
         self.steps_per_epoch = -(-len(self.images) // config.batch_size)
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
-        self._so_far = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # in this epoch
+        self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
         self._gradients = GradientSum(self.flat.weights)
-        self._workers = Workers((workers or os.cpu_count() or 1) if device == "cpu" else 1)
+        self.workers = Workers(1) if device == "gpu" else Workers.of_this_machine(workers)
         self._stop_signal = 0
         self._saved_at = -math.inf
 
@@ -167,8 +101,8 @@ class Trainer:
                 f"{header['dataset']['fingerprint'][:12]}, not {dataset.name} with "
                 f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
             )
-        trainer = cls(config_of(path, saved), dataset, path.parent, **options)
         try:
+            trainer = cls(Config.from_dict(header["config"]), dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
             if trainer.average is not None:
                 averages = trainer.flat.named(trainer.average)
@@ -188,7 +122,7 @@ class Trainer:
         Raises Stopped after SIGINT or SIGTERM, once the position is saved, and NonFiniteError
         when the loss or its gradient is no longer finite.
         """
-        with self._workers, self._until_signalled():
+        with self.workers, self._until_signalled():
             self._save("last")
             self._report()
             while self.epoch < self.config.epochs:
@@ -219,7 +153,7 @@ class Trainer:
                 bar.set_postfix(loss=f"{self._so_far['loss'] / self._so_far['images']:.3f}")
                 if self._stop_signal:
                     self._save("last")
-                    raise Stopped(self._stop_signal)
+                    raise Stopped(self._stop_signal, self.out)
                 if time.monotonic() - self._saved_at > self.save_every:
                     self._save("last")
 
@@ -227,7 +161,7 @@ class Trainer:
         """One update from the images at indices `batch`: sum of losses, number correct, images."""
         pieces = cut(batch, self.config.micro_batch)
         self._gradients.start(len(pieces))
-        done = self._workers.map(
+        done = self.workers.map(
             lambda g: self._micro_batch(g, pieces[g], len(batch)), range(len(pieces))
         )
         for g, (loss, _) in enumerate(done):
@@ -293,7 +227,11 @@ class Trainer:
         so_far = self._so_far
         with self._averaged_weights():
             log_p = log_probabilities(
-                self.model, self.dataset.test_images, self.dataset, self._workers
+                self.model,
+                self.dataset.test_images,
+                self.dataset.mean,
+                self.dataset.std,
+                self.workers,
             )
         labels = self.dataset.test_labels
         figures_of_epoch = {
@@ -308,19 +246,14 @@ class Trainer:
         }
         best_before = max((figures["test_accuracy"] for figures in self.history), default=-1.0)
         self.history.append(figures_of_epoch)
-        self._so_far = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}
+        self._so_far = dict(NOTHING)
         self.epoch, self.step = self.epoch + 1, 0
         if figures_of_epoch["test_accuracy"] > best_before:
             self._save("best")  # before "last": if cut off between, the epoch is done again
         self._save("last")
         self._report()
         if not self.quiet:
-            print(
-                "epoch {epoch:3d}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
-                "test loss {test_loss:.3f}  accuracy {test_accuracy:6.2%}   "
-                "{seconds:.0f} s, {images_per_s:.0f} images/s".format(**figures_of_epoch),
-                flush=True,
-            )
+            print(_line(figures_of_epoch), flush=True)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -364,9 +297,8 @@ class Trainer:
             return
         lines = "".join(json.dumps(figures_of_epoch) + "\n" for figures_of_epoch in self.history)
         config = json.dumps(asdict(self.config), indent=2) + "\n"
-        for name, text in (("metrics.jsonl", lines), ("config.json", config)):
-            content = text.encode()
-            checkpoint.write_atomically(self.out / name, lambda file, c=content: file.write(c))
+        checkpoint.write_text(self.out / "metrics.jsonl", lines)
+        checkpoint.write_text(self.out / "config.json", config)
         if self.history:
             figures.save(figures.curves(self.history), self.out / "curves.png")
 
@@ -394,7 +326,9 @@ class Trainer:
             self._stop_signal = number
             signal.signal(number, before[number])
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
         try:
             yield
         finally:
@@ -402,25 +336,28 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def config_of(path: Path, saved: checkpoint.Checkpoint) -> Config:
-    """The Config in a checkpoint's header. Raises CheckpointError if it is not one."""
-    try:
-        options = dict(saved.header["config"])
-        return Config(**options | {"augment": data.Augment(**options["augment"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no configuration of this version: {error}") from error
+def _line(figures_of_epoch: dict[str, Any]) -> str:
+    return (
+        "epoch {epoch:3d}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
+        "test loss {test_loss:.3f}  accuracy {test_accuracy:6.2%}   "
+        "{seconds:.0f} s, {images_per_s:.0f} images/s"
+    ).format(**figures_of_epoch)
 
 
 def log_probabilities(
-    model: Module, images: np.ndarray, dataset: data.Dataset, workers: Workers
+    model: Module,
+    images: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    workers: Workers,
 ) -> np.ndarray:
-    """log p (N, K) float32, natural, for images uint8 (N, H, W, 3), by the data set's statistics."""
-    device_array = model.parameters()[0].data
+    """log p (N, K), natural, for images uint8 (N, H, W, 3); mean and std in pixel units."""
+    xp = array_module(model.parameters()[0].data)
 
     def evaluate(batch: np.ndarray) -> np.ndarray:
         with no_grad():
-            x = array_module(device_array).asarray(images[batch])
-            logits = to_numpy(model(data.normalise(x, dataset.mean, dataset.std)).data)
+            x = data.normalise(xp.asarray(images[batch]), mean, std)
+            logits = to_numpy(model(x).data)
         shifted = logits - logits.max(1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 

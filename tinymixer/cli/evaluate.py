@@ -1,0 +1,103 @@
+"""tinymixer eval, tinymixer predict."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tinymixer.cli.options import add_run, find_checkpoint, writable_folder
+from tinymixer.errors import DataError
+from tinymixer.train import figures, metrics
+from tinymixer.train.checkpoint import load_model
+from tinymixer.train.config import Config
+from tinymixer.train.parallel import Workers
+from tinymixer.train.trainer import log_probabilities
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "eval", help="accuracy by class, confusion matrix and worst mistakes of a run"
+    )
+    parser.set_defaults(func=evaluate)
+    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
+    add_run(parser)
+
+    parser = commands.add_parser("predict", help="what a trained model sees in your pictures")
+    parser.set_defaults(func=predict)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_run(parser)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    path = find_checkpoint(args.run)
+    out = writable_folder(args.out or path.parent)
+    model, saved = load_model(path)
+    dataset = Config.from_dict(saved.header["config"]).load_dataset(args.data_dir)
+    if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
+        print(f"note: these are not the same {dataset.name} files that {path} was trained on")
+    with Workers.of_this_machine() as workers:
+        log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
+    labels, predictions = dataset.test_labels, log_p.argmax(1)
+    matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
+    print(metrics.class_table(matrix, dataset.class_names))
+    worst = metrics.worst_mistakes(log_p, labels, 25)
+    for name, figure in (
+        ("confusion.png", figures.confusion(matrix, dataset.class_names)),
+        (
+            "mistakes.png",
+            figures.mistakes(
+                dataset.test_images[worst],
+                labels[worst],
+                predictions[worst],
+                np.exp(log_p[worst]),
+                dataset.class_names,
+            ),
+        ),
+    ):
+        figures.save(figure, out / name)
+        print(f"wrote {out / name}")
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    pictures = [read_picture(path) for path in args.images]
+    path = find_checkpoint(args.run)
+    out = writable_folder(args.out or path.parent)
+    model, saved = load_model(path)
+    header = saved.header["dataset"]
+    names = header["class_names"]
+    height, width = model.image_size
+    for source, picture in zip(args.images, pictures, strict=True):
+        seen = as_seen(picture, height, width)
+        with Workers(1) as workers:
+            log_p = log_probabilities(model, seen[None], header["mean"], header["std"], workers)
+        p = np.exp(log_p[0])
+        best = p.argsort()[::-1][:5]
+        print(f"{source}: " + ", ".join(f"{names[k]} {p[k]:.1%}" for k in best))
+        target = out / f"prediction-{source.stem}.png"
+        figures.save(figures.prediction(np.asarray(picture), seen, p, names), target)
+        print(f"wrote {target}")
+    return 0
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture in a file, in RGB. Raises DataError if there is none that can be read."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is not a picture; expected PNG, JPEG or the like") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the picture {path}: {reason}") from None
+
+
+def as_seen(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    """The middle of the picture in the model's size: uint8 (height, width, 3)."""
+    scale = min(picture.width / width, picture.height / height)
+    w, h = width * scale, height * scale
+    left, top = (picture.width - w) / 2, (picture.height - h) / 2
+    box = (left, top, left + w, top + h)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box))

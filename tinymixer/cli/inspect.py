@@ -1,0 +1,57 @@
+"""tinymixer summary, tinymixer plot."""
+
+import argparse
+import json
+from typing import Any
+
+from tinymixer.cli.options import add_run, add_set, find_checkpoint, writable_folder
+from tinymixer.errors import TinymixerError
+from tinymixer.models import list_models
+from tinymixer.summary import blueprint, summarise
+from tinymixer.train import figures
+from tinymixer.train.checkpoint import load_model
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "summary", help="layers, shapes, parameters, multiply-accumulates, memory of a model"
+    )
+    parser.set_defaults(func=summary)
+    parser.add_argument("model", metavar="MODEL", help=", ".join(list_models()))
+    parser.add_argument("--num-classes", type=int)
+    add_set(parser)
+
+    parser = commands.add_parser(
+        "plot", help="a run's curves, token-mixing weights and patch filters as pictures"
+    )
+    parser.set_defaults(func=plot)
+    add_run(parser)
+
+
+def summary(args: argparse.Namespace) -> int:
+    try:
+        model = blueprint(args.model, args.num_classes, **dict(args.set))
+    except (ValueError, TypeError) as error:
+        raise TinymixerError(str(error)) from error
+    print(summarise(model))
+    return 0
+
+
+def plot(args: argparse.Namespace) -> int:
+    path = find_checkpoint(args.run)
+    out = writable_folder(args.out or path.parent)
+    model, saved = load_model(path)
+    pictures = (
+        {"curves.png": figures.curves(saved.header["history"])} if saved.header["history"] else {}
+    )
+    height, width = model.image_size
+    P = model.patch_embed.patch_size
+    for i, block in enumerate(model.blocks):
+        pictures[f"token-mixing-{i}.png"] = figures.token_maps(
+            block.token_mlp.W1.data, (height // P, width // P)
+        )
+    pictures["patch-filters.png"] = figures.patch_filters(model.patch_embed.linear.W.data, P)
+    for name, figure in pictures.items():
+        figures.save(figure, out / name)
+        print(f"wrote {out / name}")
+    return 0

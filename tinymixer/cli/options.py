@@ -1,0 +1,88 @@
+"""What several commands share: options made from a dataclass, and finding a run."""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from tinymixer.errors import CheckpointError, TinymixerError
+
+
+def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -> None:
+    """An option for each field, `--batch-size INT` for batch_size. One not given is not set."""
+    hints = get_type_hints(dataclass)
+    for field in fields(dataclass):
+        if field.name in leave_out:
+            continue
+        kinds = [t for t in (get_args(hints[field.name]) or (hints[field.name],)) if t != NoneType]
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=kinds[0],
+            default=argparse.SUPPRESS,
+            metavar=kinds[0].__name__.upper(),
+            help=f"default {field.default}",
+        )
+
+
+def given_fields(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:
+    """The fields of `dataclass` that options were given for."""
+    return {f.name: getattr(args, f.name) for f in fields(dataclass) if hasattr(args, f.name)}
+
+
+def add_set(parser: Any) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        default=[],
+        metavar="OPTION=VALUE",
+        help="change an option of the model, e.g. --set gelu=erf --set hidden_dim=96",
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected OPTION=VALUE, got {text!r}")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def add_run(parser: Any) -> None:
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, or one of its checkpoints; default: the newest under runs/",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the pictures; default: the run's")
+
+
+def find_checkpoint(run: Path | None, name: str = "last.npz") -> Path:
+    """The checkpoint that --run means. Raises CheckpointError if there is none."""
+    if run is None:
+        runs = sorted(Path("runs").glob("*/last.npz"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise CheckpointError("no run under runs/; train one with `tinymixer train`, or --run")
+        run = runs[-1].parent
+    return run / name if run.is_dir() else run
+
+
+def writable_folder(path: Path) -> Path:
+    """`path`, made if it is not there. Raises TinymixerError if nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".tinymixer-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TinymixerError(
+            f"cannot write to {path}: {error.strerror or error}; choose another --out"
+        ) from error
+    return path

@@ -1,0 +1,129 @@
+"""tinymixer train."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tinymixer import data
+from tinymixer.cli.options import (
+    add_fields,
+    add_set,
+    find_checkpoint,
+    given_fields,
+    writable_folder,
+)
+from tinymixer.errors import CheckpointError, DataError, TinymixerError
+from tinymixer.train import checkpoint
+from tinymixer.train.config import RECIPES, Config
+from tinymixer.train.trainer import Trainer
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model. Without --dataset it takes CIFAR-10 where that is or can be "
+        "had, and the built-in `shapes` otherwise. Ctrl-C stops it; --resume goes on.",
+    )
+    parser.set_defaults(func=run)
+    parser.add_argument("--out", type=Path, help="folder of the run; default runs/MODEL-DATASET")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run")
+    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
+    parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    parser.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
+    add_set(parser)
+    add_fields(
+        parser.add_argument_group("what decides the trained weights"),
+        Config,
+        leave_out=("model_options", "augment"),
+    )
+    add_fields(parser.add_argument_group("augmentation"), data.Augment)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.workers is not None and args.workers < 1:
+        raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
+    options = {
+        "workers": args.workers,
+        "device": args.device,
+        "save_every": args.save_every,
+        "quiet": args.quiet,
+    }
+    trainer = _resumed(args, options) if args.resume else _fresh(args, options)
+    config, out = trainer.config, trainer.out
+    if not args.quiet:
+        print(
+            f"{config.model}, {trainer.model.num_parameters():,} parameters, on {config.dataset}, "
+            f"{len(trainer.images):,} images, {trainer.workers.count} workers -> {out}"
+        )
+    last = trainer.run()[-1]
+    best = max(trainer.history, key=lambda figures: figures["test_accuracy"])
+    print(
+        f"test accuracy {last['test_accuracy']:.2%} after epoch {last['epoch']} "
+        f"(best {best['test_accuracy']:.2%} after epoch {best['epoch']})\n"
+        f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
+        f"next: tinymixer eval --run {out}"
+    )
+    return 0
+
+
+def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
+    if args.out and (args.out / "last.npz").exists():
+        raise CheckpointError(
+            f"{args.out} holds a run already; --resume {args.out} goes on with it, another --out "
+            "begins a new one"
+        )
+    given = given_fields(args, Config)
+    if "dataset" not in given:
+        given["dataset"] = _cifar10_or_shapes(args.data_dir)
+    config = _config(args, Config(dataset=given["dataset"], **RECIPES[given["dataset"]]), given)
+    out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
+    dataset = config.load_dataset(args.data_dir, download=True)
+    return Trainer(config, dataset, out, **options)
+
+
+def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
+    if args.out:
+        raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
+    path = find_checkpoint(args.resume)
+    saved = Config.from_dict(checkpoint.load(path).header["config"])
+    asked = _config(args, saved, given_fields(args, Config))
+    if asked != saved:
+        name = next(n for n in vars(saved) if getattr(asked, n) != getattr(saved, n))
+        raise CheckpointError(
+            f"{path} was begun with {name}={getattr(saved, name)!r}, not {getattr(asked, name)!r}, "
+            "and another setting would be another run; leave the option out, or start a new --out"
+        )
+    return Trainer.resume(path, saved.load_dataset(args.data_dir), **options)
+
+
+def _config(args: argparse.Namespace, base: Config, given: dict[str, Any]) -> Config:
+    """`base` with what the command line changes."""
+    return replace(
+        base,
+        **given,
+        model_options=base.model_options | dict(args.set),
+        augment=replace(base.augment, **given_fields(args, data.Augment)),
+    )
+
+
+def _cifar10_or_shapes(data_dir: str | None) -> str:
+    try:
+        data.load("cifar10", data_dir, download=True)
+    except DataError as error:
+        reason = str(error).partition(". ")[0]
+        print(f"CIFAR-10 is not to be had ({reason}): training on the built-in shapes instead")
+        return "shapes"
+    return "cifar10"
+
+
+def _new_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2, ...: the first that holds no run yet."""
+    number, path = 1, Path("runs") / name
+    while (path / "last.npz").exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
