@@ -23,6 +23,7 @@ __all__ = ["NAMES", "Augment", "Dataset", "add", "find", "load", "normalise"]
 
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
+TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images, unless told otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +68,13 @@ def load(
 ) -> Dataset:
     """The data set `name`, one of NAMES, in memory.
 
-    `train_size`, `test_size` (images) and `seed` are for shapes. Raises DataError for a data set
-    that is unknown, missing or damaged; a missing one is downloaded first if `download` is true.
+    Of its images the first `train_size` and `test_size` are kept; None: all of them, or 20,000 and
+    4,000 shapes, drawn from `seed`. Raises DataError for a data set that is unknown,
+    missing or damaged; a missing one is downloaded first if `download` is true.
     """
     if name == "shapes":
+        train_size = TRAIN_SHAPES if train_size is None else train_size
+        test_size = TEST_SHAPES if test_size is None else test_size
         return _shapes(train_size, test_size, seed)
     layout = _layout(name)
     path = find(name, data_dir)
@@ -79,10 +83,14 @@ def load(
             raise _missing(layout, data_dir)
         path = _download(layout, _home(data_dir))
     *train, test = cifar.read(layout, path).values()
+    train_images, train_labels = cifar.images_and_labels(layout, train)
+    test_images, test_labels = cifar.images_and_labels(layout, [test])
     return Dataset(
         name,
-        *cifar.images_and_labels(layout, train),
-        *cifar.images_and_labels(layout, [test]),
+        train_images[:train_size],
+        train_labels[:train_size],
+        test_images[:test_size],
+        test_labels[:test_size],
         layout.class_names,
         layout.mean,
         layout.std,

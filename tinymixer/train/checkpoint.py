@@ -3,11 +3,13 @@
     weights/<parameter>   what the model is
     ema/<parameter>       the average of its weights, where one is kept
     optimizer/<name>      the optimizer's flat arrays
-    header                JSON, as bytes: format, configuration, data set, position, history
+    header                JSON, as bytes: format, names of the arrays, configuration, data set,
+                          position, history
 
 A checkpoint is written beside its place, synced to the disk and renamed, so that a place always
 holds a whole file: the old one or the new one. Reading admits no pickle, and nothing is used
-before all of it has been read and its checksums (the zip's CRC-32) have passed.
+before all of it has been read, its checksums (the zip's CRC-32) have passed, and no array is
+missing.
 """
 
 import contextlib
@@ -49,10 +51,13 @@ def save(
     optimizer: Mapping[str, Array],
 ) -> None:
     """Write a checkpoint to `path`, or raise CheckpointError and leave what was there."""
-    text = json.dumps({"format": FORMAT, **header})
-    arrays = {"header": np.frombuffer(text.encode(), np.uint8)}
-    for group, members in (("weights", weights), ("ema", ema), ("optimizer", optimizer)):
-        arrays.update({f"{group}/{name}": to_numpy(array) for name, array in members.items()})
+    arrays = {
+        f"{group}/{name}": to_numpy(array)
+        for group, members in (("weights", weights), ("ema", ema), ("optimizer", optimizer))
+        for name, array in members.items()
+    }
+    text = json.dumps({"format": FORMAT, "arrays": list(arrays), **header})
+    arrays["header"] = np.frombuffer(text.encode(), np.uint8)
     try:
         write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     except OSError as error:
@@ -97,7 +102,19 @@ def load(path: Path) -> Checkpoint:
     try:
         arrays = _read(path)
         header = json.loads(arrays.pop("header").tobytes())
-        version = header["format"]
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has checkpoint format {header['format']}; this tinymixer reads format "
+                f"{FORMAT}. Use the tinymixer that wrote it, or a newer one"
+            )
+        if arrays.keys() != set(header["arrays"]):
+            raise ValueError("its arrays are not those that its header names")
+        groups: dict[str, dict[str, np.ndarray]] = {"weights": {}, "ema": {}, "optimizer": {}}
+        for key, array in arrays.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = array
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(
             f"no checkpoint {path}: expected the last.npz or best.npz of a training run"
@@ -112,17 +129,6 @@ def load(path: Path) -> Checkpoint:
             f"{path} is not a whole tinymixer checkpoint ({str(error).partition(chr(10))[0]}). It "
             "is damaged or was written by something else; take another one of the run's"
         ) from error
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has checkpoint format {version}; this tinymixer reads format {FORMAT}. Use "
-            "the tinymixer that wrote it, or a newer one"
-        )
-    groups: dict[str, dict[str, np.ndarray]] = {"weights": {}, "ema": {}, "optimizer": {}}
-    for key, array in arrays.items():
-        group, _, name = key.partition("/")
-        if group not in groups:
-            raise CheckpointError(f"{path} holds an array {key!r} that no checkpoint has")
-        groups[group][name] = array
     return Checkpoint(header, **groups)
 
 

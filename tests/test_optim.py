@@ -1,0 +1,89 @@
+"""Optimizers and schedules against their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tinymixer import optim
+
+N = optim.BLOCK + 37  # more than one block, and not a multiple of it
+
+
+@pytest.fixture
+def flat():
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(N)
+    gradients = [rng.standard_normal(N) for _ in range(4)]
+    decay = (rng.random(N) < 0.5).astype(float)
+    return weights, gradients, decay
+
+
+def test_adamw_follows_its_formula(flat):
+    weights, gradients, decay = flat
+    lr, (beta1, beta2), eps, weight_decay = 0.01, (0.8, 0.9), 1e-6, 0.3
+    expected, m, v = weights.copy(), 0, 0
+    for t, g in enumerate(gradients, start=1):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        direction = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        # The decay acts on the weights after the step: the orders differ by lr² only.
+        expected -= lr * direction
+        expected -= lr * weight_decay * decay * expected
+
+    optimizer = optim.AdamW(decay, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    for t, g in enumerate(gradients):
+        optimizer.step(weights, g, lr, t)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
+def test_sgd_follows_its_formula(flat):
+    weights, gradients, decay = flat
+    expected, v = weights.copy(), 0
+    for g in gradients:
+        v = 0.9 * v + g
+        expected -= 0.01 * (v + 0.3 * decay * expected)
+
+    optimizer = optim.SGD(decay, momentum=0.9, weight_decay=0.3)
+    for t, g in enumerate(gradients):
+        optimizer.step(weights, g, 0.01, t)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [optim.AdamW, optim.SGD])
+def test_float32_weights_stay_float32_and_gradients_untouched(make):
+    weights, gradients = np.ones(5, np.float32), np.full(5, 0.5, np.float32)
+    gradients.flags.writeable = False
+    optimizer = make(np.ones(5, np.float32), weight_decay=0.1)
+    optimizer.step(weights, gradients, 0.1, 0)
+    assert weights.dtype == np.float32
+    assert all(array.dtype == np.float32 for array in optimizer.state.values())
+    assert (weights < 1).all()
+
+
+def test_schedules_rise_for_the_warm_up_and_fall_to_the_final_rate():
+    for schedule, middle in (("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)):
+        rates = [
+            optim.learning_rate(s, base=1.0, final=0.1, warmup=4, total=24, schedule=schedule)
+            for s in range(25)
+        ]
+        np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
+        assert rates[14] == pytest.approx(middle)
+        assert rates[24] == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    quarter = optim.learning_rate(9, base=1.0, final=0.0, warmup=4, total=24)
+    assert quarter == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_clipping_scales_only_what_is_too_long():
+    gradients = np.array([3.0, 4.0])
+    assert optim.clip_by_global_norm(gradients, 10.0) == 5
+    assert optim.clip_by_global_norm(gradients, 0.0) == 5
+    np.testing.assert_array_equal(gradients, [3, 4])
+    assert optim.clip_by_global_norm(gradients, 1.0) == 5
+    np.testing.assert_allclose(gradients, [0.6, 0.8])
+
+
+def test_the_average_forgets_exponentially():
+    average = np.zeros(N)
+    for _ in range(3):
+        optim.update_average(average, np.ones(N), 0.9)
+    np.testing.assert_allclose(average, 1 - 0.9**3)

@@ -1,0 +1,224 @@
+"""A run ends in the same bits, however it is spread over workers and wherever it is cut."""
+
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from tinymixer import data, ops, optim
+from tinymixer.data.draws import Stream, generator, permutation
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
+from tinymixer.train import checkpoint
+from tinymixer.train.parallel import FlatParameters, Workers
+from tinymixer.train.trainer import Stopped, Trainer, log_probabilities
+
+
+def bits(trainer):
+    """Everything a run ends in, as bytes."""
+    arrays = [trainer.flat.weights, trainer.average, *trainer.optimizer.state.values()]
+    return b"".join(array.tobytes() for array in arrays if array is not None)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, dataset):
+    trainer = Trainer(config, dataset, workers=1, quiet=True)
+    trainer.run()
+    return trainer
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_the_number_of_workers_changes_no_bit(config, dataset, uninterrupted, workers):
+    trainer = Trainer(config, dataset, workers=workers, quiet=True)
+    trainer.run()
+    assert bits(trainer) == bits(uninterrupted)
+
+
+class StopAt:
+    """Raises a stop signal in the trainer after so many steps, as a user would at any moment."""
+
+    def __init__(self, monkeypatch, steps):
+        self.left, train_step = steps, Trainer._train_step
+
+        def counted(trainer, batch):
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGTERM)
+            return train_step(trainer, batch)
+
+        monkeypatch.setattr(Trainer, "_train_step", counted)
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(
+    config, dataset, uninterrupted, tmp_path, monkeypatch, steps
+):
+    StopAt(monkeypatch, steps)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        Trainer(config, dataset, tmp_path, workers=2, quiet=True).run()
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    assert 3 * resumed.epoch + resumed.step == steps
+    history = resumed.run()
+    assert bits(resumed) == bits(uninterrupted)
+    for figures, expected in zip(history, uninterrupted.history, strict=True):
+        timing = ("seconds", "images_per_s")
+        assert {k: v for k, v in figures.items() if k not in timing} == {
+            k: v for k, v in expected.items() if k not in timing
+        }
+
+
+def test_a_run_leaves_its_files(config, dataset, tmp_path):
+    trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
+    history = trainer.run()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"last.npz", "best.npz", "config.json", "metrics.jsonl", "curves.png"}
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+    assert [figures["epoch"] for figures in history] == [1, 2]
+    best = checkpoint.load(tmp_path / "best.npz").header["position"][0]
+    accuracies = [figures["test_accuracy"] for figures in history]
+    assert best == 1 + accuracies.index(max(accuracies))
+
+
+def test_a_finished_run_resumes_to_nothing_more(config, dataset, uninterrupted, tmp_path):
+    Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
+    again = Trainer.resume(tmp_path / "last.npz", dataset, quiet=True)
+    assert again.run() == again.history
+    assert bits(again) == bits(uninterrupted)
+
+
+def test_a_checkpoint_holds_the_averaged_weights_for_use(config, dataset, tmp_path):
+    trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
+    trainer.run()
+    model, saved = checkpoint.load_model(tmp_path / "last.npz")
+    for name, average in trainer.flat.named(trainer.average).items():
+        np.testing.assert_array_equal(model.state()[name], average)
+    with Workers(1) as workers:
+        log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
+    accuracy = (log_p.argmax(1) == dataset.test_labels).mean()
+    assert accuracy == saved.header["history"][-1]["test_accuracy"]
+    np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
+
+
+def test_other_data_are_refused(config, dataset, changed, tmp_path):
+    Trainer(changed(epochs=1), dataset, tmp_path, workers=1, quiet=True).run()
+    other = data.load("shapes", train_size=71, test_size=24)
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        Trainer.resume(tmp_path / "last.npz", other)
+
+
+def test_one_step_is_what_the_tape_and_the_optimizer_say(changed, dataset):
+    """The trainer beside its plain form: one model, one batch, one backward, one update."""
+    config = changed(
+        epochs=1, train_size=8, batch_size=8, micro_batch=3, ema=0.0, augment=data.Augment()
+    )
+    config.model_options.update(dropout=0.0, drop_path_rate=0.0)
+    few = data.load("shapes", train_size=8, test_size=24)
+    trainer = Trainer(config, few, workers=2, quiet=True)
+    trainer.run()
+
+    model = config.build_model(10, generator(config.seed, Stream.INIT))
+    flat = FlatParameters(model)
+    order = permutation(config.seed, 0, 8)
+    x = data.normalise(few.train_images[order], few.mean, few.std)
+    loss = ops.SoftmaxCrossEntropy(config.label_smoothing)(model(x), few.train_labels[order])
+    loss.backward()
+    g = np.concatenate([p.grad.ravel() for p in model.parameters()])
+    optim.clip_by_global_norm(g, config.clip_norm)
+    rate = optim.learning_rate(0, base=config.lr, final=config.lr * 0.01, warmup=0, total=1)
+    config.build_optimizer(flat.decay_mask()).step(flat.weights, g, rate, 0)
+
+    assert trainer.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
+    # AdamW's first step divides by |g|: weights whose gradient is mere rounding may go either way.
+    clear = np.abs(g) > 1e-6
+    assert clear.mean() > 0.05
+    np.testing.assert_allclose(trainer.flat.weights[clear], flat.weights[clear], atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_given_back_after_the_run(config, dataset, number):
+    before = signal.getsignal(number)
+    Trainer(config, dataset, workers=1, quiet=True).run()
+    assert signal.getsignal(number) is before
+
+
+def test_a_run_outside_the_main_thread_leaves_signals_alone(config, dataset, uninterrupted):
+    trainer = Trainer(config, dataset, workers=2, quiet=True)
+    thread = threading.Thread(target=trainer.run)
+    thread.start()
+    thread.join()
+    assert bits(trainer) == bits(uninterrupted)
+
+
+def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(config, dataset, tmp_path):
+    trainer = Trainer(config, dataset, tmp_path, workers=2, quiet=True)
+    trainer.model.blocks[1].channel_mlp.W1.data[...] = np.nan
+    with pytest.raises(NonFiniteError, match=r"epoch 1, step 1.*blocks\.1\.channel_mlp\.W1") as e:
+        trainer.run()
+    assert str(tmp_path / "last.npz") in str(e.value)
+
+
+def test_weights_that_overflow_blame_the_layer_that_overflows(config, dataset):
+    trainer = Trainer(config, dataset, workers=1, quiet=True)
+    trainer.model.blocks[0].channel_mlp.W2.data[...] = 3e38
+    with pytest.raises(NonFiniteError, match=r"blame: blocks\.0\.channel_mlp\b"):
+        trainer.run()
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
+    config, dataset, uninterrupted, tmp_path, monkeypatch
+):
+    trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True, save_every=0)
+    savez, calls = np.savez, []
+
+    def savez_until_full(file, **arrays):
+        calls.append(1)
+        if len(calls) > 3:
+            file.write(b"half of it")
+            raise OSError(28, "No space left on device")
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", savez_until_full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        trainer.run()
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    resumed.run()
+    assert bits(resumed) == bits(uninterrupted)
+
+
+def test_data_smaller_than_a_batch_make_one_step(changed):
+    few = data.load("shapes", train_size=3, test_size=2)
+    trainer = Trainer(changed(epochs=1, train_size=3), few, workers=2, quiet=True)
+    trainer.run()
+    assert trainer.steps_per_epoch == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"lr": float("nan")},
+        {"lr": 0.0},
+        {"label_smoothing": 1.5},
+        {"ema": 1.0},
+        {"seed": -1},
+        {"optimizer": "adam"},
+        {"schedule": "step"},
+        {"model": "mixer_micro"},
+        {"dataset": "imagenet"},
+    ],
+)
+def test_options_out_of_range_are_refused(changed, wrong):
+    (name,) = wrong
+    with pytest.raises(TinymixerError, match=f"training option {name}="):
+        changed(**wrong)
+
+
+def test_a_model_option_that_does_not_exist_is_refused(changed, dataset):
+    config = changed(model_options={"colour": "red"})
+    with pytest.raises(TinymixerError, match="has no option 'colour'"):
+        Trainer(config, dataset)
