@@ -157,7 +157,7 @@ class Tensor:
                 f"backward: expected dy of {self.shape} {self.dtype}, got {dy.shape} {dy.dtype}"
             )
         pending = {self: dy}  # gradients that still wait for contributions
-        tape = _tensors_below(self)
+        tape = tensors_below(self)
         while tape:
             y = tape.pop()
             node, dy = y.creator, pending.pop(y, None)
@@ -174,8 +174,11 @@ class Tensor:
                 into[leaf] = into[leaf] + dx if leaf in into else dx
 
 
-def _tensors_below(root: Tensor) -> list[Tensor]:
-    """The Tensors that a Function made on the way to root, root included, oldest first."""
+def tensors_below(root: Tensor) -> list[Tensor]:
+    """The Tensors that a Function made on the way to root, root included, oldest first.
+
+    Raises RuntimeError if `backward` has walked, and so released, a part of them.
+    """
     found, to_visit = set(), [root]
     while to_visit:
         y = to_visit.pop()
@@ -213,6 +216,10 @@ class Function:
 
     def backward(self, dy: Array) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def multiply_accumulates(self, *arrays: Array) -> int:
+        """How many products of two inputs one forward adds up; only linear maps have any."""
+        return 0
 
     def save(self, *arrays: Any) -> None:
         """Keep for backward; released as soon as the walk has passed."""

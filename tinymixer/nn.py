@@ -16,6 +16,9 @@ from tinymixer.engine import Tensor
 
 Rng = np.random.Generator
 
+# In place of a generator: every weight is zero, in memory that costs nothing until it is written.
+BLANK: Any = object()
+
 
 class Parameter(Tensor):
     """A Tensor that a Module learns."""
@@ -93,6 +96,8 @@ def lecun_normal(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
 
     Source: the default of the layers that Mixer was published with (Flax); Klambauer et al. 2017.
     """
+    if rng is BLANK:
+        return zeros(*shape)
     draws = rng.standard_normal(shape, dtype=np.float32)
     while (outside := np.abs(draws) > 2).any():
         draws[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)

@@ -6,6 +6,7 @@ Element-wise ones broadcast as NumPy does. Broadcasting repeats an operand, so i
 Importing this file gives Tensor its operators and methods.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,10 @@ class MatMul(Function):
         dx = unbroadcast(dz @ y.swapaxes(-1, -2), x.shape) if self.needs[0] else None
         dy = unbroadcast(x.swapaxes(-1, -2) @ dz, y.shape) if self.needs[1] else None
         return dx, dy
+
+    def multiply_accumulates(self, x: Array, y: Array) -> int:
+        stacked = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        return math.prod(stacked) * x.shape[-2] * y.shape[-2] * y.shape[-1]
 
 
 class Exp(Function):

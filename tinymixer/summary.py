@@ -1,0 +1,174 @@
+"""Floor 5. The tape is the summary: what a model consists of is read off one recorded forward.
+
+A model is run once, on one blank image. Each Function that left a node on the tape is a row: it
+knows its weights, its output and what it keeps for backward. Nothing is declared twice, so a
+summary cannot disagree with the model, and a model of your own is summarised like any other.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tinymixer import nn
+from tinymixer.backend import Array, array_module
+from tinymixer.engine import Function, Tensor, tensors_below
+from tinymixer.models import create_model
+
+
+@dataclass(frozen=True)
+class Row:
+    """One Function of a forward, for one image; memory is in bytes."""
+
+    layer: str  # the path of the Module whose Parameters it uses; empty if it uses none
+    function: str
+    output: str  # shape, with B for the number of images
+    parameters: int  # not counting those that an earlier row uses too
+    multiply_accumulates: int
+    memory: int  # activations that this is the first to keep for backward, weights not included
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of a model in order of computation, and their totals; str() is a table."""
+
+    rows: list[Row]
+
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def multiply_accumulates(self) -> int:
+        return sum(row.multiply_accumulates for row in self.rows)
+
+    @property
+    def memory(self) -> int:
+        return sum(row.memory for row in self.rows)
+
+    def __str__(self) -> str:
+        cells = [("", "layer", "function", "output", "parameters", "mult.-acc.", "bytes kept")]
+        for times, row in _folded(self.rows):
+            cells.append((times, row.layer, row.function, row.output, *_counts(row)))
+        cells.append(("", "total", "", "", *_counts(self)))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        head, *body, total = ("  ".join(map(_aligned, line, widths, "><<<>>>")) for line in cells)
+        rule = "-" * len(head)
+        note = "For one image; kept for backward are activations, weights not counted."
+        return "\n".join([head, rule, *body, rule, total, note])
+
+
+def blueprint(name: str, num_classes: int | None = None, **changes: Any) -> nn.Module:
+    """The model that `create_model` makes, but with weights of zero, which cost nothing to make.
+
+    Only its shapes mean anything, and they are enough to summarise the largest model anywhere.
+    """
+    return create_model(name, num_classes, rng=nn.BLANK, **changes)
+
+
+def summarise(model: Any) -> Summary:
+    """What `model` computes for one image of its `image_size`, Function by Function.
+
+    Memory is counted in the precision of the weights, and as an evaluation would keep it: the
+    masks of dropout come on top in training.
+    """
+    layers = layer_names(model)
+    weights = [parameter.data for parameter in layers]
+    blank = array_module(weights[0]).zeros((1, *model.image_size, 3), weights[0].dtype)
+    met: set[Tensor] = set()  # Parameters, and
+    held = {id(_owner(W)) for W in weights}  # memory, that rows so far have counted
+    rows = []
+    for y in tensors_below(model(Tensor(blank))):
+        node = y.creator
+        used = {x for x in node.inputs if x in layers}
+        arrays = [None if x is None else x.data for x in node.inputs]
+        kept = {id(x): x.nbytes for x in map(_owner, node.saved or ()) if hasattr(x, "nbytes")}
+        rows.append(
+            Row(
+                layer=_layer(node, layers),
+                function=type(node).__name__,
+                output=_with_batch(y.shape),
+                parameters=sum(parameter.size for parameter in used - met),
+                multiply_accumulates=node.multiply_accumulates(*arrays),
+                memory=sum(nbytes for owner, nbytes in kept.items() if owner not in held),
+            )
+        )
+        met |= used
+        held |= kept.keys()
+    return Summary(rows)
+
+
+def layer_names(model: nn.Module) -> dict[Tensor, str]:
+    """For each Parameter the path of the layer that holds it: `blocks.0.token_mlp`."""
+    return {x: path.rpartition(".")[0] for path, x in model.named_parameters()}
+
+
+def first_non_finite(model: nn.Module, loss: Tensor) -> str | None:
+    """Where the first NaN or Inf is that `loss`, recorded and not yet walked, was computed from.
+
+    The path of a Parameter, if one is not finite: `blocks.3.token_mlp.W1`. Otherwise the first
+    layer, in order of computation, whose output is not: `blocks.3.token_mlp`, or, for a Function
+    without parameters, `Add after blocks.3.token_mlp`. None if all is finite.
+    """
+    for path, parameter in model.named_parameters():
+        if not _finite(parameter.data):
+            return path
+    layers, last = layer_names(model), ""
+    for y in tensors_below(loss):
+        layer = _layer(y.creator, layers)
+        if not _finite(y.data):
+            return layer or f"{type(y.creator).__name__} after {last or 'the images'}"
+        last = layer or last
+    return None
+
+
+def _layer(node: Function, layers: dict[Tensor, str]) -> str:
+    return next((layers[x] for x in node.inputs if x in layers), "")
+
+
+def _finite(x: Array) -> bool:
+    return bool(array_module(x).isfinite(x).all())
+
+
+def _owner(x: Any) -> Any:
+    """The array whose memory x is a view of; that is what a saved view keeps alive."""
+    while getattr(x, "base", None) is not None:
+        x = x.base
+    return x
+
+
+def _with_batch(shape: tuple[int, ...]) -> str:
+    """Channels come last and images just before them, in every layout of activations here."""
+    sizes = [str(n) for n in shape]
+    if len(shape) > 1 and shape[-2] == 1:
+        sizes[-2] = "B"
+    return f"({', '.join(sizes)})"
+
+
+def _folded(rows: list[Row]) -> Iterator[tuple[str, Row]]:
+    """The rows, each with "" before it, but a stack of equal blocks once, with "8 x" before it.
+
+    Blocks are equal when only the numbers in their paths differ: `blocks.*.token_mlp`.
+    """
+    alike = [replace(row, layer=re.sub(r"\.\d+", ".*", row.layer)) for row in rows]
+    i = 0
+    while i < len(rows):
+        for n in range(1, (len(rows) - i) // 2 + 1):
+            times = 1
+            while alike[i + times * n : i + (times + 1) * n] == alike[i : i + n]:
+                times += 1
+            if times > 1:
+                yield from ((f"{times} x", row) for row in alike[i : i + n])
+                i += times * n
+                break
+        else:
+            yield "", rows[i]
+            i += 1
+
+
+def _counts(row: Row | Summary) -> tuple[str, str, str]:
+    return f"{row.parameters:,}", f"{row.multiply_accumulates:,}", f"{row.memory:,}"
+
+
+def _aligned(cell: str, width: int, side: str) -> str:
+    return f"{cell:{side}{width}}"
