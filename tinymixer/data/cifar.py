@@ -350,12 +350,14 @@ def _check_labels(layout: Layout, files: dict[str, Records], where: Path) -> Non
             wrong = np.flatnonzero(counts != len(labels) // classes)
             if wrong.size:
                 what = f"{part} files: {counts[wrong[0]]} records of class {wrong[0]}"
-                what = f"{what}, expected {len(labels) // classes}; are two files swapped or alike?"
+                what = (
+                    f"{what}, expected {len(labels) // classes} (are two files swapped or alike?)"
+                )
                 raise _damaged(layout, where, what)
 
 
 def _damaged(layout: Layout, where: Path, what: str) -> DataError:
     return DataError(
-        f"{where}: {what}. Remove it, then get {layout.title} again with "
-        "`tinymixer data`, or from an archive with `tinymixer data add FILE`"
+        f"{where}: {what}. Remove it, then let {layout.title} be downloaded again, or give its "
+        "archive to `tinymixer data add FILE`"
     )

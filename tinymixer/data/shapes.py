@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tinymixer.data.draws import Stream, draws, uniform
+from tinymixer.data.draws import Stream, draws, noise, uniform
 from tinymixer.errors import TinymixerError
 
 SIDE = 32
@@ -22,7 +22,7 @@ Plane = np.ndarray  # float32 (n, 32, 32), or what broadcasts against it
 # The shape fills a disc of radius one or a little less.
 
 
-def _circle(u: Plane, v: Plane, radius: float = 0.9) -> Plane:
+def _circle(u: Plane, v: Plane, radius: float = 0.88) -> Plane:
     return np.sqrt(u * u + v * v) - radius
 
 
@@ -39,7 +39,7 @@ def _moon(u: Plane, v: Plane) -> Plane:
 
 
 def _square(u: Plane, v: Plane) -> Plane:
-    return _box(u, v, 0.75, 0.75)
+    return _box(u, v, 0.82, 0.82)
 
 
 def _bar(u: Plane, v: Plane) -> Plane:
@@ -51,12 +51,12 @@ def _cross(u: Plane, v: Plane) -> Plane:
 
 
 def _triangle(u: Plane, v: Plane) -> Plane:
-    return np.maximum(0.866 * abs(u) + 0.5 * v, -v) - 0.53
+    return np.maximum(0.866 * abs(u) - 0.5 * v, v) - 0.53
 
 
 def _star(u: Plane, v: Plane) -> Plane:
     """Five points: fold the plane into the tenth that lies between a tip and its valley."""
-    turn = np.arctan2(v, u) * (5 / (2 * np.pi))
+    turn = np.arctan2(u, -v) * (5 / (2 * np.pi))
     angle = abs(turn - np.rint(turn)) * (2 * np.pi / 5)  # 0 at a tip, pi / 5 in a valley
     radius = np.sqrt(u * u + v * v)
     edge = np.array([0.38 * np.cos(np.pi / 5) - 1.0, 0.38 * np.sin(np.pi / 5)])  # tip to valley
@@ -66,7 +66,7 @@ def _star(u: Plane, v: Plane) -> Plane:
 
 
 def _hourglass(u: Plane, v: Plane) -> Plane:
-    return np.maximum(0.8 * (abs(u) - abs(v)) - 0.08, abs(v) - 0.9)
+    return np.maximum(0.78 * abs(u) - 0.62 * abs(v) - 0.07, abs(v) - 0.8)
 
 
 def _arrow(u: Plane, v: Plane) -> Plane:
@@ -126,7 +126,9 @@ def _draw_chunk(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]
         canvas = _blend(canvas, _line(queue), _colour(queue))
     coverage = _shape(queue, indices % len(SHAPES))
     canvas = _blend(canvas, coverage, ink)
-    canvas = canvas * 255.0 + _noise(queue, indices, seed)
+    grain = noise(canvas.shape, seed, Stream.SHAPES_NOISE, 0, indices)
+    amplitude = _between(queue, 4.0, 14.0)[..., None]  # pixel units
+    canvas = canvas * 255.0 + amplitude * (grain * np.float32(2 / 255) - 1.0)
     return np.rint(canvas.clip(0.0, 255.0)).astype(np.uint8), coverage >= 0.5
 
 
@@ -164,7 +166,7 @@ def _texture(queue: Iterator[Plane], paper: Plane) -> Plane:
         angle, wavelength = _between(queue, 0.0, np.pi), _between(queue, 4.0, 16.0)
         phase = _between(queue, 0.0, 2 * np.pi)
         turns = (np.cos(angle) * _X + np.sin(angle) * _Y) * (2 * np.pi / wavelength) + phase
-        brightness += _between(queue, 0.0, 0.09) * np.sin(turns)
+        brightness += _between(queue, 0.0, 0.06) * np.sin(turns)
     return paper + brightness[..., None]
 
 
@@ -181,24 +183,15 @@ def _line(queue: Iterator[Plane]) -> Plane:
 
 def _shape(queue: Iterator[Plane], labels: np.ndarray) -> Plane:
     """How much of each pixel the shape covers, 0 to 1.  ->  (n, 32, 32)"""
-    radius = _between(queue, 5.5, 11.0)
+    radius = _between(queue, 8.0, 12.5)
     x, y = _between(queue, radius, SIDE - radius), _between(queue, radius, SIDE - radius)
-    angle = _between(queue, 0.0, 2 * np.pi)
+    angle = _between(queue, -0.5, 0.5)
     u, v = _rotate((_X - x) / radius, (_Y - y) / radius, angle)
     coverage = np.empty_like(u)
     for label, shape in enumerate(SHAPES.values()):
         which = np.flatnonzero(labels == label)
         coverage[which] = _coverage(shape(u[which], v[which]), radius[which])
     return coverage
-
-
-def _noise(queue: Iterator[Plane], indices: np.ndarray, seed: int) -> Plane:
-    """Sixteen pixels' bytes from each block of four words.  ->  (n, 32, 32, 3), in pixel units"""
-    blocks = SIDE * SIDE * 3 // 16
-    bits = draws(seed, Stream.SHAPES_NOISE, 0, indices[:, None] * blocks + np.arange(blocks))
-    noise = bits.transpose(1, 2, 0).copy().view(np.uint8).reshape(-1, SIDE, SIDE, 3)
-    amplitude = _between(queue, 4.0, 24.0)[..., None]
-    return amplitude * (noise.astype(np.float32) * (2 / 255) - 1)
 
 
 def _rotate(x: Plane, y: Plane, angle: Plane) -> tuple[Plane, Plane]:
