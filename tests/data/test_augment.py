@@ -84,6 +84,7 @@ def test_crop_is_a_window_of_the_padded_image(data, padding, mode):
         assert len(match) == 1
         offsets.add(match[0])
     assert {y for y, _ in offsets} == {x for _, x in offsets} == set(range(7))
+    assert len(offsets) > 20  # of 49 by 40 images: 27 on average
 
 
 def test_flip_mirrors_half_of_the_images(data):

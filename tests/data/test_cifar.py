@@ -62,6 +62,15 @@ def test_pickles_of_python_3_are_read_too(ten, tmp_path):
     assert_same(cifar.read(ten, folder), expected)
 
 
+def test_a_column_major_array_is_read_as_it_was(ten, tmp_path):
+    records = fake_files(ten)["test_batch.bin"]
+    pixels = np.asfortranarray(records[:, 1:])
+    pickled = pickle.dumps({b"labels": records[:, 0].tolist(), b"data": pixels}, protocol=2)
+    np.testing.assert_array_equal(
+        cifar._unpickle(ten, "test_batch.bin", pickled, tmp_path), records
+    )
+
+
 def test_planar_records_become_images(layout):
     files = list(fake_files(layout).values())
     images, labels = cifar.images_and_labels(layout, files)

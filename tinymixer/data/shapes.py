@@ -13,7 +13,7 @@ from tinymixer.errors import TinymixerError
 
 SIDE = 32
 _NUMBERS = 52  # random numbers that describe one image, noise apart; a multiple of 4
-_CHUNK = 250  # images drawn together: their arrays stay in the cache
+_CHUNK = 100  # images drawn together: their arrays stay in the cache
 
 Plane = np.ndarray  # float32 (n, 1, 32, 32), or what broadcasts against it
 
