@@ -150,9 +150,9 @@ def _home(data_dir: str | Path | None) -> Path:
 def _missing(layout: cifar.Layout, data_dir: str | Path | None) -> DataError:
     looked = ", ".join(str(place) for place in _places(data_dir))
     return DataError(
-        f"{layout.title} was not found in {looked}. Download it with `tinymixer data`, give its "
-        f"archive ({' or '.join(layout.archives)}) to `tinymixer data add FILE`, "
-        "or train on the built-in images with `--dataset shapes`"
+        f"{layout.title} was not found in {looked}. Let it be downloaded, give its archive "
+        f"({' or '.join(layout.archives)}) to `tinymixer data add FILE`, or train on the built-in "
+        "images with `--dataset shapes`"
     )
 
 

@@ -232,7 +232,8 @@ def _beta_steps(alpha: float) -> np.ndarray:
     density = (1.0 - t ** (1.0 / alpha)) ** (alpha - 1.0)
     area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     lower = 0.5 * np.interp(((np.arange(128) + 0.5) / _ONE) ** alpha, t, area / area[-1])
-    return (np.concatenate([lower, 1.0 - lower[::-1]]) * 2**32).astype(np.uint32)
+    steps = np.concatenate([lower, 1.0 - lower[::-1]]) * 2**32
+    return steps.clip(0, 2**32 - 1).astype(np.uint32)
 
 
 @lru_cache

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from tinymixer.errors import DataError
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-_SLACK = 2**20  # a Python file may hold this much beside its pixels: labels and file names
 _ARCHIVE_LIMIT = 2**28  # the real archives hold at most 186 MB
 
 Records = np.ndarray  # uint8 (n, label bytes + 3072): labels, then red, green and blue planes
@@ -210,7 +209,7 @@ def _sizes(layout: Layout) -> dict[str, range]:
     for file, python_file in zip(layout.files, layout.python_files, strict=True):
         exact = layout.records(file) * layout.record_bytes
         sizes[f"{layout.folder}/{file}"] = range(exact, exact + 1)
-        sizes[f"{layout.python_folder}/{python_file}"] = range(exact, exact + _SLACK)
+        sizes[f"{layout.python_folder}/{python_file}"] = range(exact, 2 * exact)  # and file names
     return sizes
 
 
@@ -282,15 +281,16 @@ class _Limited(io.RawIOBase):
 
 
 class _Pixels:
-    """Stands in for the one NumPy array of a Python file; keeps its bytes, builds no array."""
+    """Stands in for the one NumPy array of a Python file, and admits nothing but bytes."""
 
-    shape: tuple = ()
-    content = b""
+    array: np.ndarray
 
     def __setstate__(self, state: tuple) -> None:
-        _, self.shape, dtype, column_major, self.content = state
-        if not isinstance(dtype, _Dtype) or dtype.name != "u1" or column_major:
-            raise ValueError("pixels are not uint8 in C order")
+        _, shape, dtype, column_major, content = state
+        if not isinstance(dtype, _Dtype) or dtype.name != "u1":
+            raise ValueError("its pixels are not uint8")
+        order: Literal["C", "F"] = "F" if column_major else "C"
+        self.array = np.frombuffer(content, np.uint8).reshape(shape, order=order)
 
 
 class _Dtype:
@@ -327,7 +327,7 @@ def _unpickle(layout: Layout, file: str, blob: bytes, where: Path) -> Records:
         content = {key.decode() if isinstance(key, bytes) else key: raw[key] for key in raw}
         labels = [bytes(list(content[key])) for key in layout.label_keys]  # refuses 256 and -1
         columns = [np.frombuffer(column, np.uint8).reshape(count, 1) for column in labels]
-        pixels = np.frombuffer(content["data"].content, np.uint8).reshape(count, PIXELS)
+        pixels = content["data"].array.reshape(count, PIXELS)
     except Exception as error:  # a damaged pickle can raise anything
         name = file.removesuffix(".bin")
         raise _damaged(layout, where, f"{name} is not what it should be ({error})") from error
@@ -350,12 +350,14 @@ def _check_labels(layout: Layout, files: dict[str, Records], where: Path) -> Non
             wrong = np.flatnonzero(counts != len(labels) // classes)
             if wrong.size:
                 what = f"{part} files: {counts[wrong[0]]} records of class {wrong[0]}"
-                what = f"{what}, expected {len(labels) // classes}; are two files swapped or alike?"
+                what = (
+                    f"{what}, expected {len(labels) // classes} (are two files swapped or alike?)"
+                )
                 raise _damaged(layout, where, what)
 
 
 def _damaged(layout: Layout, where: Path, what: str) -> DataError:
     return DataError(
-        f"{where}: {what}. Remove it, then get {layout.title} again with "
-        "`tinymixer data`, or from an archive with `tinymixer data add FILE`"
+        f"{where}: {what}. Remove it, then let {layout.title} be downloaded again, or give its "
+        "archive to `tinymixer data add FILE`"
     )

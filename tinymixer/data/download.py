@@ -60,6 +60,12 @@ def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = Non
     Slow sources are left for the end. Raises DataError with all that was tried and what to do.
     """
     limits = limits or Limits()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder with --data-dir"
+        ) from error
     tried: dict[str, str] = {}
     slow: list[Source] = []
     start, answered = time.monotonic(), False
@@ -79,10 +85,10 @@ def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = Non
             return _fetch_from(source, folder, limits, patient=True)
         except _Failed as reason:
             tried[source.url] = str(reason)
-    reasons = "".join(f"\n  {url}: {reason}" for url, reason in tried.items())
+    reasons = "; ".join(f"{url}: {reason}" for url, reason in tried.items())
     files = " or ".join(dict.fromkeys(source.file for source in sources))
     raise DataError(
-        f"download failed; tried{reasons}\nGet {files} some other way and run "
+        f"download failed, tried {reasons}. Get {files} some other way and run "
         "`tinymixer data add FILE`, or train on the built-in images with `--dataset shapes`"
     )
 
@@ -94,7 +100,6 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
     for _ in range(limits.attempts):
         had = _size(part)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             _receive(source, part, limits, patient)
             break
         except urllib.error.HTTPError as error:

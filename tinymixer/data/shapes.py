@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tinymixer.data.draws import Stream, draws, uniform
+from tinymixer.data.draws import Stream, draws, noise, uniform
 from tinymixer.errors import TinymixerError
 
 SIDE = 32
-_NUMBERS = 56  # random numbers that describe one image, noise apart; a multiple of 4
-_CHUNK = 250  # images drawn together: their arrays stay in the cache
+_NUMBERS = 52  # random numbers that describe one image, noise apart; a multiple of 4
+_CHUNK = 100  # images drawn together: their arrays stay in the cache
 
-Plane = np.ndarray  # float32 (n, 32, 32), or what broadcasts against it
+Plane = np.ndarray  # float32 (n, 1, 32, 32), or what broadcasts against it
 
 # --- What the shapes are -----------------------------------------------------------------------
 # Each is an implicit function f(u, v), negative inside, with a slope of about one across its edge.
 # The shape fills a disc of radius one or a little less.
 
 
-def _circle(u: Plane, v: Plane, radius: float = 0.9) -> Plane:
+def _circle(u: Plane, v: Plane, radius: float = 0.88) -> Plane:
     return np.sqrt(u * u + v * v) - radius
 
 
@@ -39,7 +39,7 @@ def _moon(u: Plane, v: Plane) -> Plane:
 
 
 def _square(u: Plane, v: Plane) -> Plane:
-    return _box(u, v, 0.75, 0.75)
+    return _box(u, v, 0.82, 0.82)
 
 
 def _bar(u: Plane, v: Plane) -> Plane:
@@ -51,12 +51,12 @@ def _cross(u: Plane, v: Plane) -> Plane:
 
 
 def _triangle(u: Plane, v: Plane) -> Plane:
-    return np.maximum(0.866 * abs(u) + 0.5 * v, -v) - 0.53
+    return np.maximum(0.866 * abs(u) - 0.5 * v, v) - 0.53
 
 
 def _star(u: Plane, v: Plane) -> Plane:
     """Five points: fold the plane into the tenth that lies between a tip and its valley."""
-    turn = np.arctan2(v, u) * (5 / (2 * np.pi))
+    turn = np.arctan2(u, -v) * (5 / (2 * np.pi))
     angle = abs(turn - np.rint(turn)) * (2 * np.pi / 5)  # 0 at a tip, pi / 5 in a valley
     radius = np.sqrt(u * u + v * v)
     edge = np.array([0.38 * np.cos(np.pi / 5) - 1.0, 0.38 * np.sin(np.pi / 5)])  # tip to valley
@@ -66,7 +66,7 @@ def _star(u: Plane, v: Plane) -> Plane:
 
 
 def _hourglass(u: Plane, v: Plane) -> Plane:
-    return np.maximum(0.8 * (abs(u) - abs(v)) - 0.08, abs(v) - 0.9)
+    return np.maximum(0.78 * abs(u) - 0.62 * abs(v) - 0.07, abs(v) - 0.8)
 
 
 def _arrow(u: Plane, v: Plane) -> Plane:
@@ -114,58 +114,59 @@ def draw(indices: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _draw_chunk(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """From the ground up: paper, distractors, the shape, grain. Colours lead, as (n, 3, 32, 32)."""
     blocks = indices[:, None] * (_NUMBERS // 4) + np.arange(_NUMBERS // 4)
     numbers = uniform(draws(seed, Stream.SHAPES, 0, blocks))  # (4, n, _NUMBERS / 4)
-    queue = iter(numbers.transpose(2, 0, 1).reshape(_NUMBERS, -1, 1, 1))
+    queue = iter(numbers.transpose(2, 0, 1).reshape(_NUMBERS, -1, 1, 1, 1))
 
     ink, paper = _ink_and_paper(queue)
-    canvas = _texture(queue, paper)
-    for _ in range(4):
-        canvas = _blend(canvas, _dot(queue), ink if _ < 2 else _colour(queue))
-    for _ in range(2):
-        canvas = _blend(canvas, _line(queue), _colour(queue))
+    canvas = paper + _texture(queue)
+    for colour in (ink, ink, _colour(queue), _colour(queue)):
+        _paint(canvas, _dot(queue), colour)
+    for colour in (_colour(queue), _colour(queue)):
+        _paint(canvas, _line(queue), colour)
     coverage = _shape(queue, indices % len(SHAPES))
-    canvas = _blend(canvas, coverage, ink)
-    canvas = canvas * 255.0 + _noise(queue, indices, seed)
-    return np.rint(canvas.clip(0.0, 255.0)).astype(np.uint8), coverage >= 0.5
+    _paint(canvas, coverage, ink)
+    grain = noise(canvas.shape, seed, Stream.SHAPES_NOISE, 0, indices)
+    amplitude = _between(queue, 4.0, 14.0) / 255  # 4 to 14 of 255 grey levels
+    canvas += amplitude * (grain * np.float32(2 / 255) - 1.0)
+    canvas = np.rint(255 * canvas.clip(0.0, 1.0)).astype(np.uint8)
+    return canvas.transpose(0, 2, 3, 1), coverage[:, 0] >= 0.5
 
 
 def _between(queue: Iterator[Plane], low: Plane | float, high: Plane | float) -> Plane:
-    """The next random number of each image, spread over [low, high).  ->  (n, 1, 1)"""
+    """The next random number of each image, spread over [low, high).  ->  (n, 1, 1, 1)"""
     return low + (high - low) * next(queue)
 
 
-# float32 pixel centres: column x to the right, row y downwards.
-_X = np.arange(SIDE, dtype=np.float32)[None, None, :] + 0.5
-_Y = np.arange(SIDE, dtype=np.float32)[None, :, None] + 0.5
+# Pixel centres: column x to the right, row y downwards.
+_X = np.arange(SIDE, dtype=np.float32) + 0.5
+_Y = _X[:, None]
 
 
 def _colour(queue: Iterator[Plane]) -> Plane:
-    """Any colour.  ->  (n, 1, 1, 3)"""
-    return np.stack([next(queue) for _ in range(3)], -1)
+    """Any colour.  ->  (n, 3, 1, 1)"""
+    return np.concatenate([_between(queue, 0.0, 1.0) for _ in range(3)], 1)
 
 
 def _ink_and_paper(queue: Iterator[Plane]) -> tuple[Plane, Plane]:
-    """Two colours whose brightness differs by 0.36 to 0.6, either way round.  ->  (n, 1, 1, 3)"""
-    half_gap = _between(queue, 0.18, 0.3)[..., None]
-    half_gap = np.where(next(queue) < 0.5, -1.0, 1.0).astype(np.float32)[..., None] * half_gap
-    middle = _between(queue, 0.4, 0.6)[..., None]
-    tints = [0.5 * (_colour(queue) - 0.5) for _ in range(2)]
-    tints = [tint - tint.mean(-1, keepdims=True) for tint in tints]
+    """Two colours whose brightness differs by 0.36 to 0.6, either way round.  ->  (n, 3, 1, 1)"""
+    half_gap = _between(queue, 0.18, 0.3) * np.sign(_between(queue, -1.0, 1.0))
+    middle = _between(queue, 0.4, 0.6)
+    tints = [0.5 * _colour(queue) for _ in range(2)]
+    tints = [tint - tint.mean(1, keepdims=True) for tint in tints]
     return middle + half_gap + tints[0], middle - half_gap + tints[1]
 
 
-def _texture(queue: Iterator[Plane], paper: Plane) -> Plane:
-    """Paper, with a shade across it and two gratings over each other.  ->  (n, 32, 32, 3)"""
-    angle = _between(queue, 0.0, 2 * np.pi)
-    across = (np.cos(angle) * (_X - 16.0) + np.sin(angle) * (_Y - 16.0)) / 16.0
-    brightness = _between(queue, 0.0, 0.1) * across
+def _texture(queue: Iterator[Plane]) -> Plane:
+    """A shade across the paper, and two gratings over each other.  ->  (n, 1, 32, 32)"""
+    across, _ = _rotate(_X - 16.0, _Y - 16.0, _between(queue, 0.0, 2 * np.pi))
+    brightness = _between(queue, 0.0, 0.1) / 16.0 * across
     for _ in range(2):
-        angle, wavelength = _between(queue, 0.0, np.pi), _between(queue, 4.0, 16.0)
-        phase = _between(queue, 0.0, 2 * np.pi)
-        turns = (np.cos(angle) * _X + np.sin(angle) * _Y) * (2 * np.pi / wavelength) + phase
-        brightness += _between(queue, 0.0, 0.09) * np.sin(turns)
-    return paper + brightness[..., None]
+        across, _ = _rotate(_X, _Y, _between(queue, 0.0, np.pi))
+        pitch, phase = 2 * np.pi / _between(queue, 4.0, 16.0), _between(queue, 0.0, 2 * np.pi)
+        brightness += _between(queue, 0.0, 0.06) * np.sin(pitch * across + phase)
+    return brightness
 
 
 def _dot(queue: Iterator[Plane]) -> Plane:
@@ -176,29 +177,19 @@ def _dot(queue: Iterator[Plane]) -> Plane:
 def _line(queue: Iterator[Plane]) -> Plane:
     x, y = _between(queue, 0.0, SIDE), _between(queue, 0.0, SIDE)
     u, v = _rotate(_X - x, _Y - y, _between(queue, 0.0, np.pi))
-    return _coverage(np.maximum(abs(u) - 6.0, abs(v) - 0.5), 1.0)
+    return _coverage(_box(u, v, 6.0, 0.5), 1.0)
 
 
 def _shape(queue: Iterator[Plane], labels: np.ndarray) -> Plane:
-    """How much of each pixel the shape covers, 0 to 1.  ->  (n, 32, 32)"""
-    radius = _between(queue, 5.5, 11.0)
+    """How much of each pixel the shape covers, 0 to 1.  ->  (n, 1, 32, 32)"""
+    radius = _between(queue, 8.0, 12.5)
     x, y = _between(queue, radius, SIDE - radius), _between(queue, radius, SIDE - radius)
-    angle = _between(queue, 0.0, 2 * np.pi)
-    u, v = _rotate((_X - x) / radius, (_Y - y) / radius, angle)
+    u, v = _rotate((_X - x) / radius, (_Y - y) / radius, _between(queue, -0.5, 0.5))
     coverage = np.empty_like(u)
     for label, shape in enumerate(SHAPES.values()):
         which = np.flatnonzero(labels == label)
         coverage[which] = _coverage(shape(u[which], v[which]), radius[which])
     return coverage
-
-
-def _noise(queue: Iterator[Plane], indices: np.ndarray, seed: int) -> Plane:
-    """Sixteen pixels' bytes from each block of four words.  ->  (n, 32, 32, 3), in pixel units"""
-    blocks = SIDE * SIDE * 3 // 16
-    bits = draws(seed, Stream.SHAPES_NOISE, 0, indices[:, None] * blocks + np.arange(blocks))
-    noise = bits.transpose(1, 2, 0).copy().view(np.uint8).reshape(-1, SIDE, SIDE, 3)
-    amplitude = _between(queue, 4.0, 24.0)[..., None]
-    return amplitude * (noise.astype(np.float32) * (2 / 255) - 1)
 
 
 def _rotate(x: Plane, y: Plane, angle: Plane) -> tuple[Plane, Plane]:
@@ -211,5 +202,5 @@ def _coverage(distance: Plane, pixels: Plane | float) -> Plane:
     return (0.5 - distance * pixels).clip(0.0, 1.0)
 
 
-def _blend(canvas: Plane, coverage: Plane, colour: Plane) -> Plane:
-    return canvas + coverage[..., None] * (colour - canvas)
+def _paint(canvas: Plane, coverage: Plane, colour: Plane) -> None:
+    canvas += coverage * (colour - canvas)

@@ -1,0 +1,136 @@
+"""Finding, adding and loading data sets by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_cifar import fake_files, members_of, tar_gz
+
+from tinymixer import data
+from tinymixer.data import cifar, shapes
+from tinymixer.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """A working folder without data; the checkout's own is out of sight."""
+    monkeypatch.delenv("TINYMIXER_DATA", raising=False)
+    monkeypatch.setattr(data, "__file__", str(tmp_path / "a" / "b" / "c" / "__init__.py"))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+def archive(layout, folder, form="binary"):
+    folder.mkdir(parents=True, exist_ok=True)
+    name = next(name for name in layout.archives if form in name)
+    return tar_gz(folder / name, members_of(layout, fake_files(layout), form))
+
+
+def test_the_three_places_in_their_order(ten, tmp_path, monkeypatch):
+    assert data.find("cifar10", tmp_path / "given") is None
+    for place in ("cwd/data", "env", "given"):
+        monkeypatch.setenv("TINYMIXER_DATA", str(tmp_path / "env"))
+        path = archive(ten, tmp_path / place)
+        assert data.find("cifar10", tmp_path / "given").samefile(path)
+    assert data.find("cifar10").parent == tmp_path / "env"
+
+
+def test_the_folder_itself_may_be_given(ten, tmp_path):
+    folder = cifar.write(ten, fake_files(ten), tmp_path)
+    assert data.find("cifar10", folder) == folder
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+def test_add_then_load(layout, form, tmp_path):
+    name = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}[layout.title]
+    folder = data.add(archive(layout, tmp_path / "downloads", form), tmp_path / "home")
+    assert folder == tmp_path / "home" / layout.folder
+    loaded = data.load(name, tmp_path / "home")
+    files = list(fake_files(layout).values())
+    images, labels = cifar.images_and_labels(layout, files[:-1])
+    np.testing.assert_array_equal(loaded.train_images, images)
+    np.testing.assert_array_equal(loaded.train_labels, labels)
+    np.testing.assert_array_equal(loaded.test_labels, files[-1][:, len(layout.label_keys) - 1])
+    assert loaded.num_classes == len(loaded.class_names) == layout.label_counts[-1]
+    assert loaded.name == name
+
+
+def test_an_archive_is_loaded_where_it_lies(ten, tmp_path):
+    archive(ten, tmp_path / "cwd" / "data", "python")
+    assert len(data.load("cifar10").train_images) == 100
+
+
+def test_adding_a_damaged_archive_loses_nothing(ten, tmp_path):
+    home = tmp_path / "home"
+    good = archive(ten, tmp_path / "downloads")
+    data.add(good, home)
+    before = data.load("cifar10", home).fingerprint
+    good.write_bytes(good.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a complete"):
+        data.add(good, home)
+    assert data.load("cifar10", home).fingerprint == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("holiday.zip", "published name, one of cifar-10-"),
+        ("cifar-10-binary.tar.gz", "no such file"),
+    ],
+)
+def test_adding_something_else_is_refused(name, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        data.add(tmp_path / name, tmp_path)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    for ask in (data.load, data.find):
+        with pytest.raises(DataError, match="'mnist': expected one of cifar10, cifar100, shapes"):
+            ask("mnist")
+
+
+def test_missing_data_say_where_was_looked_and_what_to_do(tmp_path):
+    with pytest.raises(DataError) as error:
+        data.load("cifar10", tmp_path / "given")
+    for words in (str(tmp_path / "given"), "cifar-10-binary.tar.gz", "data add FILE", "shapes"):
+        assert words in str(error.value)
+
+
+def test_a_download_is_stored_in_the_standard_layout(ten, tmp_path, monkeypatch):
+    def fetch(sources, folder):
+        assert sources == ten.sources
+        return archive(ten, folder, "python")
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    home = tmp_path / "home"
+    assert len(data.load("cifar10", home, download=True).test_images) == 10
+    assert [path.name for path in home.iterdir()] == [ten.folder]
+
+
+def test_new_data_go_where_the_user_said(ten, tmp_path, monkeypatch):
+    file = archive(ten, tmp_path / "downloads")
+    assert data.add(file) == Path("data") / ten.folder
+    monkeypatch.setenv("TINYMIXER_DATA", str(tmp_path / "env"))
+    assert data.add(file) == tmp_path / "env" / ten.folder
+    assert data.add(file, tmp_path / "given") == tmp_path / "given" / ten.folder
+
+
+def test_shapes_are_loaded_in_any_number():
+    loaded = data.load("shapes", train_size=30, test_size=20, seed=3)
+    assert len(loaded.train_images) == 30
+    np.testing.assert_array_equal(loaded.test_labels, np.arange(2**32, 2**32 + 20) % 10)
+    np.testing.assert_array_equal(loaded.train_images, shapes.draw(np.arange(30), 3)[0])
+    larger = data.load("shapes", train_size=40, test_size=20, seed=3)
+    np.testing.assert_array_equal(larger.test_images, loaded.test_images)
+    assert data.find("shapes") is None
+
+
+def test_fingerprint_tells_data_apart():
+    base = data.load("shapes", train_size=10, test_size=10)
+    assert base.fingerprint == data.load("shapes", train_size=10, test_size=10).fingerprint
+    others = [
+        data.load("shapes", train_size=10, test_size=10, seed=1),
+        data.load("shapes", train_size=9, test_size=11),
+    ]
+    assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 3
+    assert len(base.fingerprint) == 64
