@@ -1,7 +1,6 @@
 """tinymixer summary, tinymixer plot."""
 
 import argparse
-import json
 from typing import Any
 
 from tinymixer.cli.options import add_run, add_set, find_checkpoint, writable_folder

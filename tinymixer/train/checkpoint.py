@@ -6,28 +6,25 @@
     header                JSON, as bytes: format, names of the arrays, configuration, data set,
                           position, history
 
-A checkpoint is written beside its place, synced to the disk and renamed, so that a place always
-holds a whole file: the old one or the new one. Reading admits no pickle, and nothing is used
-before all of it has been read, its checksums (the zip's CRC-32) have passed, and no array is
-missing.
+Writing is atomic: the old file or the new one, never a part. Reading admits no pickle, and nothing
+is used before all of it has been read, its checksums (the zip's CRC-32) have passed, and no array
+is missing.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from tinymixer import nn
 from tinymixer.backend import Array, to_numpy
 from tinymixer.errors import CheckpointError
+from tinymixer.files import write_atomically
 from tinymixer.train.config import Config
 
 FORMAT = 1
@@ -65,36 +62,6 @@ def save(
             f"cannot save {path}: {error.strerror or error}. What was saved there before is "
             "intact; make room and --resume, or choose another --out"
         ) from error
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Have `write(file)` fill a file beside `path`, sync it to disk, and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with contextlib.suppress(OSError):  # the rename itself; not every system syncs a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Have `path` hold `text`, or raise CheckpointError and leave what was there."""
-    try:
-        write_atomically(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def load(path: Path) -> Checkpoint:

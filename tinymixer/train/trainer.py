@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from tinymixer.backend import Array, array_module, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError
+from tinymixer.files import write_atomically
 from tinymixer.nn import Module
 from tinymixer.summary import first_non_finite
 from tinymixer.train import checkpoint, figures
@@ -297,8 +298,9 @@ class Trainer:
             return
         lines = "".join(json.dumps(figures_of_epoch) + "\n" for figures_of_epoch in self.history)
         config = json.dumps(asdict(self.config), indent=2) + "\n"
-        checkpoint.write_text(self.out / "metrics.jsonl", lines)
-        checkpoint.write_text(self.out / "config.json", config)
+        for name, text in (("metrics.jsonl", lines), ("config.json", config)):
+            content = text.encode()
+            write_atomically(self.out / name, partial(_put, content))
         if self.history:
             figures.save(figures.curves(self.history), self.out / "curves.png")
 
@@ -326,14 +328,12 @@ class Trainer:
             self._stop_signal = number
             signal.signal(number, before[number])
 
-        before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
+        before = {int(n): signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for n, handler in before.items():
+                signal.signal(n, handler)
 
 
 def _line(figures_of_epoch: dict[str, Any]) -> str:
@@ -347,8 +347,8 @@ def _line(figures_of_epoch: dict[str, Any]) -> str:
 def log_probabilities(
     model: Module,
     images: np.ndarray,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     workers: Workers,
 ) -> np.ndarray:
     """log p (N, K), natural, for images uint8 (N, H, W, 3); mean and std in pixel units."""
