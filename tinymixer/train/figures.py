@@ -69,11 +69,11 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _pace(history: Sequence[Mapping[str, Any]]) -> str:
-    """What the training cost, in one line."""
+    """What the training cost, in one line: the median epoch speaks for all."""
     seconds, speed = (_series(history, key)[1] for key in ("seconds", "images_per_s"))
     words = [f"{len(history)} epoch{'s' * (len(history) > 1)}"]
     if len(seconds):
-        words.append(f"{np.median(seconds):,.3g} s each")
+        words.append(f"{np.median(seconds):,.1f} s per epoch")
     if len(speed):
         words.append(f"{np.median(speed):,.0f} images/s")
     return ", ".join(words)
@@ -218,7 +218,9 @@ def token_maps(
     columns = min(len(blocks), 4)
     rows = math.ceil(len(blocks) / columns)
     side = (5, 4.6, 3.2, 2.5)[columns - 1]  # of one block, in inches
-    figure = _card(columns * side, rows * (side + 0.2), what if isinstance(W1, Mapping) else "")
+    figure = _card(
+        columns * side, rows * (side + 0.25) + 0.2, what if isinstance(W1, Mapping) else ""
+    )
     for i, (title, W) in enumerate(blocks.items()):
         if W.shape[1] != math.prod(grid):
             raise ValueError(
