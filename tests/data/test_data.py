@@ -1,5 +1,6 @@
 """Finding, adding and loading data sets by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +126,20 @@ def test_shapes_are_loaded_in_any_number():
     assert data.find("shapes") is None
 
 
+@pytest.mark.parametrize("option", ["train_size", "test_size"])
+def test_shapes_without_images_are_refused(option):
+    with pytest.raises(DataError, match=f"{option}=0: expected"):
+        data.load("shapes", **{option: 0})
+
+
 def test_fingerprint_tells_data_apart():
     base = data.load("shapes", train_size=10, test_size=10)
     assert base.fingerprint == data.load("shapes", train_size=10, test_size=10).fingerprint
     others = [
         data.load("shapes", train_size=10, test_size=10, seed=1),
         data.load("shapes", train_size=9, test_size=11),
+        replace(base, train_labels=base.train_labels[::-1]),
+        replace(base, test_labels=base.test_labels[::-1]),
     ]
-    assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 3
+    assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 5
     assert len(base.fingerprint) == 64

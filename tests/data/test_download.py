@@ -206,6 +206,11 @@ def test_without_a_network_all_fail_at_once(tmp_path):
     assert str(failure.value).count("file.tar.gz: ") == 4
 
 
+def test_patience_is_for_networks_not_for_sources(server, tmp_path):
+    limits = Limits(timeout=2.0, patience=0.0)
+    assert_fetched(fetch(sources(server, "missing", "wrong", "good"), tmp_path, limits), tmp_path)
+
+
 def test_patience_has_an_end(tmp_path):
     pair = (Source("http://127.0.0.1:9/a", MD5), Source("https://b.invalid/b", MD5))
     with pytest.raises(DataError, match="invalid/b: not tried"):

@@ -57,6 +57,13 @@ def test_the_shape_stands_out_of_its_ground(drawn):
         assert area.max() < 500, name
 
 
+def test_a_mask_has_the_area_of_its_shape(drawn):
+    """Circles: the mean of pi (0.88 r)**2 over r from 8 to 12.5 pixels."""
+    area = drawn[2][drawn[1] == 0].sum((1, 2))
+    expected = np.pi * 0.88**2 * (12.5**3 - 8**3) / (3 * 4.5)
+    assert abs(area.mean() - expected) < 5 * area.std() / np.sqrt(len(area))
+
+
 def test_a_linear_classifier_on_pixels_fails(drawn):
     """Ridge regression on the ten indicators; the best of several penalties, on 10,000 images."""
     x = drawn[0].reshape(len(drawn[0]), -1).astype(np.float32) / 255 - 0.5

@@ -165,6 +165,9 @@ def _download(layout: cifar.Layout, data_dir: Path) -> Path:
 
 def _shapes(train_size: int, test_size: int, seed: int) -> Dataset:
     """Training images count from 0, test images from 2**32: they never meet, whatever the sizes."""
+    for option, size in (("train_size", train_size), ("test_size", test_size)):
+        if size < 1:
+            raise DataError(f"shapes: {option}={size}: expected at least one image")
     train_images, train_labels, _ = shapes.draw(np.arange(train_size), seed)
     test_images, test_labels, _ = shapes.draw(2**32 + np.arange(test_size), seed)
     return Dataset(

@@ -50,6 +50,10 @@ class _Failed(Exception):
     """This source will not do; the message says why."""
 
 
+class _Unreachable(_Failed):
+    """No connection: perhaps there is no network."""
+
+
 class _Slow(_Failed):
     """This source would do if there were no better one."""
 
@@ -70,16 +74,16 @@ def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = Non
     slow: list[Source] = []
     start, answered = time.monotonic(), False
     for source in sources:
-        if not answered and time.monotonic() - start > limits.patience:
+        if tried and not answered and time.monotonic() - start > limits.patience:
             tried[source.url] = "not tried, because the network does not answer"
             continue
         try:
             return _fetch_from(source, folder, limits, patient=source is sources[-1])
         except _Failed as reason:
             tried[source.url] = str(reason)
+            answered |= not isinstance(reason, _Unreachable)
             if isinstance(reason, _Slow):
                 slow.append(source)
-                answered = True
     for source in slow:
         try:
             return _fetch_from(source, folder, limits, patient=True)
@@ -106,9 +110,11 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
             if error.code != 416 or not had:
                 raise _Failed(f"HTTP {error.code} {error.reason}") from error
             part.unlink()  # nothing can follow what we have, says the server: it is not the file
+        except urllib.error.URLError as error:
+            raise _Unreachable(str(error.reason)) from error
         except (OSError, http.client.HTTPException) as error:
             if _size(part) <= had:
-                raise _Failed(str(getattr(error, "reason", error))) from error
+                raise _Failed(str(error)) from error
     else:
         raise _Failed(f"cut {limits.attempts} times, {_size(part)} bytes received")
     with part.open("rb") as file:

@@ -1,9 +1,11 @@
 """Floor 1. A data set that needs no file: ten shapes on busy backgrounds, drawn on the fly.
 
-Image i is a pure function of (seed, i). Light on dark is as likely as dark on light, at any place,
-size and angle, so no single pixel says anything: a linear classifier fails, a small Mixer does not.
+Image i is a pure function of (seed, i). Shapes vary in place, size (16 to 25 pixels), angle (up to
+0.5 radians either way) and colour, and are as often lighter as darker than their ground. So no
+pixel says anything by itself: a linear classifier fails, a small Mixer does not.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -59,10 +61,10 @@ def _star(u: Plane, v: Plane) -> Plane:
     turn = np.arctan2(u, -v) * (5 / (2 * np.pi))
     angle = abs(turn - np.rint(turn)) * (2 * np.pi / 5)  # 0 at a tip, pi / 5 in a valley
     radius = np.sqrt(u * u + v * v)
-    edge = np.array([0.38 * np.cos(np.pi / 5) - 1.0, 0.38 * np.sin(np.pi / 5)])  # tip to valley
-    edge /= np.hypot(*edge)
-    x, y = radius * np.cos(angle) - 1.0, radius * np.sin(angle)
-    return x * float(edge[1]) - y * float(edge[0])
+    tip, valley = (1.0, 0.0), (0.38 * math.cos(math.pi / 5), 0.38 * math.sin(math.pi / 5))
+    x, y = radius * np.cos(angle), radius * np.sin(angle)
+    across = (x - tip[0]) * valley[1] + y * (tip[0] - valley[0])
+    return across / math.dist(tip, valley)
 
 
 def _hourglass(u: Plane, v: Plane) -> Plane:
