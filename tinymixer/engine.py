@@ -236,8 +236,9 @@ class Function:
         return Tensor(y, self)
 
     def _device(self, arrays: list[Any]) -> str:
-        """The one device of all arrays; plain numbers are at home on both."""
-        devices = [device_of(x) if getattr(x, "ndim", 0) else None for x in arrays]
+        """The one device of all arrays; plain numbers, also NumPy's, are at home on both."""
+        numbers = (int, float, complex, np.generic)
+        devices = [None if isinstance(x, numbers) else device_of(x) for x in arrays]
         found = [d for d in devices if d]
         if len(set(found)) > 1:
             names = list(signature(type(self).forward).parameters)[1:]
