@@ -220,7 +220,7 @@ class Transpose(Function):
 
     def backward(self, dy: Array) -> Array:
         (axes,) = self.saved
-        return dy.transpose(tuple(np.argsort(axes)))
+        return dy.transpose(tuple(np.argsort([axis % dy.ndim for axis in axes])))
 
 
 class Index(Function):
