@@ -27,7 +27,7 @@ def assert_close(actual, expected, within=CLOSE):
 
 def normal(rng, *shapes):
     """One float64 array of random normal numbers for each shape."""
-    return [rng.standard_normal(shape) for shape in shapes]
+    return [np.asarray(rng.standard_normal(shape)) for shape in shapes]
 
 
 def frozen(device, x):
@@ -81,7 +81,7 @@ def slopes(f, dy, x, step=1e-5):
     """
     slope = np.empty_like(x)
     for i in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
+        up, down = np.array(x), np.array(x)
         up[i] += step
         down[i] -= step
         slope[i] = (dy * (f(up) - f(down))).sum() / (2 * step)
