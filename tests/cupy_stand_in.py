@@ -4,8 +4,9 @@ Renaming NumPy to CuPy would hide the commonest mistake in code for both: an ope
 the other side. Here an array of the "device" wraps a NumPy array and refuses to meet one. Data
 cross only through the two doors that CuPy has, `asarray(numpy_array)` and `array.get()`.
 
-The names below are all that tinymixer's clear code uses of CuPy, arrays' methods included; any
-other is an AttributeError. To use one more is a decision: check that CuPy has it, then add it here.
+The names below are all that the tape, the operations, the layers and the models use of CuPy,
+arrays' methods included; any other is an AttributeError. To use one more is a decision: check that
+CuPy has it, then add it here.
 
 Stricter than CuPy where CuPy copies without saying so (a NumPy index). It does not imitate kernels,
 streams, random numbers or rounding; those take a GPU: `pytest -m gpu`.
