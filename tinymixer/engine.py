@@ -138,8 +138,8 @@ class Tensor:
 
         dy is the gradient of the loss by self, 1 if self is a scalar. Gradients are added to
         `leaf.grad`, or, given `into`, to `into[leaf]`: with a mapping each, several threads can
-        differentiate through the same weights. What was saved for backward is released on the
-        way, so a tape is walked once.
+        differentiate through the same weights; what it holds may be views and shared arrays. What
+        was saved for backward is released on the way, so a tape is walked once.
 
         Raises RuntimeError when walked twice, ValueError when dy or a gradient that a Function
         returns has not the shape and dtype of what it is the gradient of.
@@ -152,10 +152,8 @@ class Tensor:
                     "the gradient of your loss by this Tensor"
                 )
             dy = xp.ones(self.shape, self.dtype)
-        if dy.shape != self.shape or dy.dtype != self.dtype:
-            raise ValueError(
-                f"backward: expected dy of {self.shape} {self.dtype}, got {dy.shape} {dy.dtype}"
-            )
+        if _kind(dy) != _kind(self.data):
+            raise ValueError(f"backward: expected dy of {_kind(self.data)}, got {_kind(dy)}")
         pending = {self: dy}  # gradients that still wait for contributions
         tape = tensors_below(self)
         while tape:
@@ -169,9 +167,15 @@ class Tensor:
                     pending[x] = pending[x] + dx if x in pending else dx
         for leaf, dx in pending.items():
             if into is None:
-                leaf.grad = dx if leaf.grad is None else leaf.grad + dx
+                # A copy: dx may be a view, or the gradient of another leaf too.
+                leaf.grad = dx.copy() if leaf.grad is None else leaf.grad + dx
             else:
                 into[leaf] = into[leaf] + dx if leaf in into else dx
+
+
+def _kind(x: Any) -> str:
+    """Shape, dtype and place of an array or a number."""
+    return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
 
 
 def tensors_below(root: Tensor) -> list[Tensor]:
@@ -243,8 +247,9 @@ class Function:
         return Tensor(y, self)
 
     def _device(self, arrays: list[Any]) -> str:
-        """The one device of all arrays; plain numbers are at home on both."""
-        devices = [device_of(x) if getattr(x, "ndim", 0) else None for x in arrays]
+        """The one device of all arrays; plain numbers, also NumPy's, are at home on both."""
+        numbers = (int, float, complex, np.generic)
+        devices = [None if isinstance(x, numbers) else device_of(x) for x in arrays]
         found = [d for d in devices if d]
         if len(set(found)) > 1:
             names = list(signature(type(self).forward).parameters)[1:]

@@ -96,6 +96,13 @@ class MLPMixer(nn.Module):
         self.head.W.data[...] = 0
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
+        if images.shape[1:-1] != self.image_size:
+            height, width = self.image_size
+            raise ValueError(
+                f"MLPMixer: expected images (B, {height}, {width}, 3), got {images.shape}. Mixing "
+                "tokens ties a model to one image size: resize the images, or build the model with "
+                "their image_size"
+            )
         x = self.patch_embed(images)  # (S, B, C)
         for block in self.blocks:
             x = block(x, rng)

@@ -12,7 +12,8 @@ class Patchify(Function):
     The channels of a token run over (row, column, colour) within the patch. This is the one
     transpose of a Mixer, and on images, which need no gradient, it has no backward to pay for.
 
-    Raises ValueError if the patches do not tile the image, TypeError for integer pixels.
+    Raises ValueError for anything but a batch of images that the patches tile, TypeError for
+    integer pixels.
     """
 
     def __init__(self, patch_size: int):
@@ -20,6 +21,11 @@ class Patchify(Function):
 
     def forward(self, images: Array) -> Array:
         P = self.patch_size
+        if images.ndim != 4:
+            raise ValueError(
+                f"Patchify: expected images (B, height, width, colours), got {images.shape}. A "
+                "single image is a batch of one: image[None]"
+            )
         B, height, width, colours = images.shape
         if height % P or width % P:
             raise ValueError(

@@ -225,7 +225,7 @@ class Transpose(Function):
 
     def backward(self, dy: Array) -> Array:
         (axes,) = self.saved
-        return dy.transpose(tuple(np.argsort(axes)))
+        return dy.transpose(tuple(np.argsort([axis % dy.ndim for axis in axes])))
 
 
 class Index(Function):
@@ -235,13 +235,13 @@ class Index(Function):
         self.key = key
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.save(x.shape)
         return x[self.key]
 
     def backward(self, dy: Array) -> Array:
-        (x,) = self.saved
+        (shape,) = self.saved
         xp = array_module(dy)
-        dx = xp.zeros(x.shape, dy.dtype)
+        dx = xp.zeros(shape, dy.dtype)
         xp.add.at(dx, self.key, dy)
         return dx
 

@@ -1,0 +1,88 @@
+"""What several test files compare with.
+
+Sizes are different primes, so that no two axes can be taken for one another.
+"""
+
+import numpy as np
+
+from tinymixer.backend import to_numpy
+from tinymixer.engine import Tensor
+
+S, B, C, D_S, D_C, K = 7, 3, 5, 11, 13, 17
+
+# Two correct ways to the same number differ by rounding. A sum of n products is off by at most
+# n ε Σ|products|; here n < 100 and a handful of sums follow one another, so 1000 ε is generous,
+# and any wrong term, sign or axis is off by 1e-2 or more.
+CLOSE = 1000 * np.finfo(np.float64).eps  # 2e-13
+CLOSE_32 = 1000 * float(np.finfo(np.float32).eps)  # 1e-4
+
+
+def assert_close(actual, expected, within=CLOSE):
+    """Same shape, and equal within a part of the largest expected value."""
+    actual, expected = to_numpy(actual), to_numpy(expected)
+    assert actual.shape == expected.shape
+    scale = np.abs(expected).max(initial=0.0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=within * scale)
+
+
+def normal(rng, *shapes):
+    """One float64 array of random normal numbers for each shape."""
+    return [np.asarray(rng.standard_normal(shape)) for shape in shapes]
+
+
+def frozen(device, x):
+    """x on the device, read-only where that can be had: who writes into it raises."""
+    y = device.asarray(np.array(x))
+    host = getattr(y, "_host", y)
+    if isinstance(host, np.ndarray):
+        host.flags.writeable = False
+    return y
+
+
+def by_hand(function, dy, *arrays):
+    """(y, gradients) of a Function used without a tape, each gradient in a tuple."""
+    y = function.forward(*arrays)
+    gradients = function.backward(dy)
+    return y, gradients if isinstance(gradients, tuple) else (gradients,)
+
+
+def by_tape(composed, dy, *arrays):
+    """(y, gradients) of a composition of Tensors, differentiated by the tape."""
+    tensors = [Tensor(x) for x in arrays]
+    y = composed(*tensors)
+    y.backward(dy)
+    return y.data, [x.grad for x in tensors]
+
+
+def assert_same_as_twin(device, function, twin, arrays, constants=(), within=CLOSE):
+    """A hand-written Function and its twin, composed from primitives, agree on y and on every dx.
+
+    The cotangent is random: a sum of the outputs would hide every error that a softmax or a
+    LayerNorm cancels.
+    """
+    arrays = [frozen(device, x) for x in arrays]
+    constants = [frozen(device, x) for x in constants]
+    shape = function.forward(*arrays, *constants).shape
+    dy = np.random.default_rng(21).standard_normal(shape).astype(arrays[0].dtype)
+    dy = frozen(device, dy)
+    y, gradients = by_hand(function, dy, *arrays, *constants)
+    twin_y, twin_gradients = by_tape(lambda *x: twin(*x, *constants), dy, *arrays)
+    assert type(y) is type(twin_y) or y.ndim == 0  # it stayed on the device
+    assert_close(y, twin_y, within)
+    for dx, twin_dx in zip(gradients, twin_gradients, strict=False):
+        assert_close(dx, twin_dx, within)
+    assert gradients[len(arrays) :] == (None,) * len(constants)
+
+
+def slopes(f, dy, x, step=1e-5):
+    """Central differences of Σ dy f(x) by every element of x, in float64.
+
+    Truncation is about step² = 1e-10 of the third derivative, rounding ε / step = 2e-11 of f.
+    """
+    slope = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        up, down = np.array(x), np.array(x)
+        up[i] += step
+        down[i] -= step
+        slope[i] = (dy * (f(up) - f(down))).sum() / (2 * step)
+    return slope

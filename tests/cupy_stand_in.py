@@ -1,0 +1,125 @@
+"""A stand-in for CuPy, for machines without a GPU: NumPy behind a wall.
+
+Renaming NumPy to CuPy would hide the commonest mistake in code for both: an operand that lives on
+the other side. Here an array of the "device" wraps a NumPy array and refuses to meet one. Data
+cross only through the two doors that CuPy has, `asarray(numpy_array)` and `array.get()`.
+
+The names below are all that the tape, the operations, the layers and the models use of CuPy,
+arrays' methods included; any other is an AttributeError. To use one more is a decision: check that
+CuPy has it, then add it here.
+
+Stricter than CuPy where CuPy copies without saying so (a NumPy index). It does not imitate kernels,
+streams, random numbers or rounding; those take a GPU: `pytest -m gpu`.
+"""
+
+from types import SimpleNamespace as _SimpleNamespace
+
+import numpy as _np
+from numpy.lib.mixins import NDArrayOperatorsMixin as _Operators
+
+
+class ndarray(_Operators):
+    """An array on the other side of the wall."""
+
+    def __init__(self, host):
+        self._host = _np.asarray(host)
+
+    def get(self):
+        """The door out: a NumPy copy."""
+        return self._host.copy()
+
+    def __array__(self, *_args, **_kwargs):
+        raise TypeError("no implicit conversion to a NumPy array; use .get()")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__":
+            raise TypeError(f"no {ufunc.__name__}.{method} on device arrays")
+        return _wrap(ufunc(*_unwrap(inputs), **_unwrap(kwargs)))
+
+    def __array_function__(self, function, _types, args, kwargs):
+        if function.__name__ not in globals():
+            raise TypeError(f"np.{function.__name__} knows no device arrays")
+        return globals()[function.__name__](*args, **kwargs)
+
+    def __getitem__(self, key):
+        return _wrap(self._host[_unwrap(key)])
+
+    def __setitem__(self, key, value):
+        self._host[_unwrap(key)] = _unwrap(value)
+
+    def __len__(self):
+        return len(self._host)
+
+    def __repr__(self):
+        return f"on the device: {self._host!r}"
+
+    # A single element may become a Python number: on a GPU, that waits for it.
+    def __bool__(self):
+        return bool(self._host)
+
+    def __int__(self):
+        return int(self._host)
+
+    def __float__(self):
+        return float(self._host)
+
+
+def _unwrap(x):
+    """What NumPy may see of an argument; a NumPy array among them is refused."""
+    if isinstance(x, ndarray):
+        return x._host
+    if isinstance(x, _np.ndarray):  # CuPy takes NumPy's scalars, but not even its 0-d arrays
+        raise TypeError(f"a NumPy array of shape {x.shape} meets device arrays; use asarray")
+    if isinstance(x, tuple | list):
+        return type(x)(_unwrap(item) for item in x)
+    if isinstance(x, dict):
+        return {key: _unwrap(value) for key, value in x.items()}
+    return x
+
+
+def _wrap(y):
+    """NumPy's answer, back behind the wall; reductions stay there too, as 0-d arrays."""
+    return ndarray(y) if isinstance(y, _np.ndarray | _np.generic) else y
+
+
+def _walled(function):
+    def on_device(*args, **kwargs):
+        return _wrap(function(*_unwrap(args), **_unwrap(kwargs)))
+
+    return on_device
+
+
+def asarray(x, dtype=None):
+    """The door in: a copy of a NumPy array; a device array as it is."""
+    if isinstance(x, ndarray):
+        return x if dtype is None else x.astype(dtype)
+    return ndarray(_np.array(x, dtype))
+
+
+for _name in ("shape", "ndim", "size", "dtype", "real", "T"):
+    setattr(ndarray, _name, property(lambda self, name=_name: _wrap(getattr(self._host, name))))
+
+for _name in ("astype", "reshape", "transpose", "swapaxes", "sum", "mean", "max", "min", "copy"):
+    setattr(ndarray, _name, _walled(getattr(_np.ndarray, _name)))
+
+ndarray.item = lambda self: self._host.item()
+
+
+def shape(x):
+    return x.shape
+
+
+def ndim(x):
+    return x.ndim
+
+
+arange, zeros, ones = _walled(_np.arange), _walled(_np.zeros), _walled(_np.ones)
+exp, log, sqrt, tanh = _walled(_np.exp), _walled(_np.log), _walled(_np.sqrt), _walled(_np.tanh)
+where, broadcast_to, expand_dims = (
+    _walled(_np.where),
+    _walled(_np.broadcast_to),
+    _walled(_np.expand_dims),
+)
+add = _SimpleNamespace(at=_walled(_np.add.at))
+float32 = _np.float32
+cuda = _SimpleNamespace(is_available=lambda: True)

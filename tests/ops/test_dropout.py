@@ -1,0 +1,31 @@
+"""Dropout and stochastic depth."""
+
+import numpy as np
+import pytest
+import twins
+from checks import B, C, S, assert_close, assert_same_as_twin, normal
+
+from tinymixer.ops import Dropout
+
+
+@pytest.mark.parametrize("mask_shape", [(S, B, C), (B, 1), (C,), ()], ids=str)
+def test_dropout_is_its_twin(device, mask_shape, rng):
+    keep = np.asarray(rng.random(mask_shape) < 0.7)
+
+    def twin(x, keep):
+        return twins.dropout(x, keep, 0.3)
+
+    assert_same_as_twin(device, Dropout(0.3), twin, normal(rng, (S, B, C)), [keep])
+
+
+def test_what_is_kept_is_scaled_and_what_is_dropped_is_zero(device, rng):
+    (x,) = normal(rng, (S, B, C))
+    keep = np.array([[True], [False], [True]])
+    y = Dropout(0.75).forward(device.asarray(x), device.asarray(keep))
+    assert_close(y, np.where(keep, 4 * x, 0))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
+def test_a_rate_outside_0_to_1_is_refused(rate):
+    with pytest.raises(ValueError, match=r"Dropout: expected a rate in \[0, 1\), got"):
+        Dropout(rate)

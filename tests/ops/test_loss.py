@@ -1,0 +1,105 @@
+"""Softmax cross-entropy."""
+
+import math
+
+import numpy as np
+import pytest
+import twins
+from checks import B, K, assert_close, assert_same_as_twin, by_hand, normal
+
+from tinymixer.backend import to_numpy
+from tinymixer.ops import SoftmaxCrossEntropy
+
+LABELS = np.array([16, 0, 5])
+SMOOTHING = [0.0, 0.1, 1.0]
+
+
+def smoothed(q, alpha):
+    return (1 - alpha) * q + alpha / q.shape[1]
+
+
+@pytest.mark.parametrize("alpha", SMOOTHING)
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_with_class_numbers_it_is_its_twin(device, alpha, dtype, rng):
+    q = device.asarray(smoothed(np.eye(K)[LABELS], alpha))
+    assert_same_as_twin(
+        device,
+        SoftmaxCrossEntropy(alpha),
+        lambda logits, labels: twins.cross_entropy(logits, q),
+        normal(rng, (B, K)),
+        [LABELS.astype(dtype)],
+    )
+
+
+@pytest.mark.parametrize("alpha", SMOOTHING)
+def test_with_probabilities_it_is_its_twin(device, alpha, rng):
+    mixed = 0.7 * np.eye(K)[LABELS] + 0.3 * np.eye(K)[LABELS[::-1]]  # as mixup makes them
+    q = device.asarray(smoothed(mixed, alpha))
+    assert_same_as_twin(
+        device,
+        SoftmaxCrossEntropy(alpha),
+        lambda logits, targets: twins.cross_entropy(logits, q),
+        normal(rng, (B, K)),
+        [mixed],
+    )
+
+
+def test_the_gradient_is_predicted_minus_wanted(device, rng):
+    (logits,) = normal(rng, (B, K))
+    arrays = [device.asarray(a) for a in (np.array(1.0), logits, LABELS)]
+    _, (dlogits, dtargets) = by_hand(SoftmaxCrossEntropy(), *arrays)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert_close(dlogits, (p - np.eye(K)[LABELS]) / B)
+    assert dtargets is None
+
+
+@pytest.mark.parametrize("alpha", SMOOTHING)
+def test_who_knows_nothing_is_log_k_nats_surprised(device, alpha):
+    loss = SoftmaxCrossEntropy(alpha).forward(device.zeros((B, K)), device.asarray(LABELS))
+    assert float(loss) == pytest.approx(math.log(K), rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_logits_overflow_nothing(device, dtype):
+    logits = device.asarray(np.array([[1e4, 0, -1e4], [-1e4, 1e4, 0]], dtype))
+    loss_is = SoftmaxCrossEntropy()
+    loss = loss_is.forward(logits, device.asarray(np.array([1, 1])))
+    assert loss.dtype == dtype
+    assert float(loss) == 5000.0  # mean of 1e4 and 0
+    dlogits, _ = loss_is.backward(device.ones((), dtype))
+    np.testing.assert_array_equal(to_numpy(dlogits), [[0.5, -0.5, 0], [0, 0, 0]])
+
+
+def test_a_shift_of_all_logits_changes_nothing(rng):
+    (logits,) = normal(rng, (B, K))
+    loss = SoftmaxCrossEntropy().forward(logits, LABELS)
+    assert SoftmaxCrossEntropy().forward(logits + 100.0, LABELS) == pytest.approx(loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_label_smoothing_is_a_share(alpha):
+    with pytest.raises(ValueError, match=r"expected label_smoothing in \[0, 1\], got"):
+        SoftmaxCrossEntropy(alpha)
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        (
+            np.array([0, 17, 2]),
+            "run from 0 to 17, but 17 logits know classes 0..16. Build the model",
+        ),
+        (np.array([0, -1, 2]), "run from -1 to 2, but 17 logits"),
+        (
+            np.array([0, 1]),
+            r"for logits \(3, 17\) expected 3 integer class numbers .*got int64 \(2,\)",
+        ),
+        (np.zeros(3), r"expected 3 integer class numbers .*got float64 \(3,\)"),
+        (np.zeros((3, 16)), r"or probabilities \(3, 17\), got float64 \(3, 16\)"),
+        (np.array([True, False, True]), r"got bool \(3,\)"),
+    ],
+    ids=["too large", "negative", "too few", "floats", "other K", "booleans"],
+)
+def test_targets_that_do_not_fit_are_refused(device, targets, says):
+    with pytest.raises(ValueError, match=says):
+        SoftmaxCrossEntropy().forward(device.zeros((B, K)), device.asarray(targets))

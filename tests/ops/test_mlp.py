@@ -1,0 +1,63 @@
+"""The token-mixing and the channel-mixing MLP."""
+
+import numpy as np
+import pytest
+import twins
+from checks import D_C, D_S, B, C, S, assert_close, assert_same_as_twin, normal
+
+from tinymixer.ops import GELU, ChannelLinear, ChannelMLP, TokenLinear, TokenMLP
+
+TOKEN_SHAPES = [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)]
+CHANNEL_SHAPES = [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
+
+
+def small(rng, shapes):
+    """Arrays that keep the hidden values within reach of the twin's power series."""
+    return [0.5 * a for a in normal(rng, *shapes)]
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_token_mlp_is_its_twin(device, form, rng):
+    twin = lambda *arrays: twins.token_mlp(*arrays, form)  # noqa: E731
+    assert_same_as_twin(device, TokenMLP(form), twin, small(rng, TOKEN_SHAPES))
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+@pytest.mark.parametrize("lead", [(B,), (S, B), (2, S, B)], ids=str)
+def test_channel_mlp_is_its_twin(device, form, lead, rng):
+    twin = lambda *arrays: twins.channel_mlp(*arrays, form)  # noqa: E731
+    shapes = [(*lead, C), *CHANNEL_SHAPES[1:]]
+    assert_same_as_twin(device, ChannelMLP(form), twin, small(rng, shapes))
+
+
+def test_an_mlp_is_linear_gelu_linear(rng):
+    x, W1, b1, W2, b2 = normal(rng, *TOKEN_SHAPES)
+    hidden = GELU().forward(TokenLinear().forward(x, W1, b1))
+    assert_close(TokenMLP().forward(x, W1, b1, W2, b2), TokenLinear().forward(hidden, W2, b2))
+    x, W1, b1, W2, b2 = normal(rng, *CHANNEL_SHAPES)
+    hidden = GELU().forward(ChannelLinear().forward(x, W1, b1))
+    assert_close(ChannelMLP().forward(x, W1, b1, W2, b2), ChannelLinear().forward(hidden, W2, b2))
+
+
+def test_the_channel_mlp_is_the_token_mlp_of_the_transposed(device, rng):
+    x, W1, b1, W2, b2 = [device.asarray(a) for a in normal(rng, *CHANNEL_SHAPES)]
+    turned = TokenMLP().forward(x.transpose(2, 0, 1), W1.T, b1, W2.T, b2)
+    assert_close(ChannelMLP().forward(x, W1, b1, W2, b2), turned.transpose(1, 2, 0))
+
+
+def test_another_number_of_tokens_or_channels_is_refused(device):
+    token = [device.zeros(shape) for shape in TOKEN_SHAPES]
+    with pytest.raises(
+        ValueError, match=r"TokenMLP: W mixes 7 tokens but x has 6.*resize the images"
+    ):
+        TokenMLP().forward(token[0][1:], *token[1:])
+    channel = [device.zeros(shape) for shape in CHANNEL_SHAPES]
+    with pytest.raises(ValueError, match=r"ChannelMLP: W1 mixes 5 channels but x has 4.*last axis"):
+        ChannelMLP().forward(channel[0][..., 1:], *channel[1:])
+
+
+def test_multiply_accumulates_count_every_product():
+    arrays = [np.zeros(shape) for shape in TOKEN_SHAPES]
+    assert TokenMLP().multiply_accumulates(*arrays) == 2 * B * C * S * D_S
+    arrays = [np.zeros(shape) for shape in CHANNEL_SHAPES]
+    assert ChannelMLP().multiply_accumulates(*arrays) == 2 * S * B * C * D_C
