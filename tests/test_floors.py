@@ -14,6 +14,7 @@ named_by_path = {"ids": lambda path: path.relative_to(ROOT).as_posix()}
 FLOORS = {
     "errors": 0,
     "backend": 0,
+    "files": 0,
     "engine": 1,
     "optim": 1,
     "data": 1,

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Have `write(file)` fill a file beside `path`, sync it to disk, and rename it to `path`.
+def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
+    """Write `content` to a file beside `path`, sync it to disk, and rename it to `path`.
 
+    `content` is bytes, or a function that writes to the open file it is given.
     If anything fails, `path` is as it was and the OSError goes on to the caller. After a crash
     the next write uses the same name beside `path` again, so nothing piles up.
     """
@@ -17,7 +18,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("wb") as file:
-            write(file)
+            file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

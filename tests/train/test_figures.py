@@ -250,7 +250,7 @@ def test_save_writes_a_picture_of_the_stated_size(tmp_path):
 def test_a_failed_save_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch, where):
     def full_disk(*arguments, **options):
         if where == "savefig":
-            arguments[1].write_bytes(b"half a pict")
+            arguments[1].write(b"half a pict")
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "curves.png"

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from tinymixer import __version__
 from tinymixer.errors import DataError
 
 
@@ -130,7 +129,7 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
 def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
     """Append to `part` what the server has beyond it; start again if the file there has changed."""
     request = urllib.request.Request(_allowed(source.url))
-    request.add_header("User-Agent", f"tinymixer/{__version__}")
+    request.add_header("User-Agent", "tinymixer")
     offset, validator = _resumable(part, source.url)
     if offset:
         request.add_header("Range", f"bytes={offset}-")

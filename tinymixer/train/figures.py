@@ -9,7 +9,6 @@ are (N, K). Accuracies are fractions, 0..1.
 
 import math
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,14 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from tinymixer.files import write_atomically
+
 BLUE, ORANGE, GREY, INK = "#2166ac", "#d6604d", "#8c8c8c", "#222222"
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Write `figure` to `path` as PNG, whole or not at all: an older file stays until then."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        figure.savefig(partial, format="png", dpi=figure.dpi)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=figure.dpi))
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> Figure:

@@ -299,8 +299,7 @@ class Trainer:
         lines = "".join(json.dumps(figures_of_epoch) + "\n" for figures_of_epoch in self.history)
         config = json.dumps(asdict(self.config), indent=2) + "\n"
         for name, text in (("metrics.jsonl", lines), ("config.json", config)):
-            content = text.encode()
-            write_atomically(self.out / name, partial(_put, content))
+            write_atomically(self.out / name, text.encode())
         if self.history:
             figures.save(figures.curves(self.history), self.out / "curves.png")
 
