@@ -1,0 +1,272 @@
+"""Each CPU twin against the Function it stands for.
+
+The yardstick is the reference in float64. A float32 result is judged by its largest error over the
+largest value of that array. One product of K random terms loses about √K roundings of 6e-8, and
+the chains here (two products of up to 157 terms, or two sums over 217 rows) about 1e-6; the twins
+get 4e-6. A wrong term or factor is off by more than 1e-3.
+"""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tinymixer import create_model, engine, fast, ops
+from tinymixer.fast import cpu
+
+TOLERANCE = 4e-6
+SIZES = [  # S, B, C, D_S, D_C
+    (1, 1, 1, 1, 1),
+    (7, 3, 5, 11, 13),
+    (7, 31, 67, 167, 157),  # a hidden layer of more than one block, not a multiple of it
+]
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "reversed": lambda a: np.flip(np.flip(a).copy()),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+}
+
+
+def gelu_shapes(S, B, C, D_S, D_C):
+    return [(S, B, D_C)]
+
+
+def token_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)]
+
+
+def channel_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
+
+
+def norm_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C,), (C,)]
+
+
+CASES = {  # reference -> its options, the shapes of its inputs
+    ops.GELU: ([("tanh",), ("erf",)], gelu_shapes),
+    ops.TokenMLP: ([("tanh",), ("erf",)], token_shapes),
+    ops.ChannelMLP: ([("tanh",), ("erf",)], channel_shapes),
+    ops.LayerNorm: ([()], norm_shapes),
+}
+TWINS = {reference: twin for (reference, device), twin in engine.twins.items() if device == "cpu"}
+EACH = [
+    pytest.param(reference, options, id=f"{reference.__name__}-{'-'.join(options)}")
+    for reference in TWINS
+    for options in CASES[reference][0]
+]
+
+
+def frozen(a):
+    a.flags.writeable = False
+    return a
+
+
+def inputs_of(reference, sizes, layout="C", dtype=np.float32):
+    """Standard normal inputs, weights scaled by their fan-in, and a cotangent; all read-only."""
+    rng = np.random.default_rng(sizes)
+    shapes = CASES[reference][1](*sizes)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    for a in arrays[1:]:
+        a /= np.sqrt(a.shape[-1] if reference is ops.TokenMLP else len(a)).astype(dtype)
+    dy = rng.standard_normal(shapes[0]).astype(dtype)
+    return [frozen(LAYOUTS[layout](a)) for a in arrays], frozen(LAYOUTS[layout](dy))
+
+
+def run(op, arrays, dy):
+    """y and the gradients, as a list."""
+    y = op.forward(*arrays)
+    gradients = op.backward(dy)
+    return [y, *(gradients if isinstance(gradients, tuple) else (gradients,))]
+
+
+def truth(reference, options, arrays, dy):
+    wide = [a.astype(np.float64) for a in arrays]
+    return run(reference(*options), wide, dy.astype(np.float64))
+
+
+def assert_close(got, expected, tolerance=TOLERANCE):
+    for a, b in zip(got, expected, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == np.float32
+        assert np.abs(a - b).max() <= tolerance * max(1, np.abs(b).max())
+
+
+def assert_same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_twin_has_its_case():
+    assert set(TWINS) == set(CASES)
+    for reference, twin in TWINS.items():
+        assert twin.__base__ is reference
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("reference", "options"), EACH)
+def test_twin_agrees_with_its_reference(reference, options, sizes, layout):
+    arrays, dy = inputs_of(reference, sizes, layout)
+    got = run(TWINS[reference](*options), arrays, dy)
+    assert_close(got, truth(reference, options, arrays, dy))
+    for result in got:
+        assert not any(np.shares_memory(result, a) for a in [*arrays, dy])
+
+
+@pytest.mark.parametrize("odd_one", [None, 0, -1])
+@pytest.mark.parametrize(("reference", "options"), EACH)
+def test_other_precisions_are_the_reference(reference, options, odd_one):
+    """All float64, or a single input of another precision: bit for bit what ops computes."""
+    arrays, dy = inputs_of(reference, SIZES[1], dtype=np.float64 if odd_one is None else np.float32)
+    if odd_one is not None:
+        arrays[odd_one] = arrays[odd_one].astype(np.float16)
+    op = TWINS[reference](*options)
+    dy = dy.astype(np.result_type(*arrays))
+    assert_same(run(op, arrays, dy), run(reference(*options), arrays, dy))
+    assert type(op) is reference
+
+
+@pytest.mark.parametrize(("reference", "options"), EACH)
+def test_gradients_that_nobody_needs_change_nothing(reference, options):
+    arrays, dy = inputs_of(reference, SIZES[1])
+    everything = run(TWINS[reference](*options), arrays, dy)
+    for needs in itertools.product([False, True], repeat=len(arrays)):
+        op = TWINS[reference](*options)
+        op.needs = needs
+        y = op.forward(*arrays)
+        assert_same([y], everything[:1])
+        if any(needs) and len(needs) > 1:
+            for got, expected, needed in zip(op.backward(dy), everything[1:], needs, strict=True):
+                if needed:
+                    assert_same([got], [expected])
+
+
+@pytest.mark.parametrize("value", [0.0, 1e4, -1e4, 1e-40, -1e-40, 1e-20])
+@pytest.mark.parametrize(("reference", "options"), EACH)
+def test_extreme_values(reference, options, value):
+    """Also mixed into ordinary ones; the gradient and every product stay finite, unwarned."""
+    arrays, dy = inputs_of(reference, SIZES[1])
+    for every in (1, 3):
+        x = arrays[0].copy()
+        x.reshape(-1)[::every] = value
+        changed = [x, *arrays[1:]]
+        # LayerNorm of a constant: its error is that of the mean, magnified by 1/√eps = 1000
+        tolerance = TOLERANCE * (1000 if reference is ops.LayerNorm else 1)
+        got = run(TWINS[reference](*options), changed, dy)
+        assert_close(got, truth(reference, options, changed, dy), tolerance)
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_gelu_to_rounding(form):
+    """On a fine grid, both tails included.
+
+    y is a product with x: 2.5e-7 for each unit of x, of which 9e-8 is the approximation of Φ and the
+    rest three roundings. So is the erf derivative. The tanh one multiplies the rounding of 1 - s,
+    half of 6e-8 where s is just below 1, by y 2u', there about 40 (the reference reaches 1.2e-6).
+    """
+    x = np.linspace(-30, 30, 1_200_001, dtype=np.float32)
+    y = x.copy()
+    derivative = cpu.gelu_in_place(y, form, with_derivative=True)
+    wide = x.astype(np.float64)
+    y_error = np.abs(y - ops.gelu.gelu(wide, form)) / np.maximum(1, np.abs(x))
+    derivative_error = np.abs(derivative - ops.gelu.gelu_derivative(wide, form))
+    assert y_error.max() < 2.5e-7
+    assert derivative_error.max() < (2.5e-7 if form == "erf" else 2.5e-6)
+    assert np.all(y[x > 9] == x[x > 9])
+    assert np.all(np.abs(y[x < -15]) < 1e-30)
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_blocks_do_not_show(form):
+    x = np.random.default_rng(0).standard_normal(70_001, dtype=np.float32)
+    whole = x.copy()
+    derivative = cpu.gelu_in_place(whole, form, with_derivative=True)
+    pieces = [x[i : i + 997].copy() for i in range(0, x.size, 997)]
+    derivatives = [cpu.gelu_in_place(piece, form, with_derivative=True) for piece in pieces]
+    assert_same([np.concatenate(pieces), np.concatenate(derivatives)], [whole, derivative])
+
+
+@pytest.mark.parametrize(("reference", "options"), EACH)
+def test_two_alive_at_once_do_not_disturb_each_other(reference, options):
+    """The scratch buffers are shared by all Functions of a thread; nothing kept may lie in them."""
+    first, second = inputs_of(reference, SIZES[2]), inputs_of(reference, SIZES[1])
+    alone = [run(TWINS[reference](*options), *case) for case in (first, second)]
+    op, other = TWINS[reference](*options), TWINS[reference](*options)
+    y, z = op.forward(*first[0]), other.forward(*second[0])
+    gradients, others = op.backward(first[1]), other.backward(second[1])
+    for result, expected in zip([(y, gradients), (z, others)], alone, strict=True):
+        gradients = result[1] if isinstance(result[1], tuple) else (result[1],)
+        assert_same([result[0], *gradients], expected)
+    again = op.backward(first[1])  # backward has changed nothing that it keeps
+    assert_same(again if isinstance(again, tuple) else (again,), alone[0][1:])
+
+
+def test_wrong_shapes_are_told_as_the_reference_tells_them():
+    x, W, b = np.zeros((4, 2, 3), np.float32), np.zeros((5, 5), np.float32), np.zeros(5, np.float32)
+    for reference in (ops.TokenMLP, ops.ChannelMLP):
+        with pytest.raises(ValueError, match=reference.__name__) as expected:
+            reference().forward(x, W, b, W, b)
+        with pytest.raises(ValueError, match=reference.__name__) as got:
+            TWINS[reference]().forward(x, W, b, W, b)
+        assert str(got.value) == str(expected.value)
+
+
+def test_reference_ops_turns_twins_off_and_back_on():
+    registered = dict(engine.twins)
+    x = engine.Tensor(np.ones((2, 3), np.float32))
+    assert type(ops.GELU()(x).creator) is cpu.FastGELU
+    with fast.reference_ops(), fast.reference_ops():
+        assert type(ops.GELU()(x).creator) is ops.GELU
+    assert engine.twins == registered
+    with pytest.raises(KeyError), fast.reference_ops():
+        raise KeyError
+    assert engine.twins == registered
+
+
+def loss_and_gradients(model, images, labels):
+    gradients = {}
+    loss = ops.SoftmaxCrossEntropy()(model(images), labels)
+    loss.backward(into=gradients)
+    return [loss.data, *(gradients[p] for p in model.parameters())]
+
+
+def small_problem(name, form, dtype=np.float32):
+    model = create_model(name, gelu=form)
+    rng = np.random.default_rng(2)
+    for p in model.parameters():  # heads and biases start at zero: nothing would flow
+        p.data += 0.02 * rng.standard_normal(p.shape, dtype=np.float32)
+    images = rng.standard_normal((3, 32, 32, 3), dtype=np.float32)
+    return model.astype(dtype), images.astype(dtype), rng.integers(0, 10, 3)
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+@pytest.mark.parametrize("name", ["mixer_pico", "mixer_nano"])
+def test_a_whole_model_is_as_exact_with_twins(name, form):
+    """Against float64, loss and every gradient: at most 4 times the reference's float32 error."""
+    exact = loss_and_gradients(*small_problem(name, form, np.float64))
+    fast_results = loss_and_gradients(*small_problem(name, form))
+    with fast.reference_ops():
+        reference_results = loss_and_gradients(*small_problem(name, form))
+
+    def error(results):
+        largest = max(np.abs(e).max() for e in exact[1:])
+        return max(np.abs(r - e).max() for r, e in zip(results, exact, strict=True)) / largest
+
+    assert error(reference_results) < 1e-5
+    assert error(fast_results) <= max(4 * error(reference_results), 1e-6)
+
+
+def test_the_same_bits_every_time_and_in_every_thread():
+    problem = small_problem("mixer_pico", "tanh")
+    expected = loss_and_gradients(*problem)
+    with ThreadPoolExecutor(4) as pool:
+        for results in pool.map(lambda _: loss_and_gradients(*problem), range(8)):
+            assert_same(results, expected)
+
+
+def test_keeping_freed_memory_answers_without_harm():
+    assert cpu.keep_freed_memory() in (True, False)

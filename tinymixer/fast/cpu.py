@@ -1,0 +1,285 @@
+"""Twins for NumPy: the operations where a Mixer's training step spends its time.
+
+A CPU multiplies matrices about as fast as NumPy's BLAS can be fed; what is left to save lies
+between the products. Three things cost there:
+
+    passes    every NumPy call walks its arrays once, at 0.1 to 0.3 ns an element in cache and ten
+              times that from memory. So long chains run block by block, in buffers that stay in the
+              L2 cache, and a sum over rows or columns is a product with a vector of ones.
+    twice     GELU and its derivative share their one expensive term, an exponential. So the
+              derivative is made along with y and kept, and backward is one product with it.
+    memory    a large array that is freed and made anew is given back to the operating system and
+              comes back page by page: see `keep_freed_memory`.
+
+The twins compute in float32. Given any other precision they turn into their reference.
+"""
+
+import ctypes
+import math
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from tinymixer import ops
+from tinymixer.backend import Array
+from tinymixer.fast.table import twin_of
+from tinymixer.ops.gelu import CUBIC, SLOPE
+
+BLOCK = 32768  # elements: enough for threads not to queue for the interpreter, and near L2's size
+_thread = threading.local()  # .buffers: each thread's own, overwritten from block to block
+
+
+def float32_only(forward: Callable[..., Array]) -> Callable[..., Array]:
+    """Turn the twin into its reference, for backward too, unless all of its inputs are float32."""
+
+    @wraps(forward)
+    def checked(self: Any, *arrays: Array) -> Array:
+        if all(array.dtype == np.float32 for array in arrays):
+            return forward(self, *arrays)
+        self.__class__ = type(self).__base__
+        return self.forward(*arrays)
+
+    return checked
+
+
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep what is freed for the next array; whether it listens.
+
+    By default glibc hands large freed blocks back to the operating system, which delivers them
+    again zeroed, one page fault per 4 KiB: in a training step a tenth of the time, and more in
+    several threads, because they queue for it. Kept, memory stays at the peak it once had.
+
+    It holds for the whole process, so it is a program's decision and not an import's. Call it
+    before threads start. Elsewhere than on glibc it does nothing.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: 2**31 - 1}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+# GELU and its derivative, together ----------------------------------------------------------------
+
+
+def gelu_in_place(x: Array, form: str, with_derivative: bool) -> Array | None:
+    """x becomes GELU(x); returned is the derivative at the old x, or None if not asked for.
+
+    x must be float32 and C-contiguous. Passes over memory: x once in and once out and the
+    derivative once out, where the reference makes 8 temporaries of x's size forward and 15
+    backward (erf: about 60 in all).
+    """
+    derivative = np.empty_like(x) if with_derivative else None
+    flat, d_flat = x.reshape(-1), None if derivative is None else derivative.reshape(-1)
+    kernel = _gelu_erf if form == "erf" else _gelu_tanh
+    if not hasattr(_thread, "buffers"):
+        _thread.buffers = np.empty((4, BLOCK), np.float32)
+    with np.errstate(over="ignore"):  # exp may reach infinity: its reciprocal, 0, is what is wanted
+        for start in range(0, x.size, BLOCK):
+            block = flat[start : start + BLOCK]
+            d_block = None if d_flat is None else d_flat[start : start + BLOCK]
+            kernel(block, d_block, *_thread.buffers[:, : block.size])
+    return derivative
+
+
+def _gelu_tanh(x: Array, d: Array | None, s: Array, w: Array, *_: Array) -> None:
+    """y = x s,  s = (1 + tanh u) / 2 = 1 / (1 + exp(-2u));  y' = s + y (1 - s) 2u'.
+
+    One exponential where the reference takes two tanh, each dearer than it.
+    """
+    np.square(x, out=w)
+    np.multiply(w, -2 * SLOPE * CUBIC, out=s)
+    s -= 2 * SLOPE
+    s *= x  # -2u
+    np.exp(s, out=s)
+    s += 1
+    np.divide(1, s, out=s)
+    x *= s
+    if d is not None:
+        w *= 6 * SLOPE * CUBIC
+        w += 2 * SLOPE  # 2u'
+        w *= x
+        np.subtract(1, s, out=d)
+        d *= w
+        d += s
+
+
+# Φ(-z) exp(z²/2) ≈ N(z) / D(z) for z ≥ 0. This function falls smoothly from 1/2 towards
+# 1/(z√2π), and so does the quotient. The coefficients minimise the largest error that is left
+# in Φ and in zΦ, 9e-8 (iteratively reweighted least squares on 400 Chebyshev points of [0, 6.5],
+# against erfc to 40 digits). All are positive: no pole, and every term falls to its limit.
+N0, N1, N2 = 4.876938308971113, 2.1350513063177705, 0.4051464629247098
+D0, D1, D2 = 9.75387483246838, 12.052689246597279, 5.548750181621831
+SIGN_BIT = 0x80000000
+
+
+def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array) -> None:
+    """y = x Φ(x);  y' = Φ(x) + x φ(x).
+
+    φ is exp(-x²/2) / √(2π), and Φ(-|x|) the same exponential times a quotient of two short
+    polynomials in |x|: one exponential serves both. Φ(x) = 1/2 ± (1/2 - Φ(-|x|)), with x's sign.
+    """
+    np.abs(x, out=z)
+    np.square(x, out=e)
+    e *= -0.5
+    np.exp(e, out=e)
+    np.multiply(z, N2, out=n)
+    n += N1
+    n *= z
+    n += N0
+    np.add(z, D2, out=m)
+    m *= z
+    m += D1
+    m *= z
+    m += D0
+    n /= m
+    n *= e  # Φ(-|x|)
+    np.subtract(0.5, n, out=n)
+    bits, sign = n.view(np.uint32), m.view(np.uint32)
+    np.bitwise_and(x.view(np.uint32), SIGN_BIT, out=sign)
+    bits ^= sign  # a third of the time of copysign
+    n += 0.5  # Φ(x)
+    if d is not None:
+        np.multiply(x, 1 / math.sqrt(2 * math.pi), out=d)
+        d *= e
+        d += n
+    x *= n
+
+
+@twin_of(ops.GELU, "cpu")
+class FastGELU(ops.GELU):
+    """In backward one pass, dy times what forward kept."""
+
+    @float32_only
+    def forward(self, x: Array) -> Array:
+        y = x.copy(order="C")
+        self.save(gelu_in_place(y, self.form, any(self.needs)))
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        (derivative,) = self.saved
+        return dy * derivative
+
+
+# The MLPs -----------------------------------------------------------------------------------------
+
+
+@twin_of(ops.TokenMLP, "cpu")
+class FastTokenMLP(ops.TokenMLP):
+    """The first bias is one more column of W1, against a row of ones under X.
+
+    Its addition to the hidden layer, and the sum of the hidden layer's gradient, become part of
+    matrix products: two passes over the hidden layer for one copy of x.
+    """
+
+    @float32_only
+    def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
+        if len(x) != W1.shape[1]:
+            return super().forward(x, W1, b1, W2, b2)  # it knows what to say
+        S = len(x)
+        X1 = np.ones((S + 1, x.size // S), np.float32)
+        X1[:S] = x.reshape(S, -1)  # (S + 1, B*C)
+        a = np.column_stack([W1, b1]) @ X1  # (D_S, B*C)
+        derivative = gelu_in_place(a, self.form, any(self.needs))
+        y = W2 @ a  # (S, B*C)
+        y += b2[:, None]
+        self.save(X1, W1, derivative, a, W2)
+        return y.reshape(x.shape)
+
+    def backward(self, dy: Array) -> tuple:
+        X1, W1, derivative, a, W2 = self.saved
+        S = len(dy)
+        dY = dy.reshape(S, -1)  # (S, B*C)
+        dx = dW1 = db1 = None
+        dW2 = dY @ a.T if self.needs[3] else None  # (S, D_S)
+        db2 = dY @ np.ones(dY.shape[1], np.float32) if self.needs[4] else None
+        if any(self.needs[:3]):
+            dh = W2.T @ dY  # (D_S, B*C)
+            dh *= derivative
+            if self.needs[1] or self.needs[2]:
+                dW1_b1 = dh @ X1.T  # (D_S, S + 1)
+                dW1, db1 = dW1_b1[:, :S], dW1_b1[:, S]
+            if self.needs[0]:
+                dx = (W1.T @ dh).reshape(dy.shape)
+        return dx, dW1, db1, dW2, db2
+
+
+@twin_of(ops.ChannelMLP, "cpu")
+class FastChannelMLP(ops.ChannelMLP):
+    """As FastTokenMLP, on the other side: the bias is one more row of W1, a column of ones in X."""
+
+    @float32_only
+    def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
+        C = x.shape[-1]
+        if len(W1) != C:
+            return super().forward(x, W1, b1, W2, b2)
+        X1 = np.ones((x.size // C, C + 1), np.float32)
+        X1[:, :C] = x.reshape(-1, C)  # (S*B, C + 1)
+        a = X1 @ np.vstack([W1, b1])  # (S*B, D_C)
+        derivative = gelu_in_place(a, self.form, any(self.needs))
+        y = a @ W2  # (S*B, C)
+        y += b2
+        self.save(X1, W1, derivative, a, W2)
+        return y.reshape(x.shape)
+
+    def backward(self, dy: Array) -> tuple:
+        X1, W1, derivative, a, W2 = self.saved
+        C = dy.shape[-1]
+        dY = dy.reshape(-1, C)  # (S*B, C)
+        dx = dW1 = db1 = None
+        dW2 = a.T @ dY if self.needs[3] else None  # (D_C, C)
+        db2 = np.ones(len(dY), np.float32) @ dY if self.needs[4] else None
+        if any(self.needs[:3]):
+            dh = dY @ W2.T  # (S*B, D_C)
+            dh *= derivative
+            if self.needs[1] or self.needs[2]:
+                dW1_b1 = X1.T @ dh  # (C + 1, D_C)
+                dW1, db1 = dW1_b1[:C], dW1_b1[C]
+            if self.needs[0]:
+                dx = (dh @ W1.T).reshape(dy.shape)
+        return dx, dW1, db1, dW2, db2
+
+
+@twin_of(ops.LayerNorm, "cpu")
+class FastLayerNorm(ops.LayerNorm):
+    """Every mean and every sum is a product with a vector.
+
+    The two means of g = γ dy need no g: mean(g) = dy @ γ / C, and mean(g x̂) = (dy x̂) @ γ / C.
+    Passes over memory, reductions counted: forward 10 before and 6 after, backward 13 and 9.
+    """
+
+    @float32_only
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
+        C = x.shape[-1]
+        X = x.reshape(-1, C)  # (S*B, C)
+        mean = X @ np.ones(C, np.float32) / C  # (S*B,); not X @ (1/C): 1/C is rounded, C is not
+        x_hat = X - mean[:, None]
+        scale = 1 / np.sqrt(np.vecdot(x_hat, x_hat) / C + self.eps)
+        x_hat *= scale[:, None]
+        y = x_hat * gamma
+        y += beta
+        self.save(x_hat, scale, gamma)
+        return y.reshape(x.shape)
+
+    def backward(self, dy: Array) -> tuple:
+        x_hat, scale, gamma = self.saved
+        N, C = x_hat.shape
+        dY, ones = dy.reshape(N, C), np.ones(N, np.float32)
+        dy_x_hat = dY * x_hat
+        dx = None
+        dgamma = ones @ dy_x_hat if self.needs[1] else None
+        dbeta = ones @ dY if self.needs[2] else None
+        if self.needs[0]:
+            g_mean = dY @ gamma / C  # (S*B,)
+            g_x_hat_mean = dy_x_hat @ gamma / C
+            dx = dY * gamma
+            dx -= np.multiply(x_hat, g_x_hat_mean[:, None], out=dy_x_hat)
+            dx -= g_mean[:, None]
+            dx *= scale[:, None]
+            dx = dx.reshape(dy.shape)
+        return dx, dgamma, dbeta
