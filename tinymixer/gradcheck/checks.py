@@ -32,7 +32,7 @@ def check_function(op: Function, *arrays: Array, constants: Collection[str] = ()
     `constants` names floating inputs that op gives no gradient; integers and booleans never get
     one. One forward costs (elements of all inputs) * 5 in all, so give small arrays.
     """
-    return _prove(of_function(op, *arrays, constants=constants))
+    return prove(of_function(op, *arrays, constants=constants))
 
 
 def check(f: Callable[..., Tensor], *arrays: Array) -> Report:
@@ -40,7 +40,7 @@ def check(f: Callable[..., Tensor], *arrays: Array) -> Report:
 
     Raises TypeError if f returns something else than a Tensor.
     """
-    return _prove(of_composition(f, *arrays))
+    return prove(of_composition(f, *arrays))
 
 
 def check_model(model: Any, batch: Array) -> Report:
@@ -54,10 +54,10 @@ def check_model(model: Any, batch: Array) -> Report:
     subject = of_model(model, batch, rng)
     probes = [(name, subject.random_direction(rng, i)) for i, name in subject.variable.items()]
     probes += [("all parameters", subject.random_direction(rng)) for _ in range(DIRECTIONS)]
-    return _prove(subject, probes)
+    return prove(subject, probes)
 
 
-def _prove(subject: Subject, probes: list[tuple[str, dict]] | None = None) -> Report:
+def prove(subject: Subject, probes: list[tuple[str, dict]] | None = None) -> Report:
     rng = np.random.default_rng(1)
     w = rng.standard_normal(np.shape(subject.forward(*subject.arrays)))
     try:
@@ -72,11 +72,11 @@ def _prove(subject: Subject, probes: list[tuple[str, dict]] | None = None) -> Re
     findings: list[Finding] = []
     for method in methods:
         if probes is None:
-            findings += _by_element(subject, w, gradients, method)
+            findings += by_element(subject, w, gradients, method)
         else:
-            findings += _by_direction(subject, w, gradients, method, probes)
+            findings += by_direction(subject, w, gradients, method, probes)
     if probes is None:
-        findings += _adjoints(subject, rng)
+        findings += adjoints(subject, rng)
     wrong = [f for f in findings if not f.passed and f.method == "differences"]
     steps = _error_by_step(subject, w, gradients, wrong[0]) if wrong else ()
     return Report(subject.name, findings, order, steps, notes=notes)
@@ -96,7 +96,7 @@ def _trustworthy_methods(path: Path, w: Array, notes: list[str]) -> list[str]:
     return ["differences"]
 
 
-def _by_element(subject: Subject, w: Array, gradients: Mapping, method: str) -> list[Finding]:
+def by_element(subject: Subject, w: Array, gradients: Mapping, method: str) -> list[Finding]:
     """One finding per input, all (at most MOST_ELEMENTS) of its elements moved one at a time."""
     rng = np.random.default_rng(2)
     numbers = {}
@@ -157,7 +157,7 @@ def _compare(
     return Finding(**vars(finding) | {"cause": cause})
 
 
-def _by_direction(
+def by_direction(
     subject: Subject, w: Array, gradients: Mapping, method: str, probes: list[tuple[str, dict]]
 ) -> list[Finding]:
     """One finding per probe; where one disagrees, the elements of its parameter are looked at."""
@@ -184,7 +184,7 @@ def _by_direction(
     return findings
 
 
-def _adjoints(subject: Subject, rng: np.random.Generator) -> list[Finding]:
+def adjoints(subject: Subject, rng: np.random.Generator) -> list[Finding]:
     """<J v, w> = <v, Jᵀ w> for each input that y is linear in, with the other inputs fixed.
 
     No step is taken: a linear map is its own derivative, J v = y(v) - y(0). As any v will do, it is
