@@ -8,7 +8,7 @@ import numpy as np
 from tinymixer.backend import Array
 from tinymixer.engine import Function, Tensor
 from tinymixer.gradcheck import numeric
-from tinymixer.gradcheck.numeric import METHODS, Path
+from tinymixer.gradcheck.numeric import METHODS, Curve, Path
 from tinymixer.gradcheck.report import Finding, Report, likeliest_cause, size_names
 from tinymixer.gradcheck.subject import (
     BrokenContract,
@@ -140,7 +140,7 @@ def _compare(
         method,
         float(gap[k] / (reference if zero else size)),
         float(by_numbers[k]),
-        float(claimed[k]),
+        float(claimed[k]) + 0.0,  # never -0
         index,
         zero,
     )
@@ -225,6 +225,16 @@ def _linear_in(subject: Subject, i: int, rng: np.random.Generator) -> bool:
         once, twice, back = (_at(subject, i, s * v) - origin for s in (1.0, 2.0, -1.0))
         gap = np.abs(twice - 2 * once).max() + np.abs(once + back).max()
     return bool(gap <= 1e-13 * (np.abs(once).max() + np.abs(origin).max()))
+
+
+def error_against_step(subject: Subject) -> Curve:
+    """The V-curve: how far each method is from backward at each step, along a random direction."""
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal(np.shape(subject.forward(*subject.arrays)))
+    v = subject.random_direction(rng)
+    gradients = subject.backward(w)
+    claimed = float(sum((gradients[i] * v[i]).sum() for i in v))
+    return numeric.error_curve(subject.path(v), subject.path(v, np.float32), w, claimed)
 
 
 def _error_by_step(

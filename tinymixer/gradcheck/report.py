@@ -34,15 +34,13 @@ class Finding:
         return self.error <= TOLERANCES[self.method]  # False for NaN
 
     def __str__(self) -> str:
-        where = f" at [{', '.join(map(str, self.index))}]" if self.index else ""
-        lines = [
-            f"d{self.input}{where}: backward {self.backward:.10g}, {self.method} "
-            f"{self.numeric:.10g}, relative error {self.error:.1e} (at most "
-            f"{TOLERANCES[self.method]:.0e})"
-        ]
-        if self.cause:
-            lines.append(f"likeliest cause: {self.cause}")
-        return "\n    ".join(lines)
+        where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        if self.method == "adjoint":
+            numbers = f"<J v, w> = {self.numeric:.10g}, but <v, Jᵀ w> = {self.backward:.10g}"
+        else:
+            numbers = f"{self.method} {self.numeric:.10g}, backward {self.backward:.10g}"
+        limit = TOLERANCES[self.method]
+        return f"d{self.input}{where}: {numbers}; relative error {self.error:.1e} (at most {limit})"
 
 
 @dataclass(frozen=True)
@@ -90,26 +88,25 @@ class Report:
     def _lines(self) -> Iterator[str]:
         if self.broken:
             yield self.broken
-        for method in TOLERANCES:
-            worst = self.worst(method)
-            if worst is None:
-                continue
-            if worst.passed:
-                yield f"{method}: relative error at most {worst.error:.1e}"
-            else:
-                yield str(worst)
+        worst = [f for method in TOLERANCES if (f := self.worst(method))]
+        for f in worst:
+            yield f"{f.method}: relative error at most {f.error:.1e}" if f.passed else str(f)
+        for cause in dict.fromkeys(f"d{f.input}: {f.cause}" for f in worst if f.cause):
+            yield f"likeliest cause of {cause}"
         wrong = list(dict.fromkeys(f"d{f.input}" for f in self.findings if not f.passed))
         if len(wrong) > 1:
             yield f"wrong: {', '.join(wrong[:9])}{', ...' if len(wrong) > 9 else ''}"
         if self.steps:
-            yield "error against step size: " + ", ".join(
-                f"{h:.0e}: {e:.0e}" for h, e in self.steps
-            )
-            yield "  flat: no step closes the gap, so it is backward that is off, not the step"
+            errors = [error for _, error in self.steps]
+            yield "error against step: " + ", ".join(f"{h:.0e} {e:.0e}" for h, e in self.steps)
+            if max(errors) < 2 * min(errors):
+                yield "  no step closes the gap: it is backward that is off, not the step"
+            else:
+                yield "  it depends on the step: distrust the differences before backward"
         if not self.smooth:
             yield (
                 f"observed order {self.order:.1f}, expected 4: the forward is not smooth near this "
-                "input (a kink, a jump, or rounding inside)"
+                "input (a kink, a jump, or rounding inside); check at an input further away from it"
             )
         elif self.order is not None:
             yield f"observed order of the differences: {self.order:.2f}"
@@ -166,12 +163,15 @@ def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str
         lines = np.unique(wrong[:, axis])
         if len(lines) == 1 and dx.shape[axis] > 1:
             return f"only index {lines[0]} of axis {axis} is wrong"
-    return "no simple pattern; compare backward with the derivation term by term"
+    return (
+        "no simple pattern: a factor transposed, saved wrongly, or of another formula? Compare "
+        "backward with the derivation term by term"
+    )
 
 
 def _explain_factor(factor: float, sizes: Mapping[int, str]) -> str:
     if abs(factor + 1) < 1e-3:
-        return "the sign"
+        return "the sign: every element is minus what it should be"
     sign = " and of the wrong sign" if factor < 0 else ""
     ratio = abs(factor)
     for n, what in sizes.items():
