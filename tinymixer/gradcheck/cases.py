@@ -5,6 +5,7 @@ with a single element. The values are drawn once and are the same in every run.
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ class Case:
         return f"{type(self.op).__name__}({options}) {shapes}"
 
     def check(self) -> Report:
-        return check_function(self.op, *self.arrays, constants=self.constants)
+        report = check_function(self.op, *self.arrays, constants=self.constants)
+        return replace(report, name=self.name)
 
 
 def normal(*shape: int) -> Array:
