@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import tinymixer
-from tinymixer.cli import data, doctor, evaluate, inspect, train
+from tinymixer.cli import data, doctor, evaluate, gradcheck, inspect, train
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.cpu import keep_freed_memory
 from tinymixer.train.trainer import Stopped
 
 
@@ -26,7 +27,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="tinymixer", description=tinymixer.__doc__)
     parser.add_argument("--version", action="version", version=f"tinymixer {tinymixer.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, evaluate, inspect, data, doctor):
+    for module in (train, evaluate, inspect, gradcheck, data, doctor):
         module.add_parser(commands)
     return parser
 
@@ -34,6 +35,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (sys.argv if None) and return its exit code."""
     args = build_parser().parse_args(argv)
+    keep_freed_memory()
     try:
         return args.func(args)
     except TinymixerError as error:

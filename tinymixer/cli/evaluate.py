@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tinymixer.cli.options import add_run, find_checkpoint, writable_folder
+from tinymixer.cli.options import add_run, find_checkpoint, save_pictures, writable_folder
 from tinymixer.errors import DataError
 from tinymixer.train import figures, metrics
 from tinymixer.train.checkpoint import load_model
@@ -42,22 +42,17 @@ def evaluate(args: argparse.Namespace) -> int:
     labels, predictions = dataset.test_labels, log_p.argmax(1)
     matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
     print(metrics.class_table(matrix, dataset.class_names))
+    pictures = {"confusion.png": figures.confusion(matrix, dataset.class_names)}
     worst = metrics.worst_mistakes(log_p, labels, 25)
-    for name, figure in (
-        ("confusion.png", figures.confusion(matrix, dataset.class_names)),
-        (
-            "mistakes.png",
-            figures.mistakes(
-                dataset.test_images[worst],
-                labels[worst],
-                predictions[worst],
-                np.exp(log_p[worst]),
-                dataset.class_names,
-            ),
-        ),
-    ):
-        figures.save(figure, out / name)
-        print(f"wrote {out / name}")
+    if len(worst):
+        pictures["mistakes.png"] = figures.mistakes(
+            dataset.test_images[worst],
+            labels[worst],
+            predictions[worst],
+            np.exp(log_p[worst]),
+            dataset.class_names,
+        )
+    save_pictures(pictures, out)
     return 0
 
 
@@ -76,9 +71,8 @@ def predict(args: argparse.Namespace) -> int:
         p = np.exp(log_p[0])
         best = p.argsort()[::-1][:5]
         print(f"{source}: " + ", ".join(f"{names[k]} {p[k]:.1%}" for k in best))
-        target = out / f"prediction-{source.stem}.png"
-        figures.save(figures.prediction(np.asarray(picture), seen, p, names), target)
-        print(f"wrote {target}")
+        figure = figures.prediction(np.asarray(picture), seen, p, names)
+        save_pictures({f"prediction-{source.stem}.png": figure}, out)
     return 0
 
 

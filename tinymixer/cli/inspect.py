@@ -3,8 +3,15 @@
 import argparse
 from typing import Any
 
-from tinymixer.cli.options import add_run, add_set, find_checkpoint, writable_folder
+from tinymixer.cli.options import (
+    add_run,
+    add_set,
+    find_checkpoint,
+    save_pictures,
+    writable_folder,
+)
 from tinymixer.errors import TinymixerError
+from tinymixer.fast import reference_ops
 from tinymixer.models import list_models
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import figures
@@ -32,7 +39,8 @@ def summary(args: argparse.Namespace) -> int:
         model = blueprint(args.model, args.num_classes, **dict(args.set))
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
-    print(summarise(model))
+    with reference_ops():
+        print(summarise(model))
     return 0
 
 
@@ -40,17 +48,14 @@ def plot(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
-    pictures = (
-        {"curves.png": figures.curves(saved.header["history"])} if saved.header["history"] else {}
-    )
     height, width = model.image_size
     P = model.patch_embed.patch_size
-    for i, block in enumerate(model.blocks):
-        pictures[f"token-mixing-{i}.png"] = figures.token_maps(
-            block.token_mlp.W1.data, (height // P, width // P)
-        )
-    pictures["patch-filters.png"] = figures.patch_filters(model.patch_embed.linear.W.data, P)
-    for name, figure in pictures.items():
-        figures.save(figure, out / name)
-        print(f"wrote {out / name}")
+    maps = {f"block {i}": block.token_mlp.W1.data for i, block in enumerate(model.blocks)}
+    pictures = {
+        "token-mixing.png": figures.token_maps(maps, (height // P, width // P), n=32),
+        "patch-filters.png": figures.patch_filters(model.patch_embed.linear.W.data, P),
+    }
+    if saved.header["history"]:
+        pictures["curves.png"] = figures.curves(saved.header["history"])
+    save_pictures(pictures, out)
     return 0

@@ -1,13 +1,16 @@
 """What several commands share: options made from a dataclass, and finding a run."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from matplotlib.figure import Figure
+
 from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.train import figures
 
 
 def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -> None:
@@ -86,3 +89,10 @@ def writable_folder(path: Path) -> Path:
             f"cannot write to {path}: {error.strerror or error}; choose another --out"
         ) from error
     return path
+
+
+def save_pictures(pictures: Mapping[str, Figure], folder: Path) -> None:
+    """Save each figure in `folder` under its name, and say so."""
+    for name, figure in pictures.items():
+        figures.save(figure, folder / name)
+        print(f"wrote {folder / name}")

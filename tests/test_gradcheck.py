@@ -1,0 +1,363 @@
+"""The gradient checks: that right gradients pass, and that wrong ones are found and explained."""
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+
+from tinymixer import cli, ops
+from tinymixer.engine import Function, Tensor
+from tinymixer.gradcheck import CASES, check, check_function, check_model, mutants, numeric
+from tinymixer.gradcheck.checks import error_against_step
+from tinymixer.gradcheck.subject import of_function
+from tinymixer.models import MLPMixer
+
+S, B, C, D_S = 7, 3, 5, 11
+
+
+def normal(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+@pytest.fixture
+def tiny_model():
+    return MLPMixer(
+        image_size=(8, 12),
+        patch_size=4,
+        hidden_dim=C,
+        num_blocks=2,
+        tokens_mlp_dim=D_S,
+        channels_mlp_dim=13,
+        num_classes=3,
+        rng=np.random.default_rng(0),
+    )
+
+
+images = normal(2, 8, 12, 3)
+
+
+# ------------------------------------------------------------------ right gradients pass
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_function(case):
+    report = case.check()
+    report.raise_on_failure()
+    assert report
+    assert report.worst("complex step"), "every forward here is analytic"
+
+
+def test_a_composition():
+    report = check(lambda x, W, b: (x @ W + b).tanh() * x, normal(S, C), normal(C, C), normal(C))
+    report.raise_on_failure()
+    assert {f.input for f in report.findings} == {"x", "W", "b"}
+    assert report.worst("adjoint") is None, "tanh is linear in none of them"
+
+
+def test_integers_reach_a_composition_as_they_are():
+    def loss(logits, targets):
+        assert isinstance(targets, np.ndarray)
+        return ops.SoftmaxCrossEntropy()(logits, targets)
+
+    check(loss, normal(B, C), np.array([0, 4, 2])).raise_on_failure()
+
+
+def test_a_composition_returns_a_tensor():
+    with pytest.raises(TypeError, match="return a Tensor, got ndarray"):
+        check(lambda x: x.data, normal(3))
+
+
+def test_a_whole_model(tiny_model):
+    report = check_model(tiny_model, images)
+    report.raise_on_failure()
+    # What token mixing adds to all channels of a token alike, the next LayerNorm takes away.
+    assert report.zeros == ["blocks.0.token_mlp.b2", "blocks.1.token_mlp.b2"]
+    assert "zero by symmetry: dblocks.0.token_mlp.b2" in str(report)
+    assert sum(f.input == "all parameters" for f in report.findings) == 2 * 30
+    assert not tiny_model.head.W.data.any(), "the model itself is left as it is"
+    assert tiny_model.head.W.dtype == np.float32
+
+
+def test_mixer_pico():
+    from tinymixer import create_model
+
+    check_model(create_model("mixer_pico"), normal(1, 32, 32, 3)).raise_on_failure()
+
+
+# ------------------------------------------------------------------ the methods
+
+
+def test_orders_and_the_complex_step_on_a_known_derivative():
+    one = np.ones(())
+    w, path = one, lambda t: np.exp(1.2 * t) * one
+    for method, order in [
+        (numeric.forward_difference, 1),
+        (numeric.central, 2),
+        (numeric.richardson, 4),
+    ]:
+        errors = [abs(method(path, w, h) - 1.2) for h in (0.2, 0.1)]
+        assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
+    assert numeric.observed_order(path, w) == pytest.approx(4, abs=0.05)
+    assert numeric.complex_step(path, w) == 1.2
+
+
+def test_order_is_none_where_there_is_no_truncation():
+    assert numeric.observed_order(lambda t: np.array(3 + t - 2 * t**3), np.ones(())) is None
+
+
+def test_a_kink_within_reach_is_named():
+    class Absolute(Function):
+        def forward(self, x):
+            self.save(np.sign(x))
+            return np.abs(x)
+
+        def backward(self, dy):
+            return dy * self.saved[0]
+
+    assert check_function(Absolute(), np.array([3.0, -2.0]))
+    report = check_function(Absolute(), np.array([1e-2, 1.0]))
+    assert not report
+    assert "the forward is not smooth near this input" in str(report)
+    assert "no complex step: the forward is not analytic" in str(report)
+
+
+def test_the_curve_has_a_bottom_and_float32_has_none():
+    case = next(case for case in CASES if isinstance(case.op, ops.LayerNorm))
+    curve = error_against_step(of_function(case.op, *case.arrays))
+    best = {method: min(error for _, error in points) for method, points in curve.items()}
+    assert best["complex step"] < 1e-14 < best["central + Richardson"] < 1e-10
+    assert best["central + Richardson"] < best["forward difference"] < 1e-6
+    assert best["central difference, float32"] > 1e-6
+    assert curve["forward difference"][-1][1] > 1e3 * best["forward difference"]
+
+
+def test_a_zero_backward_passes_a_summed_output_and_not_a_random_cotangent():
+    class Zero(ops.LayerNorm):
+        def backward(self, dy):
+            dx, dgamma, dbeta = super().backward(dy)
+            return 0 * dx, dgamma, dbeta
+
+    arrays = normal(S, B, C), np.ones(C), np.zeros(C)
+    assert mutants.HABITS["summed output"](of_function(Zero(), *arrays))
+    assert not check_function(Zero(), *arrays)
+
+
+def test_a_gradient_that_is_zero_by_symmetry_is_named_and_not_divided_by():
+    report = check(lambda x: ops.LayerNorm()(x, np.ones(C), np.zeros(C)).sum(), normal(S, C))
+    report.raise_on_failure()
+    assert report.zeros == ["x"]
+
+
+# ------------------------------------------------------------------ wrong gradients are explained
+
+
+def wrong(function, change):
+    """A subclass whose backward passes its gradients through `change`."""
+
+    class Wrong(function):
+        def backward(self, dy):
+            gradients = super().backward(dy)
+            return change(*gradients) if isinstance(gradients, tuple) else change(gradients)
+
+    return Wrong
+
+
+layer_norm = normal(S, B, C), normal(C), normal(C)
+token_linear = normal(S, B, C), normal(D_S, S), normal(D_S)
+square = normal(S, C), normal(C, C), normal(C)
+
+
+def without(term):
+    def backward(self, dy):
+        x_hat, scale, gamma = self.saved
+        g = dy * gamma
+        means = {"mean": g.mean(-1, keepdims=True)}
+        means["stretch"] = x_hat * (g * x_hat).mean(-1, keepdims=True)
+        del means[term]
+        return scale * (g - sum(means.values())), (dy * x_hat).sum((0, 1)), dy.sum((0, 1))
+
+    return type("Wrong", (ops.LayerNorm,), {"backward": backward})
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays", "lesson"),
+    [
+        (without("mean"), layer_norm, "constant along axis 2: .* missing"),
+        (without("stretch"), layer_norm, "along axis 2 .* straight line in the input"),
+        (wrong(ops.GELU, lambda dx: -dx), [normal(S)], "the sign"),
+        (wrong(ops.GELU, lambda dx: 0 * dx), [normal(S)], "all zero"),
+        (wrong(ops.GELU, lambda dx: 0.5 * dx), [normal(S)], "factor 0.5"),
+        (wrong(ops.GELU, lambda dx: dx / 0), [normal(S)], "7 elements are not finite"),
+        (wrong(ops.GELU, np.flip), [normal(S)], "reversed along axis 0"),
+        (wrong(ops.GELU, lambda dx: np.roll(dx, 1)), [normal(S)], "shifted by one along axis 0"),
+        (
+            wrong(ops.SoftmaxCrossEntropy, lambda dx, _: (dx * B, None)),
+            [normal(B, C), np.array([1, 0, 4])],
+            "3 times too large: a missing 1/N with N = 3, the length of axis 0 of logits",
+        ),
+        (
+            wrong(ops.TokenLinear, lambda dx, dW, db: (dx, dW / 15, db)),
+            token_linear,
+            "15 times too small: .* N = 15, axes 1 and 2 of x together",
+        ),
+        (
+            wrong(ops.ChannelLinear, lambda dx, dW, db: (dx, dW.T, db)),
+            square,
+            "dW: transposed",
+        ),
+        (
+            wrong(ops.GELU, lambda dx: dx * (np.arange(dx.size) != 4).reshape(dx.shape)),
+            [normal(S, B)],
+            r"1 of 21 elements are wrong, the first at \[1, 1\]",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_the_likeliest_cause_is_named(function, arrays, lesson):
+    report = check_function(function(), *arrays)
+    assert not report
+    assert re.search(f"likeliest cause of .*{lesson}", str(report)), str(report)
+    with pytest.raises(AssertionError, match="FAILED"):
+        report.raise_on_failure()
+
+
+def test_a_failure_names_input_index_both_numbers_and_the_error_by_step():
+    def change(dx, dW, db):
+        db = db.copy()
+        db[4] += 2
+        return dx, dW, db
+
+    text = str(check_function(wrong(ops.TokenLinear, change)(), *token_linear))
+    found = re.search(r"db\[4\]: complex step (\S+), backward (\S+); relative error", text)
+    assert found, text
+    assert float(found[2]) - float(found[1]) == pytest.approx(2)
+    assert "1 of 11 elements are wrong, the first at [4]" in text
+    assert "error against step" in text
+    assert "no step closes the gap" in text
+    assert "dx" not in text
+
+
+draws = iter(np.random.default_rng(0).random(10))
+
+
+@pytest.mark.parametrize(
+    ("change", "lesson"),
+    [
+        (lambda dx, dW, db: (dx, dW), "returns 2 gradients for 3 inputs"),
+        (lambda dx, dW, db: (dx, dW.T, db), r"dW is .*\(7, 11\); expected .*\(11, 7\).*transposed"),
+        (lambda dx, dW, db: (dx.astype("f"), dW, db), "dx is float32"),
+        (lambda dx, dW, db: (dx, None, db), "dW is None, yet y depends on W"),
+        (lambda dx, dW, db: (dx, dW, db * next(draws)), "second .* gives another db"),
+    ],
+)
+def test_a_broken_contract_is_named(change, lesson):
+    report = check_function(wrong(ops.TokenLinear, change)(), *token_linear)
+    assert not report
+    assert re.search(lesson, str(report)), str(report)
+
+
+def test_a_constant_gets_no_gradient():
+    soft = np.full((B, C), 1 / C)
+    assert check_function(ops.SoftmaxCrossEntropy(), normal(B, C), soft, constants=["targets"])
+    report = check_function(ops.primitives.Multiply(), normal(B), normal(B), constants=["y"])
+    assert "dy should be None" in str(report)
+
+
+def test_a_wrong_bias_deep_in_a_model_is_found_and_named(tiny_model, monkeypatch):
+    def change(dx, dW1, db1, dW2, db2):
+        return dx, dW1, 1.001 * db1, dW2, db2
+
+    monkeypatch.setattr(ops, "TokenMLP", wrong(ops.TokenMLP, change))
+    report = check_model(tiny_model, images)
+    singly = {f.input for f in report.findings if not f.passed} - {"all parameters"}
+    assert singly == {"blocks.0.token_mlp.b1", "blocks.1.token_mlp.b1"}
+    assert "off by the factor 1.001, everywhere" in str(report)
+
+
+# ------------------------------------------------------------------ planted bugs
+
+
+def test_there_are_sixty_planted_bugs():
+    assert len(mutants.MUTANTS) == 60
+    assert len({(m.op, m.where, m.old, m.new) for m in mutants.MUTANTS}) == 60
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: f"{m.op.__name__}: {m.bug}")
+def test_every_planted_bug_is_caught(mutant):
+    assert mutants.catchers(mutant, mutants.OURS)
+
+
+def test_no_habit_raises_a_false_alarm():
+    """A habit that failed right gradients too would seem to catch every bug."""
+    for case in CASES:
+        subject = of_function(case.op, *case.arrays, constants=case.constants)
+        for name, passes in mutants.HABITS.items():
+            assert passes(subject), f"{name} on {case.name}"
+
+
+def test_a_mutant_whose_text_has_gone_is_an_error():
+    with pytest.raises(ValueError, match="Bring the mutant up to date"):
+        mutants.plant(mutants.Mutant(ops.GELU, "none", "not in there", ""))
+
+
+def test_planting_leaves_the_healthy_code_alone():
+    before = Tensor.backward
+    with mutants.subjects(next(m for m in mutants.MUTANTS if m.op is Tensor)):
+        assert Tensor.backward is not before
+    assert Tensor.backward is before
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_reports_one_operation(tmp_path, capsys):
+    files = ["--json", str(tmp_path / "found.json"), "--plot", str(tmp_path / "curve.png")]
+    assert cli.main(["gradcheck", "--op", "GELU", *files]) == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"^GELU +3 +\d\.\de-1\d +\d\.\de-1\d +- +\d\.\d\d +dx\[.*\] +passed$", out, re.M
+    )
+    assert "1 operations in 3 cases, 0 models; 0 failed" in out
+    assert f"NumPy {np.__version__}" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["rows"][0]["name"] == "GELU"
+    assert len(found["rows"][0]["reports"]) == 3
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_fails_and_explains_on_a_wrong_gradient(monkeypatch, capsys):
+    healthy = ops.GELU.backward
+    monkeypatch.setattr(ops.GELU, "backward", lambda self, dy: -healthy(self, dy))
+    assert cli.main(["gradcheck", "--op", "GELU"]) == 1
+    out = capsys.readouterr().out
+    assert "3 failed" not in out, "three cases of one operation are one failure"
+    assert "1 failed" in out
+    assert "GELU(form=tanh) (7, 3, 5): FAILED" in out
+    assert "the sign" in out
+
+
+@pytest.mark.parametrize("option", ["--op", "--model"])
+def test_the_command_knows_its_names(option, capsys):
+    assert cli.main(["gradcheck", option, "LayreNorm"]) == 2
+    error = capsys.readouterr().err
+    assert "'LayreNorm'" in error
+    assert ("LayerNorm" if option == "--op" else "mixer_nano") in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_all_of_it_within_ninety_seconds(capsys):
+    start = time.perf_counter()
+    assert cli.main(["gradcheck", "--all"]) == 0, capsys.readouterr().out
+    assert time.perf_counter() - start < 90
+    assert re.search(r"^mixer_nano_slim .* passed$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.slow
+def test_each_method_alone_would_have_missed_some(tmp_path):
+    assert cli.main(["gradcheck", "--mutants", "--json", str(tmp_path / "m.json")]) == 0
+    missed = json.loads((tmp_path / "m.json").read_text())["missed alone"]
+    assert all(missed.values())
+    assert missed["complex step"] < missed["differences"] < missed["one direction"]

@@ -1,0 +1,242 @@
+"""Floor 6. `tinymixer gradcheck`: every gradient proven, in one command."""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import tinymixer
+from tinymixer.errors import TinymixerError
+from tinymixer.gradcheck import CASES, Finding, Report, check_model
+from tinymixer.gradcheck.checks import error_against_step
+from tinymixer.gradcheck.mutants import HABITS, MUTANTS, OURS, catchers
+from tinymixer.gradcheck.numeric import Curve
+from tinymixer.gradcheck.report import TOLERANCES
+from tinymixer.gradcheck.subject import of_function, of_model
+from tinymixer.models import MODELS, create_model
+
+IMAGE_SIZE = 32  # pixels; models for larger images are made of the same parts
+CURVE_OF = "TokenMLP"  # what the plot shows if no operation or model is named
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "gradcheck",
+        help="prove every hand-written gradient numerically",
+        description="Compare hand-written gradients with central differences, the complex step "
+        "and adjoints, in float64. Exit code 1 if any disagrees. Without options: every operation.",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--op", metavar="NAME", help="one operation, e.g. LayerNorm")
+    what.add_argument("--model", metavar="NAME", help="one model, e.g. mixer_nano")
+    what.add_argument(
+        "--all",
+        action="store_true",
+        help=f"every operation and every {IMAGE_SIZE}x{IMAGE_SIZE} model",
+    )
+    what.add_argument(
+        "--mutants", action="store_true", help=f"plant {len(MUTANTS)} bugs and count those caught"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report to FILE")
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="draw the error against the step size into FILE"
+    )
+    parser.set_defaults(func=run)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found about one operation, over all its cases, or about one model."""
+
+    name: str
+    reports: list[Report]
+
+    @property
+    def passed(self) -> bool:
+        return all(self.reports)
+
+    def worst(self, method: str) -> Finding | None:
+        found = [f for report in self.reports if (f := report.worst(method))]
+        return max(found, key=lambda f: np.nan_to_num(f.error, nan=np.inf), default=None)
+
+    @property
+    def order(self) -> float | None:
+        orders = [report.order for report in self.reports if report.order is not None]
+        return max(orders, key=lambda p: abs(p - 4), default=None)
+
+    def cells(self) -> list[str]:
+        found = {method: self.worst(method) for method in TOLERANCES}
+        worst = found["differences"]
+        return [
+            self.name,
+            str(len(self.reports)),
+            *(f"{f.error:.1e}" if f else "-" for f in found.values()),
+            f"{self.order:.2f}" if self.order is not None else "-",
+            _where(worst) if worst else "-",
+            "passed" if self.passed else "FAILED",
+        ]
+
+
+def _where(finding: Finding) -> str:
+    if finding.index is None:
+        return finding.input
+    return f"d{finding.input}[{', '.join(map(str, finding.index))}]"
+
+
+HEADINGS = ["operation", "cases", *TOLERANCES, "order", "worst difference at", "verdict"]
+
+
+def run(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    with threadpool_limits(1):  # matrices are small; the work is shared by checks, not within one
+        if args.mutants:
+            return _run_mutants(args, start)
+        jobs = _jobs(args)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = pool.map(lambda job: Row(job[0], job[1](job[0])), jobs)
+            rows = list(tqdm(done, total=len(jobs), disable=None, leave=False))
+    rows.sort(key=lambda row: row.name in MODELS)  # operations first
+    print(_table([HEADINGS, *(row.cells() for row in rows)]))
+    for report in (report for row in rows for report in row.reports):
+        if not report:
+            print(f"\n{report}")
+    summary = _summary(rows)
+    print(f"\n{summary}\n{_versions(start)}")
+    if args.json:
+        found = [
+            {"name": row.name, "passed": row.passed, "reports": [asdict(r) for r in row.reports]}
+            for row in rows
+        ]
+        _write(args.json, {"summary": summary, "versions": _versions(start), "rows": found})
+    if args.plot:
+        draw_curve(*_curve(args), args.plot)
+    return 0 if all(row.passed for row in rows) else 1
+
+
+def _jobs(args: argparse.Namespace) -> Sequence[tuple[str, Callable[[str], list[Report]]]]:
+    """(name, check) for all that is asked for, the longest first."""
+    operations = list(dict.fromkeys(type(case.op).__name__ for case in CASES))
+    for kind, name, known in ("model", args.model, MODELS), ("operation", args.op, operations):
+        if name is not None and name not in known:
+            raise TinymixerError(f"no {kind} {name!r}; there are {', '.join(known)}")
+    if args.op:
+        return [(args.op, _check_operation)]
+    if args.model:
+        return [(args.model, _check_model)]
+    small = [name for name, (_, options) in MODELS.items() if options["image_size"] == IMAGE_SIZE]
+    models = small if args.all else []
+    return [(name, _check_model) for name in models] + [(n, _check_operation) for n in operations]
+
+
+def _check_operation(name: str) -> list[Report]:
+    return [case.check() for case in CASES if type(case.op).__name__ == name]
+
+
+def _check_model(name: str) -> list[Report]:
+    return [check_model(create_model(name), images(name))]
+
+
+def images(name: str) -> np.ndarray:
+    """One normalised image for the model: (1, height, width, 3)."""
+    size = MODELS[name][1]["image_size"]
+    return np.random.default_rng(0).standard_normal((1, size, size, 3))
+
+
+def _summary(rows: list[Row]) -> str:
+    models = sum(row.name in MODELS for row in rows)
+    cases = sum(len(row.reports) for row in rows) - models
+    worst = []
+    for method, tolerance in TOLERANCES.items():
+        errors = [f.error for row in rows if (f := row.worst(method))]
+        if errors:
+            worst.append(f"{method} {max(errors):.1e} (at most {tolerance:.0e})")
+    failed = sum(not row.passed for row in rows)
+    return (
+        f"{len(rows) - models} operations in {cases} cases, {models} models; {failed} failed; "
+        f"worst relative error: {', '.join(worst)}"
+    )
+
+
+def _versions(start: float) -> str:
+    return (
+        f"tinymixer {tinymixer.__version__}, NumPy {np.__version__}, Python "
+        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, float64; "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+
+
+def _run_mutants(args: argparse.Namespace, start: float) -> int:
+    """Plant each bug in turn: which checks catch it, and what each alone would let through."""
+    checks = [*OURS, *HABITS]
+    caught = [catchers(mutant) for mutant in tqdm(MUTANTS, disable=None, leave=False)]
+    lines = [["operation", "planted bug", *checks]]
+    for mutant, names in zip(MUTANTS, caught, strict=True):
+        marks = ["caught" if check in names else "-" for check in checks]
+        lines.append([mutant.op.__name__, mutant.bug, *marks])
+    misses = [sum(check not in names for names in caught) for check in checks]
+    lines.append(["", "missed by this check alone", *map(str, misses)])
+    together = sum(not set(OURS).isdisjoint(names) for names in caught)
+    print(_table(lines))
+    print(f"\n{', '.join(OURS)} together: {together} of {len(MUTANTS)} caught")
+    print(f"beside them, habits of the field: {', '.join(HABITS)}\n{_versions(start)}")
+    if args.json:
+        bugs = [
+            {"operation": mutant.op.__name__, "bug": mutant.bug, "caught by": names}
+            for mutant, names in zip(MUTANTS, caught, strict=True)
+        ]
+        missed = dict(zip(checks, misses, strict=True))
+        _write(args.json, {"missed alone": missed, "bugs": bugs})
+    return 0 if together == len(MUTANTS) else 1
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _table(lines: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(padded)
+
+
+def _curve(args: argparse.Namespace) -> tuple[str, Curve]:
+    """The error against the step size of what was asked for."""
+    if args.model:
+        rng = np.random.default_rng(0)
+        return args.model, error_against_step(
+            of_model(create_model(args.model), images(args.model), rng)
+        )
+    name = args.op or CURVE_OF
+    case = next(case for case in CASES if type(case.op).__name__ == name)
+    return name, error_against_step(of_function(case.op, *case.arrays, constants=case.constants))
+
+
+def draw_curve(name: str, curve: Curve, file: Path) -> None:
+    """Error against step size, one line per method, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for (method, points), marker in zip(curve.items(), "ovsD^", strict=True):
+        h, error = np.array(points).T
+        axes.loglog(h, np.maximum(error, 1e-17), label=method, marker=marker, markersize=4)
+    axes.set(
+        title=f"{name}: how good is each derivative?",
+        xlabel="step size h",
+        ylabel="relative error against backward",
+        ylim=(3e-18, 1e4),
+    )
+    axes.invert_xaxis()  # the step shrinks to the right
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=3)
+    figure.savefig(file, dpi=150)

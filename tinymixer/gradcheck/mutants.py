@@ -1,0 +1,260 @@
+"""Floor 2. Planted bugs: what proves that the checks can see.
+
+Each line edits the source of one Function (or a helper, or the tape) in one place, as a slip of
+the pen would, and every one must be caught. The habits that most projects check gradients by are
+run beside our methods, to count what each would have let through.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from inspect import getsource
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+
+from tinymixer.backend import Array
+from tinymixer.engine import Tensor
+from tinymixer.gradcheck import numeric
+from tinymixer.gradcheck.cases import CASES, C, S, normal
+from tinymixer.gradcheck.checks import adjoints, by_element
+from tinymixer.gradcheck.subject import Subject, of_composition, of_function
+from tinymixer.ops import (
+    GELU,
+    ChannelLinear,
+    ChannelMLP,
+    Dropout,
+    LayerNorm,
+    Patchify,
+    SoftmaxCrossEntropy,
+    TokenLinear,
+    TokenMLP,
+)
+from tinymixer.ops import gelu as gelu_file
+from tinymixer.ops import primitives as p
+
+Check = Callable[[Subject], bool]  # does it pass?
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` replaced by `new` in the source of `where`: of `op` itself, if nothing else is said."""
+
+    op: Any
+    bug: str
+    old: str
+    new: str
+    where: Any = None
+
+
+d = gelu_file.gelu_derivative
+MUTANTS = [
+    Mutant(ChannelLinear, "dx divided by N", "(dY @ W.T)", "(dY @ W.T / len(X))"),
+    Mutant(ChannelLinear, "dW with the wrong sign", "X.T @ dY", "-X.T @ dY"),
+    Mutant(ChannelLinear, "dW transposed", "X.T @ dY", "dY.T @ X"),
+    Mutant(ChannelLinear, "db a mean", "dY.sum(0)", "dY.mean(0)"),
+    Mutant(ChannelLinear, "db assumes three axes", "dY.sum(0)", "dy.sum((0, 1))"),
+    Mutant(ChannelLinear, "db misses the last row", "dY.sum(0)", "dY[:-1].sum(0)"),
+    Mutant(ChannelLinear, "db summed in float32", "dY.sum(0)", "dY.astype('f').sum(0).astype('d')"),
+    Mutant(TokenLinear, "dx with tokens reversed", "W.T @ dY", "W.T[::-1] @ dY"),
+    Mutant(TokenLinear, "dx through W in float32", "W.T @ dY", "W.astype('f').T @ dY"),
+    Mutant(TokenLinear, "dW a mean over columns", "dY @ X.T", "dY @ X.T / X.shape[1]"),
+    Mutant(TokenLinear, "db over the wrong axis", "dY.sum(1)", "dY.sum(0)"),
+    Mutant(TokenMLP, "no derivative of GELU", "dY * gelu_derivative(h, self.form)", "dY"),
+    Mutant(TokenMLP, "GELU' of the other form", "(h, self.form)  # (D_S", "(h, 'tanh')  # (D_S"),
+    Mutant(TokenMLP, "dW2 from h instead of a", "dY @ a.T", "dY @ h.T"),
+    Mutant(TokenMLP, "db1 a mean", "dh.sum(1)", "dh.mean(1)"),
+    Mutant(TokenMLP, "db2 forgotten", "dY.sum(1)", "0 * dY.sum(1)"),
+    Mutant(TokenMLP, "dx with a residual too many", "(W1.T @ dh)", "(W1.T @ dh + dY)"),
+    Mutant(ChannelMLP, "GELU' taken at a", "gelu_derivative(h,", "gelu_derivative(a,"),
+    Mutant(ChannelMLP, "dW2 from the other GELU", "a.T @ dY", "gelu(h, 'tanh').T @ dY"),
+    Mutant(ChannelMLP, "db1 before the activation", "dh.sum(0)", "(dY @ W2.T).sum(0)"),
+    Mutant(ChannelMLP, "db2 of the first token", "dY.sum(0)", "dy[0].sum(0)"),
+    Mutant(ChannelMLP, "dW1, dW2 swapped", "dx, dW1, db1, dW2, db2", "dx, dW2, db1, dW1, db2"),
+    Mutant(
+        GELU, "derivative of the other form", "derivative(x, self.form)", "derivative(x, 'tanh')"
+    ),
+    Mutant(GELU, "forgets dy", "dy * gelu", "gelu"),
+    Mutant(GELU, "writes into dy", "return dy *", "dy *= 0.5\n        return 2 * dy *"),
+    Mutant(GELU, "digits of the constant lost", "3 * CUBIC", "3 * 0.0447", d),
+    Mutant(GELU, "tanh' without its square", "(1 - t * t)", "(1 - t)", d),
+    Mutant(GELU, "the gate taken as constant", " + x * normal_density(x)", "", d),
+    Mutant(LayerNorm, "dx all zero", "dx = scale * (g", "dx = 0 * (g"),
+    Mutant(LayerNorm, "mean(g) dropped", "g - g_mean -", "g -"),
+    Mutant(LayerNorm, "x̂ mean(g x̂) dropped", " - x_hat * g_x_hat_mean", ""),
+    Mutant(LayerNorm, "1/σ dropped", "dx = scale * (g", "dx = (g"),
+    Mutant(LayerNorm, "γ dropped", "g = dy * gamma", "g = dy"),
+    Mutant(LayerNorm, "eps forgotten", "save(x_hat, scale,", "save(x_hat, (variance+1e-30)**-0.5,"),
+    Mutant(LayerNorm, "dγ with γ once more", "(dy * x_hat)", "(dy * gamma * x_hat)"),
+    Mutant(LayerNorm, "one axis not summed", "dy.ndim - 1", "dy.ndim - 2"),
+    Mutant(SoftmaxCrossEntropy, "1/B dropped", " / len(p)", ""),
+    Mutant(SoftmaxCrossEntropy, "sign", "dloss * (p", "-dloss * (p"),
+    Mutant(SoftmaxCrossEntropy, "divided by B K", "/ len(p)", "/ p.size"),
+    Mutant(SoftmaxCrossEntropy, "forgets dloss", "dloss * (p", "(p"),
+    Mutant(
+        SoftmaxCrossEntropy,
+        "smoothing off by α/K",
+        "log_p, q)\n",
+        "log_p, q + self.label_smoothing / q.shape[1])\n",
+    ),
+    Mutant(Dropout, "scale forgotten", "dy * factor", "dy * (factor > 0)"),
+    Mutant(Dropout, "mask forgotten", "dy * factor", "dy / (1 - self.rate)"),
+    Mutant(Patchify, "rows and columns swapped", "(2, 0, 3, 1, 4, 5)", "(2, 0, 4, 1, 3, 5)"),
+    Mutant(p.Add, "broadcast not summed", "dy = unbroadcast(dz, y_shape)", "dy = dz"),
+    Mutant(p.Subtract, "sign", "unbroadcast(-dz", "unbroadcast(dz"),
+    Mutant(p.Multiply, "the wrong factor", "(dz * y,", "(dz * x,"),
+    Mutant(p.Divide, "guarded against zero", "(dz / y,", "(dz / (y + 1e-10),"),
+    Mutant(
+        p.MatMul,
+        "not summed over the batch",
+        "unbroadcast(x.swapaxes(-1, -2) @ dz, y.shape)",
+        "x.swapaxes(-1, -2) @ dz",
+    ),
+    Mutant(p.Exp, "x saved for y", "save(y)", "save(x)"),
+    Mutant(p.Log, "guarded against zero", "return dy / x", "return dy / (x + 1e-10)"),
+    Mutant(p.Sqrt, "factor 2", "0.5 * dy", "dy"),
+    Mutant(p.Tanh, "square lost", "(1 - y * y)", "(1 - y)"),
+    Mutant(p.Sum, "a mean's 1/N", "_repeat(dy", "_repeat(dy / shape[0]"),
+    Mutant(p.Mean, "1/N dropped", "_repeat(dy / n", "_repeat(dy"),
+    Mutant(p.Mean, "N of one axis", "x.size // y.size", "len(x)"),
+    Mutant(p.Reshape, "columns first", "dy.reshape(shape)", "dy.reshape(shape, order='F')"),
+    Mutant(p.Transpose, "not inverted", "np.argsort(axes)", "axes"),
+    Mutant(
+        p.Index, "repeated elements overwrite", "xp.add.at(dx, self.key, dy)", "dx[self.key] = dy"
+    ),
+    Mutant(
+        Tensor,
+        "a residual overwrites",
+        "pending[x] + dx if x in pending else dx",
+        "dx",
+        Tensor.backward,
+    ),
+]
+
+
+def plant(mutant: Mutant) -> type:
+    """A copy of the Function with the bug in it. Raises ValueError unless `old` is there once."""
+    namespace = dict(vars(sys.modules[mutant.op.__module__]))
+    exec(_edited(mutant), namespace)
+    if mutant.where:  # a helper: the Function is made again, to find the edited one
+        exec(getsource(mutant.op), namespace)
+    return namespace[mutant.op.__name__]
+
+
+def _edited(mutant: Mutant) -> str:
+    source = getsource(mutant.where or mutant.op)
+    if source.count(mutant.old) != 1:
+        raise ValueError(
+            f"mutant {mutant.op.__name__} ({mutant.bug}): expected {mutant.old!r} once in the "
+            f"source, found it {source.count(mutant.old)} times. Bring the mutant up to date"
+        )
+    return dedent(source.replace(mutant.old, mutant.new))
+
+
+@contextmanager
+def subjects(mutant: Mutant, contract: bool = False) -> Iterator[list[Subject]]:
+    """What a planted bug shows itself on: the cases of its Function, or for the tape a residual."""
+    if mutant.op is Tensor:
+        healthy, namespace = Tensor.backward, dict(vars(sys.modules[Tensor.__module__]))
+        exec(_edited(mutant), namespace)
+        Tensor.backward = namespace["backward"]  # type: ignore[method-assign]
+        try:
+            yield [of_composition(lambda x, W: x + (x @ W).tanh(), normal(S, C), normal(C, C))]
+        finally:
+            Tensor.backward = healthy  # type: ignore[method-assign]
+        return
+    found, wrong = [], plant(mutant)
+    for case in CASES:
+        if type(case.op) is mutant.op:
+            op = copy(case.op)
+            op.__class__ = wrong
+            found.append(of_function(op, *case.arrays, constants=case.constants, contract=contract))
+    yield found
+
+
+def _exact(method: str) -> Check:
+    def passes(subject: Subject) -> bool:
+        w, gradients = _differentiated(subject)
+        return all(f.passed for f in by_element(subject, w, gradients, method))
+
+    return passes
+
+
+def _adjoint(subject: Subject) -> bool:
+    return all(f.passed for f in adjoints(subject, np.random.default_rng(0)))
+
+
+def _summed_output(subject: Subject) -> bool:
+    """A cotangent of ones: the gradient of y.sum(), to 1e-5."""
+    w, gradients = _differentiated(subject, ones=True)
+    return all(f.error < 1e-5 for f in by_element(subject, w, gradients, "differences"))
+
+
+def _float32(subject: Subject) -> bool:
+    """Central differences in float32, to 1e-2: with less, right gradients fail too."""
+    w, gradients = _differentiated(subject)
+    for i in subject.variable:
+        by_numbers = np.empty(gradients[i].shape)
+        for index in np.ndindex(by_numbers.shape):
+            v = np.zeros(by_numbers.shape)
+            v[index] = 1
+            by_numbers[index] = numeric.central(subject.path({i: v}, np.float32), w, 1e-2)
+        gap = np.abs(by_numbers - gradients[i]).max()
+        if not gap <= 1e-2 * max(np.abs(gradients[i]).max(), 1e-2 * np.abs(w).max()):
+            return False
+    return True
+
+
+def _one_direction(subject: Subject) -> bool:
+    """A single random direction over all inputs at once, to 1e-5."""
+    w, gradients = _differentiated(subject)
+    v = subject.random_direction(np.random.default_rng(0))
+    by_numbers = numeric.central(subject.path(v), w, 1e-5)
+    claimed = sum((gradients[i] * v[i]).sum() for i in v)
+    return abs(by_numbers - claimed) <= 1e-5 * max(abs(by_numbers), abs(claimed), 1e-5)
+
+
+def _differentiated(subject: Subject, ones: bool = False) -> tuple[Array, Mapping]:
+    shape = np.shape(subject.forward(*subject.arrays))
+    w = np.ones(shape) if ones else np.random.default_rng(1).standard_normal(shape)
+    return w, subject.backward(w)
+
+
+def _contract(subject: Subject) -> bool:
+    _differentiated(subject)
+    return True
+
+
+# Ours, and beside them habits of the field.
+OURS: dict[str, Check] = {
+    "contract": _contract,
+    "differences": _exact("differences"),
+    "complex step": _exact("complex step"),
+    "adjoint": _adjoint,
+}
+HABITS: dict[str, Check] = {
+    "summed output": _summed_output,
+    "float32": _float32,
+    "one direction": _one_direction,
+}
+
+
+def catchers(mutant: Mutant, checks: Mapping[str, Check] = OURS | HABITS) -> list[str]:
+    """Those of the checks that catch this bug, by name; one that raises has seen it too."""
+    caught = []
+    for name, passes in checks.items():
+        with subjects(mutant, contract=name == "contract") as found:
+            if not all(_quietly(passes, subject) for subject in found):
+                caught.append(name)
+    return caught
+
+
+def _quietly(passes: Check, subject: Subject) -> bool:
+    try:
+        with np.errstate(all="ignore"):
+            return passes(subject)
+    except Exception:  # a bug in a backward may raise anything
+        return False

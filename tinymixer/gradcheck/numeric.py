@@ -1,0 +1,98 @@
+"""Floor 2. Derivatives along a line, from values alone.
+
+A path is t -> y(x + t v), the output as x moves along v. Each method here estimates
+
+    d<w, y>/dt at t = 0 = <w, J v>
+
+for a fixed random w, the cotangent. w is never all ones: the outputs of a softmax or of a
+LayerNorm have a constant sum, and then a backward that returns zero would agree.
+
+| method      | formula, D(h) the central difference                        | error        |
+|-------------|-------------------------------------------------------------|--------------|
+| forward     | <w, y(h) - y(0)> / h                                        | h + ε/h      |
+| central     | D(h) = <w, y(h) - y(-h)> / 2h                               | h² + ε/h     |
+| differences | R(h) = (4 D(h/2) - D(h)) / 3                                | h⁴ + ε/h     |
+| complex     | <w, Im y(ih)> / h, where y is analytic                      | h², no ε/h   |
+
+The differences trade truncation against rounding ε, and all have a best step: the V of the curve.
+The complex step subtracts nothing, so its h can be so small that no truncation is left.
+
+Sources: Richardson 1911, Phil. Trans. A 210; Squire, Trapp 1998, SIAM Review 40(1), 110-112.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tinymixer.backend import Array
+
+STEP = 2e-3  # about ε^(1/5), where h⁴ and ε/h meet for float64
+TINY_STEP = 1e-100  # its square still is a float64
+NOISE = 1e3  # roundings, above which a difference of two estimates counts as truncation
+
+Path = Callable[[complex], Array]
+Curve = dict[str, list[tuple[float, float]]]
+
+
+def forward_difference(path: Path, w: Array, h: float = STEP) -> float:
+    return float((w * (path(h) - path(0.0))).sum()) / h
+
+
+def central(path: Path, w: Array, h: float = STEP) -> float:
+    # Subtracted element by element: what does not depend on t cancels without rounding.
+    return float((w * (path(h) - path(-h))).sum()) / (2 * h)
+
+
+def richardson(path: Path, w: Array, h: float = STEP) -> float:
+    """Two central differences, combined so that their h² terms cancel."""
+    return (4 * central(path, w, h / 2) - central(path, w, h)) / 3
+
+
+def complex_step(path: Path, w: Array, h: float = TINY_STEP) -> float:
+    """Raises TypeError where the output stays real: that forward is not analytic."""
+    y = path(1j * h)
+    if not np.iscomplexobj(y):
+        raise TypeError("the forward drops imaginary parts")
+    return float((w * y.imag).sum()) / h
+
+
+METHODS = {"differences": richardson, "complex step": complex_step}
+
+
+def observed_order(path: Path, w: Array) -> float | None:
+    """The power p of R(h) = derivative + O(hᵖ): 4, unless y is not smooth. None: no error to see.
+
+    From R(h) - R(h/2), which halving h divides by 2ᵖ, and so from the forward alone: whatever
+    backward says, this tells whether the differences can be trusted. Taken at the smallest step
+    whose truncation still is above rounding.
+    """
+    halvings = 0.125 * 0.5 ** np.arange(9)
+    D = np.array([central(path, w, h) for h in halvings])
+    R = (4 * D[1:] - D[:-1]) / 3  # R(h) at halvings[:-1]
+    change = np.abs(np.diff(R))
+    terms = np.abs(w) * np.maximum(1, np.abs(path(0.0)))
+    rounding = np.finfo(float).eps * terms.sum() / halvings[2:]
+    visible = change > NOISE * rounding
+    count = len(visible) if visible.all() else int(visible.argmin())  # those from the front
+    if count < 2:
+        return None
+    return float(np.log2(change[count - 2] / change[count - 1]))
+
+
+def error_curve(path: Path, path32: Path, w: Array, exact: float) -> Curve:
+    """By method, (h, relative error against `exact`) at steps from 0.1 down to 1e-13.
+
+    path32 is the same path in float32, whose central difference proves nothing at any step.
+    """
+    estimates = {
+        "forward difference": (forward_difference, path),
+        "central difference": (central, path),
+        "central + Richardson": (richardson, path),
+        "complex step": (complex_step, path),
+        "central difference, float32": (central, path32),
+    }
+    steps = [10.0**-k for k in range(1, 14)]
+    return {
+        name: [(h, abs(estimate(along, w, h) - exact) / abs(exact)) for h in steps]
+        for name, (estimate, along) in estimates.items()
+    }
