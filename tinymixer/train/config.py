@@ -108,7 +108,12 @@ OPTIMIZERS: dict[str, Callable[[Config, Array], optim.AdamW | optim.SGD]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
-    "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 8},
+    "shapes": {
+        "augment": data.Augment(crop_padding=2),
+        "epochs": 8,
+        "batch_size": 64,
+        "lr": 5e-3,
+    },
 }
 
 
