@@ -187,8 +187,7 @@ def test_the_walk_releases_all_that_was_kept_though_the_loss_lives_on(device):
     y = chain(kept, device)
     assert sum(ref() is not None for ref in kept) == 40
     y.backward(device.ones(5))
-    assert [ref() for ref in kept if ref() is not None] == [y.data] if device is np else True
-    assert sum(ref() is not None for ref in kept) == 1
+    assert sum(ref() is not None for ref in kept) == 1  # y's own
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -413,7 +412,7 @@ def test_mixing_devices_names_the_argument_and_the_cure(device, host):
 
 def test_plain_numbers_are_at_home_on_every_device(device):
     x = Tensor(device.ones(3))
-    y = (2.0 * x + np.float64(1.0)) / 3
+    y = (2.0 * x + np.float32(1.0)) / 3
     assert array_module(y.data) is device
     assert_close(y.data, np.ones(3))
 
