@@ -442,3 +442,8 @@ def test_a_tensor_shows_its_array():
     assert x.sum().item() == 6.0
     assert repr(x.sum()) == "Tensor(6.0, dtype=float32, made by Sum)"
     assert repr(Tensor(1.0)) == "Tensor(1.0, dtype=float64)"
+
+
+def test_numpy_is_not_let_near_a_tensor_unrecorded():
+    with pytest.raises(TypeError, match=r"give it the \.data"):
+        np.asarray(Tensor(np.ones(3)))

@@ -94,6 +94,9 @@ class Tensor:
         maker = f", made by {type(self.creator).__name__}" if self.creator else ""
         return f"{type(self).__name__}({self.data}, dtype={self.dtype}{maker})"
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Array:
+        raise TypeError("NumPy would not record what it does to a Tensor: give it the .data")
+
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError(
             "Tensors are not assigned to in place: a recorded Function may still need the old "

@@ -207,3 +207,12 @@ def test_indexing_keeps_no_array_for_backward():
     index = Index(0)
     index.forward(np.ones(3))
     assert not any(isinstance(kept, np.ndarray) for kept in index.saved)
+
+
+@pytest.mark.parametrize(("method", "argument"), [("reshape", (5, 3)), ("transpose", (1, 0))])
+def test_shapes_and_axes_may_come_as_a_tuple(method, argument):
+    x = Tensor(np.arange(15.0).reshape(3, 5))
+    y = getattr(x, method)(argument)
+    np.testing.assert_array_equal(y.data, getattr(x.data, method)(argument))
+    y.backward(np.ones((5, 3)))
+    assert x.grad.shape == x.shape

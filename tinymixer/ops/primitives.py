@@ -201,8 +201,8 @@ def _repeat(dy: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Arr
 class Reshape(Function):
     """y = x with the same elements in the same order under another shape;  dx = dy, shaped back."""
 
-    def __init__(self, *shape: int):
-        self.shape = shape
+    def __init__(self, *shape: Any):
+        self.shape = shape[0] if isinstance(shape[0], tuple) else shape
 
     def forward(self, x: Array) -> Array:
         self.save(x.shape)
@@ -216,8 +216,8 @@ class Reshape(Function):
 class Transpose(Function):
     """y = x with its axes in the order `axes` (reversed if none given);  dx = dy, put back."""
 
-    def __init__(self, *axes: int):
-        self.axes = axes
+    def __init__(self, *axes: Any):
+        self.axes = axes[0] if axes and isinstance(axes[0], tuple) else axes
 
     def forward(self, x: Array) -> Array:
         self.save(self.axes or tuple(reversed(range(x.ndim))))
