@@ -22,9 +22,11 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     with contextlib.suppress(OSError):  # syncs the rename itself, where folders can be synced
         folder = os.open(path.parent, os.O_RDONLY)

@@ -13,6 +13,7 @@ import numpy as np
 from tinymixer import ops
 from tinymixer.backend import Array, array_module, to_device
 from tinymixer.engine import Tensor
+from tinymixer.ops.gelu import check_form
 
 Rng = np.random.Generator
 
@@ -156,7 +157,7 @@ class TokenMLP(Module):
     def __init__(self, S: int, D_S: int, *, gelu: str, rng: Rng):
         self.W1, self.b1 = lecun_normal(rng, (D_S, S), fan_in=S), zeros(D_S)
         self.W2, self.b2 = lecun_normal(rng, (S, D_S), fan_in=D_S), zeros(S)
-        self.gelu = gelu
+        self.gelu = check_form(gelu)
 
     def forward(self, x: Any) -> Tensor:
         return ops.TokenMLP(self.gelu)(x, self.W1, self.b1, self.W2, self.b2)
@@ -168,7 +169,7 @@ class ChannelMLP(Module):
     def __init__(self, C: int, D_C: int, *, gelu: str, rng: Rng):
         self.W1, self.b1 = lecun_normal(rng, (C, D_C), fan_in=C), zeros(D_C)
         self.W2, self.b2 = lecun_normal(rng, (D_C, C), fan_in=D_C), zeros(C)
-        self.gelu = gelu
+        self.gelu = check_form(gelu)
 
     def forward(self, x: Any) -> Tensor:
         return ops.ChannelMLP(self.gelu)(x, self.W1, self.b1, self.W2, self.b2)

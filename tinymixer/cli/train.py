@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinymixer import data
+from tinymixer import data, nn
 from tinymixer.cli.options import (
     add_fields,
     add_set,
@@ -77,9 +77,11 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
             "begins a new one"
         )
     given = given_fields(args, Config)
-    if "dataset" not in given:
-        given["dataset"] = _cifar10_or_shapes(args.data_dir)
-    config = _config(args, Config(dataset=given["dataset"], **RECIPES[given["dataset"]]), given)
+    name = given.get("dataset", "cifar10")
+    config = _config(args, Config(**RECIPES.get(name, {})), given)
+    config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
+    if "dataset" not in given and not _cifar10_is_to_be_had(args.data_dir):
+        config = _config(args, Config(dataset="shapes", **RECIPES["shapes"]), given)
     out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
     dataset = config.load_dataset(args.data_dir, download=True)
     return Trainer(config, dataset, out, **options)
@@ -110,14 +112,14 @@ def _config(args: argparse.Namespace, base: Config, given: dict[str, Any]) -> Co
     )
 
 
-def _cifar10_or_shapes(data_dir: str | None) -> str:
+def _cifar10_is_to_be_had(data_dir: str | None) -> bool:
     try:
         data.load("cifar10", data_dir, download=True)
     except DataError as error:
         reason = str(error).partition(". ")[0]
         print(f"CIFAR-10 is not to be had ({reason}): training on the built-in shapes instead")
-        return "shapes"
-    return "cifar10"
+        return False
+    return True
 
 
 def _new_folder(name: str) -> Path:

@@ -91,7 +91,8 @@ class Config:
         try:
             return models.create_model(self.model, num_classes, rng=rng, **self.model_options)
         except (ValueError, TypeError) as error:
-            raise TinymixerError(f"model {self.model}: {error}") from error
+            changes = f" with {self.model_options}" if self.model_options else ""
+            raise TinymixerError(f"model {self.model}{changes}: {error}") from error
 
     def build_optimizer(self, decay: Array) -> optim.AdamW | optim.SGD:
         """The optimizer of flat weights that feel weight decay as far as `decay` (N,) says."""

@@ -1,0 +1,416 @@
+"""The command line: what it does for its user, and what it says when it cannot."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_cifar import fake_files
+from PIL import Image
+
+from tinymixer import cli
+from tinymixer.data import cifar
+from tinymixer.models import list_models
+
+TINY = [
+    *("--set", "hidden_dim=8", "--set", "num_blocks=1"),
+    *("--set", "tokens_mlp_dim=4", "--set", "channels_mlp_dim=8"),
+    *("--train-size", "40", "--test-size", "30", "--batch-size", "16", "--workers", "1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in, and no data set anywhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TINYMIXER_DATA", raising=False)
+    monkeypatch.setattr("tinymixer.data._places", lambda data_dir: [Path(data_dir or "data")])
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert (
+        cli.main(["train", "--dataset", "shapes", "--epochs", "1", "--out", str(out), *TINY]) == 0
+    )
+    return out
+
+
+@pytest.fixture
+def run(finished_run, here):
+    """A finished run of one's own."""
+    return Path(shutil.copytree(finished_run, here / "run"))
+
+
+@pytest.fixture(scope="module")
+def whole_cifar10(tmp_path_factory):
+    """A full-size CIFAR-10 of noise, in the standard binary files."""
+    data_dir = tmp_path_factory.mktemp("data")
+    cifar.write(cifar.CIFAR10, fake_files(cifar.CIFAR10), data_dir)
+    return data_dir
+
+
+@pytest.fixture
+def cifar10(whole_cifar10, here):
+    """The same to damage: the files are links until they are written anew."""
+    folder = here / "mine" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for file in (whole_cifar10 / "cifar-10-batches-bin").iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def rewrite(file, content):
+    file.unlink()
+    file.write_bytes(content)
+
+
+def call(*argv):
+    """The exit code of `tinymixer argv`, SystemExit included."""
+    try:
+        return cli.main([str(word) for word in argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_train_leaves_a_run_and_says_how_good_it_is(here, capsys):
+    assert call("train", "--dataset", "shapes", "--epochs", 2, *TINY) == 0
+    run = here / "runs" / "mixer_pico-shapes"
+    names = {"last.npz", "best.npz", "config.json", "metrics.jsonl", "curves.png"}
+    assert {path.name for path in run.iterdir()} == names
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    said = capsys.readouterr().out
+    assert f"test accuracy {last['test_accuracy']:.2%} after epoch 2" in said
+    assert json.loads((run / "config.json").read_text())["model_options"]["hidden_dim"] == 8
+
+
+def test_a_second_run_of_the_same_name_gets_a_folder_of_its_own(here):
+    for _ in range(2):
+        assert call("train", "--dataset", "shapes", "--epochs", 1, "--quiet", *TINY) == 0
+    assert sorted(os.listdir(here / "runs")) == ["mixer_pico-shapes", "mixer_pico-shapes-2"]
+
+
+def test_without_cifar10_and_network_it_says_so_in_a_line_and_takes_shapes(
+    here, capsys, monkeypatch
+):
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
+    assert call("train", "--epochs", 1, *TINY) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert "CIFAR-10" in first
+    assert "built-in shapes" in first
+    assert "on shapes" in second
+
+
+def test_cifar10_is_taken_where_it_is(whole_cifar10, capsys):
+    argv = ("train", "--epochs", 1, "--data-dir", whole_cifar10, "--out", "r", *TINY)
+    assert call(*argv) == 0
+    assert "on cifar10, 40 images" in capsys.readouterr().out
+
+
+def test_eval_tells_classes_apart_and_draws(run, capsys):
+    assert call("eval", "--run", run) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in ("circle", "arrow", "all"))
+    for name in ("confusion.png", "mistakes.png"):
+        with Image.open(run / name) as picture:
+            assert min(picture.size) > 300
+
+
+def test_predict_shows_the_top_five_and_what_the_model_sees(run, here, capsys):
+    picture = np.random.default_rng(0).integers(0, 256, (50, 80, 3)).astype(np.uint8)
+    Image.fromarray(picture).save(here / "mine.png")
+    assert call("predict", "mine.png", "--run", run) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("mine.png: ")
+    assert line.count("%") == 5
+    assert (run / "prediction-mine.png").exists()
+
+
+def test_predict_sees_the_middle_of_the_picture(here):
+    from tinymixer.cli.evaluate import as_seen
+
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[:, 32:96] = 200  # the middle square
+    seen = as_seen(Image.fromarray(wide), 32, 32)
+    assert seen.shape == (32, 32, 3)
+    assert (seen == 200).all()
+
+
+def test_plot_draws_what_was_learned(run):
+    assert call("plot", "--run", run) == 0
+    assert {"curves.png", "token-mixing.png", "patch-filters.png"} <= set(os.listdir(run))
+
+
+def test_the_newest_run_is_meant_if_none_is_named(run, here, capsys):
+    shutil.copytree(run, here / "runs" / "one")
+    assert call("plot") == 0
+    assert str(Path("runs") / "one" / "curves.png") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", list_models()[-3:])
+def test_summary_gives_the_totals(name, capsys):
+    assert call("summary", name) == 0
+    totals = {"mixer_pico": "154,058", "mixer_nano": "1,132,170", "mixer_nano_slim": "673,418"}
+    assert totals[name] in capsys.readouterr().out
+
+
+def test_summary_follows_changes(capsys):
+    assert call("summary", "mixer_nano", "--num-classes", 100, "--set", "gelu=erf") == 0
+    assert "1,143,780" in capsys.readouterr().out
+
+
+def test_doctor_tells_versions_threads_gpu_and_data(capsys):
+    assert call("doctor") == 0
+    said = capsys.readouterr().out
+    for word in ("numpy", np.__version__, "blas", "GPU", "cifar10", "not found", "processors"):
+        assert word in said
+
+
+def test_data_shows_what_is_where(whole_cifar10, capsys):
+    assert call("data", "--data-dir", whole_cifar10) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert str(whole_cifar10) in lines[0]
+    assert "not found" in lines[1]
+    assert "built in" in lines[2]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(here):
+    argv = ("train", "--dataset", "shapes", "--epochs", 2, "--quiet", *TINY)
+    assert call(*argv, "--out", "whole") == 0
+    assert call(*argv, "--out", "cut") == 0
+    assert call("train", "--resume", "cut", "--quiet") == 0
+    arrays = {}
+    for name in ("whole", "cut"):
+        with np.load(here / name / "last.npz") as archive:
+            arrays[name] = {k: archive[k].tobytes() for k in archive.files if k != "header"}
+    assert arrays["whole"] == arrays["cut"]
+
+
+# Bad input: one clear line, an exit code, nothing lost ----------------------------------------
+
+
+def truncated_file(cifar10):
+    rewrite(cifar10 / "data_batch_3.bin", (cifar10 / "data_batch_3.bin").read_bytes()[:-1])
+
+
+def empty_file(cifar10):
+    rewrite(cifar10 / "test_batch.bin", b"")
+
+
+def missing_file(cifar10):
+    (cifar10 / "data_batch_1.bin").unlink()
+
+
+def wrong_label(cifar10):
+    content = bytearray((cifar10 / "data_batch_2.bin").read_bytes())
+    content[3073 * 77] = 10
+    rewrite(cifar10 / "data_batch_2.bin", content)
+
+
+def one_class_too_often(cifar10):
+    content = bytearray((cifar10 / "data_batch_2.bin").read_bytes())
+    content[0] = (content[0] + 1) % 10
+    rewrite(cifar10 / "data_batch_2.bin", content)
+
+
+def pixels_shifted_by_one(cifar10):
+    content = (cifar10 / "data_batch_4.bin").read_bytes()
+    rewrite(cifar10 / "data_batch_4.bin", content[1:] + content[:1])
+
+
+def swapped_for_a_web_page(cifar10):
+    rewrite(cifar10 / "data_batch_5.bin", b"<html>Moved permanently</html>")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated_file,
+        empty_file,
+        missing_file,
+        wrong_label,
+        one_class_too_often,
+        pixels_shifted_by_one,
+        swapped_for_a_web_page,
+    ],
+)
+def test_a_damaged_data_set_is_named(damage, cifar10, here, capsys):
+    damage(cifar10)
+    argv = ("train", "--dataset", "cifar10", "--data-dir", cifar10.parent, "--out", "out", *TINY)
+    refused(capsys, here, argv, "cifar-10" if damage is not missing_file else "data_batch_1")
+
+
+def damage_byte(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+
+
+CHECKPOINTS = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
+    "empty": lambda path: path.write_bytes(b""),
+    "a flipped byte": lambda path: damage_byte(path, path.stat().st_size // 2),
+    "no archive": lambda path: path.write_bytes(b"weights, honestly"),
+    "foreign": lambda path: np.savez(path, layer1=np.zeros(3)),
+    "future": lambda path: np.savez(path, header=np.frombuffer(b'{"format": 99}', np.uint8)),
+    "pickled": lambda path: np.savez(path, header=np.array([{"format": 1}])),
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+@pytest.mark.parametrize("command", ["eval", "train"])
+def test_a_bad_checkpoint_is_named(kind, command, run, here, capsys):
+    CHECKPOINTS[kind](run / "last.npz")
+    argv = ("eval", "--run", run) if command == "eval" else ("train", "--resume", run)
+    refused(capsys, here, argv, "last.npz")
+
+
+def test_weights_of_another_model_are_refused(run, here, capsys):
+    with np.load(run / "last.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["weights/head.W"] = arrays["weights/head.W"][:, :7]
+    np.savez(run / "last.npz", **arrays)
+    refused(capsys, here, ("eval", "--run", run), "head.W")
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--batch-size", 32), "batch_size"),
+        (("--model", "mixer_nano"), "model"),
+        (("--dataset", "cifar10"), "dataset"),
+        (("--epochs", 7), "epochs"),
+        (("--set", "gelu=erf"), "model_options"),
+        (("--crop-padding", 3), "augment"),
+        (("--out", "elsewhere"), "--out"),
+    ],
+)
+def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
+    refused(capsys, here, ("train", "--resume", run, *argv), named)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ((), "COMMAND"),
+        (("fly",), "fly"),
+        (("train", "--speed", "9"), "--speed"),
+        (("train", "--epochs", "many"), "many"),
+        (("train", "--epochs", "0"), "epochs=0"),
+        (("train", "--lr", "nan"), "lr=nan"),
+        (("train", "--workers", "0"), "--workers 0"),
+        (("train", "--model", "mixer_xxl"), "mixer_pico"),
+        (("train", "--dataset", "imagenet"), "shapes"),
+        (("train", "--dataset", "cifar10", "--data-dir", "nowhere"), "tinymixer data add"),
+        (("train", "--dataset", "shapes", "--set", "gelu"), "OPTION=VALUE"),
+        (("train", "--dataset", "shapes", "--set", "gelu=swish"), "'tanh' or 'erf'"),
+        (("train", "--dataset", "shapes", "--set", "patch_size=5"), "5x5"),
+        (("train", "--dataset", "shapes", "--set", "hidden_dim=wide"), "hidden_dim"),
+        (("train", "--dataset", "shapes", "--set", "colour=1"), "'colour'"),
+        (("train", "--dataset", "shapes", "--flip", "upside-down"), "upside-down"),
+        (("train", "--dataset", "shapes", "--train-size", "0"), "train_size=0"),
+        (("train", "--dataset", "shapes", "--device", "gpu"), "CuPy"),
+        (("train", "--resume", "nowhere"), "nowhere"),
+        (("eval",), "tinymixer train"),
+        (("eval", "--run", "nowhere"), "nowhere"),
+        (("summary", "mixer_xxl"), "mixer_pico"),
+        (("summary", "mixer_nano", "--set", "patch_size=7"), "7x7"),
+        (("data", "add", "nowhere.tar.gz"), "nowhere.tar.gz"),
+        (("data", "download", "imagenet"), "imagenet"),
+        (("gradcheck", "--op", "Softmax"), "SoftmaxCrossEntropy"),
+    ],
+)
+def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
+    refused(capsys, here, argv, named)
+
+
+def no_network(*args, **kwargs):
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"", "empty.png"),
+        (b"GIF89a but not really", "fake.gif"),
+        (b"just text", "text.txt"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "broken.png"),
+        (None, "missing.jpg"),
+    ],
+)
+def test_what_is_no_picture_is_named(content, name, run, here, capsys):
+    if content is not None:
+        (here / name).write_bytes(content)
+    refused(capsys, here, ("predict", name, "--run", run), name)
+
+
+def test_a_folder_is_no_picture(run, here, capsys):
+    refused(capsys, here, ("predict", run, "--run", run), run.name)
+
+
+def test_a_truncated_picture_is_named(run, here, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(here / "cut.png")
+    (here / "cut.png").write_bytes((here / "cut.png").read_bytes()[:3000])
+    refused(capsys, here, ("predict", "cut.png", "--run", run), "cut.png")
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "plot"])
+def test_a_folder_that_cannot_be_written_is_named(command, run, here, capsys):
+    (here / "file").write_text("in the way")
+    argv = {
+        "train": ("train", "--dataset", "shapes", *TINY),
+        "eval": ("eval", "--run", run),
+        "plot": ("plot", "--run", run),
+    }[command]
+    refused(capsys, here, (*argv, "--out", "file/inside"), "file")
+
+
+def test_an_existing_run_is_not_written_over(run, here, capsys):
+    argv = ("train", "--dataset", "shapes", "--out", run, *TINY)
+    refused(capsys, here, argv, "holds a run already")
+
+
+@pytest.mark.parametrize("program", [("eval",), ("plot",)])
+def test_a_full_disk_is_named(program, run, here, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    refused(capsys, here, (*program, "--run", run), "No space left on device")
+
+
+def refused(capsys, here, argv, named):
+    """`tinymixer argv` ends in one line that has `named` in it, not 0, and leaves all as it was."""
+    before = contents(here)
+    capsys.readouterr()
+    code = call(*argv)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("tinymixer")
+    assert named in lines[0]
+    assert "Traceback" not in lines[0]
+    assert contents(here) == before
+
+
+def test_python_m_tinymixer_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "tinymixer", "summary", "nothing"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("tinymixer: no model 'nothing'")
+    assert done.stderr.count("\n") == 1
