@@ -165,8 +165,9 @@ def test_gelu_to_rounding(form):
     """On a fine grid, both tails included.
 
     y is a product with x: 2.5e-7 for each unit of x, of which 9e-8 is the approximation of Φ and
-    the rest three roundings. So is the erf derivative. The tanh one multiplies the rounding of 1 - s,
-    half of 6e-8 where s is just below 1, by y 2u', there about 40 (the reference reaches 1.2e-6).
+    the rest three roundings. So is the erf derivative. The tanh one multiplies the rounding of
+    1 - s, half of 6e-8 where s is just below 1, by y 2u', there about 40 (the reference reaches
+    1.2e-6).
     """
     x = np.linspace(-30, 30, 1_200_001, dtype=np.float32)
     y = x.copy()
