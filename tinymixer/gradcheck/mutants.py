@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant(GELU, "the gate taken as constant", " + x * normal_density(x)", "", d),
     Mutant(LayerNorm, "dx all zero", "dx = scale * (g", "dx = 0 * (g"),
     Mutant(LayerNorm, "mean(g) dropped", "g - g_mean -", "g -"),
-    Mutant(LayerNorm, "x̂ mean(g x̂) dropped", " - x_hat * g_x_hat_mean", ""),
+    Mutant(LayerNorm, "x_hat mean(g x_hat) dropped", " - x_hat * g_x_hat_mean", ""),
     Mutant(LayerNorm, "1/σ dropped", "dx = scale * (g", "dx = (g"),
     Mutant(LayerNorm, "γ dropped", "g = dy * gamma", "g = dy"),
     Mutant(LayerNorm, "eps forgotten", "save(x_hat, scale,", "save(x_hat, (variance+1e-30)**-0.5,"),

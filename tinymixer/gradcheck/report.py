@@ -1,7 +1,7 @@
 """Floor 2. What a check found, and how it tells a reader where to look."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -49,15 +49,15 @@ class Report:
 
     order is the observed order of the differences, 4 for a smooth forward; None where they have no
     truncation error to measure, as for linear operations. steps holds (h, relative error) of the
-    differences along the worst direction, filled in for failures.
+    differences at the worst element, for failures.
     """
 
     name: str
     findings: Sequence[Finding] = ()
     order: float | None = None
     steps: Sequence[tuple[float, float]] = ()
-    broken: str = ""  # the rule of a Function that backward does not keep
-    notes: Sequence[str] = field(default=())
+    analytic: bool = True  # or else the complex step does not apply
+    broken: str = ""  # the rule that forward or backward does not keep
 
     def __bool__(self) -> bool:
         return not self.broken and self.smooth and all(f.passed for f in self.findings)
@@ -112,7 +112,8 @@ class Report:
             yield f"observed order of the differences: {self.order:.2f}"
         if self.zeros:
             yield f"zero by symmetry: {', '.join('d' + name for name in self.zeros)}"
-        yield from self.notes
+        if not self.analytic:
+            yield "no complex step: the forward is not analytic (abs, a cast to real, ...)"
 
 
 def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str]) -> str:
