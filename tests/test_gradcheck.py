@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,6 +239,15 @@ def test_the_likeliest_cause_is_named(function, arrays, lesson):
         report.raise_on_failure()
 
 
+def test_a_forward_that_is_not_finite_is_named():
+    def nothing(self, x):
+        self.save(x)
+        return x * np.nan
+
+    report = check_function(type("Nothing", (ops.GELU,), {"forward": nothing})(), normal(S))
+    assert "the forward itself is not finite" in str(report)
+
+
 def test_a_failure_names_input_index_both_numbers_and_the_error_by_step():
     def change(dx, dW, db):
         db = db.copy()
@@ -334,6 +344,16 @@ def test_no_habit_raises_a_false_alarm():
         subject = of_function(case.op, *case.arrays, constants=case.constants)
         for name, passes in mutants.HABITS.items():
             assert passes(subject), f"{name} on {case.name}"
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    {(m.op, m.where): replace(m, new=m.old) for m in mutants.MUTANTS}.values(),
+    ids=lambda m: f"{m.op.__name__}: {(m.where or m.op).__name__}",
+)
+def test_planting_nothing_is_not_caught(mutant):
+    """It is the bug that is caught, not the planting of it."""
+    assert mutants.catchers(mutant, mutants.OURS) == []
 
 
 def test_a_mutant_whose_text_has_gone_is_an_error():

@@ -134,6 +134,8 @@ MUTANTS = [
     ),
 ]
 
+_residual = normal(S, C), normal(C, C)
+
 
 def plant(mutant: Mutant) -> type:
     """A copy of the Function with the bug in it. Raises ValueError unless `old` is there once."""
@@ -162,7 +164,7 @@ def subjects(mutant: Mutant, contract: bool = False) -> Iterator[list[Subject]]:
         exec(_edited(mutant), namespace)
         Tensor.backward = namespace["backward"]  # type: ignore[method-assign]
         try:
-            yield [of_composition(lambda x, W: x + (x @ W).tanh(), normal(S, C), normal(C, C))]
+            yield [of_composition(lambda x, W: x + (x @ W).tanh(), *_residual)]
         finally:
             Tensor.backward = healthy  # type: ignore[method-assign]
         return
