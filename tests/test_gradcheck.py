@@ -239,6 +239,17 @@ def test_the_likeliest_cause_is_named(function, arrays, lesson):
         report.raise_on_failure()
 
 
+def test_a_forgotten_transpose_is_named():
+    class Forgotten(ops.TokenLinear):
+        def backward(self, dy):
+            x, W = self.saved
+            X, dY = x.reshape(len(x), -1), dy.reshape(len(dy), -1)
+            return (W @ dY).reshape(x.shape), dY @ X.T, dY.sum(1)
+
+    report = check_function(Forgotten(), normal(S, B, C), normal(S, S), normal(S))
+    assert "likeliest cause of dx: transposed: this is J dy, expected Jᵀ dy" in str(report)
+
+
 def test_a_forward_that_is_not_finite_is_named():
     def nothing(self, x):
         self.save(x)

@@ -111,7 +111,7 @@ def by_element(subject: Subject, w: Array, gradients: Mapping, method: str) -> l
         numbers[i] = picked, moved_singly(subject, i, picked, w, METHODS[method])
     reference = max((np.abs(n).max() for _, n in numbers.values()), default=0.0)
     reference = max(reference, np.abs(w).max())
-    return [_compare(subject, i, *numbers[i], gradients[i], method, reference) for i in numbers]
+    return [_compare(subject, w, i, *numbers[i], gradients[i], method, reference) for i in numbers]
 
 
 def moved_singly(
@@ -128,6 +128,7 @@ def moved_singly(
 
 def _compare(
     subject: Subject,
+    w: Array,
     i: int,
     picked: Array,
     by_numbers: Array,
@@ -160,6 +161,7 @@ def _compare(
         claimed.reshape(shape),
         x.reshape(-1)[picked].reshape(shape),
         size_names(named | {"y": subject.forward(*subject.arrays)}),
+        numeric.derivative(subject.path({i: w})) if w.shape == shape else None,
     )
     return Finding(**vars(finding) | {"cause": cause})
 
@@ -186,7 +188,7 @@ def by_direction(
             (i,) = v
             picked = np.random.default_rng(3).permutation(v[i].size)[:LOOK_CLOSER]
             singly = moved_singly(subject, i, picked, w, METHODS[method])
-            closer = _compare(subject, i, picked, singly, gradients[i], method, reference)
+            closer = _compare(subject, w, i, picked, singly, gradients[i], method, reference)
             if not closer.passed:
                 finding = closer
         findings.append(finding)

@@ -34,6 +34,11 @@ Path = Callable[[complex], Array]
 Curve = dict[str, list[tuple[float, float]]]
 
 
+def derivative(path: Path, h: float = STEP) -> Array:
+    """J v itself, for every element of the output, by a central difference."""
+    return (path(h) - path(-h)) / (2 * h)
+
+
 def forward_difference(path: Path, w: Array, h: float = STEP) -> float:
     return float((w * (path(h) - path(0.0))).sum()) / h
 

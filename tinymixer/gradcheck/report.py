@@ -121,11 +121,14 @@ class Report:
             yield "no complex step: the forward is not analytic (abs, a cast to real, ...)"
 
 
-def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str]) -> str:
+def likeliest_cause(
+    numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str], Jw: Array | None = None
+) -> str:
     """What would turn `dx`, the gradient that backward claims, into `numeric`, in words.
 
     Each known mistake predicts what the right gradient would be; the first prediction that
-    explains the error to a thousandth is named. sizes: what each number of elements is the size of.
+    explains the error to a thousandth is named. sizes: what each number of elements is the size
+    of. Jw: what a backward gives that forgot to transpose, if it has the shape of x.
     """
     if not np.isfinite(numeric).all():
         return "the forward itself is not finite near this input"
@@ -146,6 +149,8 @@ def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str
         return _explain_factor(factor, sizes)
     if dx.ndim == 2 and dx.shape[0] == dx.shape[1] and explains(dx.T):
         return "transposed: two indices of the product are swapped"
+    if Jw is not None and np.abs(dx - Jw).max() < 1e-3 * largest:
+        return "transposed: this is J dy, expected Jᵀ dy; a matrix in backward lacks its transpose"
     for axis, length in enumerate(dx.shape):
         if length == 1:
             continue
