@@ -121,7 +121,7 @@ MUTANTS = [
     Mutant(p.Mean, "1/N dropped", "_repeat(dy / n", "_repeat(dy"),
     Mutant(p.Mean, "N of one axis", "x.size // y.size", "len(x)"),
     Mutant(p.Reshape, "columns first", "dy.reshape(shape)", "dy.reshape(shape, order='F')"),
-    Mutant(p.Transpose, "not inverted", "np.argsort(axes)", "axes"),
+    Mutant(p.Transpose, "not inverted", "np.argsort(", "("),
     Mutant(
         p.Index, "repeated elements overwrite", "xp.add.at(dx, self.key, dy)", "dx[self.key] = dy"
     ),
