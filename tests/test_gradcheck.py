@@ -3,11 +3,12 @@
 import json
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tinymixer import cli, ops
+from tinymixer import cli, nn, ops
 from tinymixer.engine import Function, Tensor
 from tinymixer.gradcheck import CASES, check, check_function, check_model, mutants, numeric
 from tinymixer.gradcheck.checks import error_against_step
@@ -36,6 +37,9 @@ def tiny_model():
 
 
 images = normal(2, 8, 12, 3)
+layer_norm = normal(S, B, C), normal(C), normal(C)
+token_linear = normal(S, B, C), normal(D_S, S), normal(D_S)
+square = normal(S, C), normal(C, C), normal(C)
 
 
 # ------------------------------------------------------------------ right gradients pass
@@ -67,6 +71,13 @@ def test_integers_reach_a_composition_as_they_are():
 def test_a_composition_returns_a_tensor():
     with pytest.raises(TypeError, match="return a Tensor, got ndarray"):
         check(lambda x: x.data, normal(3))
+
+
+def test_a_composition_is_repeatable():
+    rng = np.random.default_rng(0)
+    report = check(lambda x: x * rng.standard_normal(3), normal(3))
+    assert "a second forward gives another result" in str(report)
+    assert not report
 
 
 def test_a_whole_model(tiny_model):
@@ -101,6 +112,16 @@ def test_orders_and_the_complex_step_on_a_known_derivative():
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
     assert numeric.observed_order(path, w) == pytest.approx(4, abs=0.05)
     assert numeric.complex_step(path, w) == 1.2
+
+
+def test_the_adjoint_is_tested_where_the_forward_is_linear():
+    def tested(report):
+        return {f.input for f in report.findings if f.method == "adjoint"}
+
+    assert tested(check_function(ops.TokenLinear(), *token_linear)) == {"x", "W", "b"}
+    assert tested(check_function(ops.LayerNorm(), *layer_norm)) == {"gamma", "beta"}
+    assert tested(check_function(ops.primitives.Divide(), normal(S), 1 + normal(S) ** 2)) == {"x"}
+    assert tested(check_function(ops.GELU(), normal(S))) == set()
 
 
 def test_order_is_none_where_there_is_no_truncation():
@@ -164,11 +185,6 @@ def wrong(function, change):
     return Wrong
 
 
-layer_norm = normal(S, B, C), normal(C), normal(C)
-token_linear = normal(S, B, C), normal(D_S, S), normal(D_S)
-square = normal(S, C), normal(C, C), normal(C)
-
-
 def without(term):
     def backward(self, dy):
         x_hat, scale, gamma = self.saved
@@ -223,6 +239,26 @@ def test_the_likeliest_cause_is_named(function, arrays, lesson):
         report.raise_on_failure()
 
 
+def test_a_forgotten_transpose_is_named():
+    class Forgotten(ops.TokenLinear):
+        def backward(self, dy):
+            x, W = self.saved
+            X, dY = x.reshape(len(x), -1), dy.reshape(len(dy), -1)
+            return (W @ dY).reshape(x.shape), dY @ X.T, dY.sum(1)
+
+    report = check_function(Forgotten(), normal(S, B, C), normal(S, S), normal(S))
+    assert "likeliest cause of dx: transposed: this is J dy, expected Jᵀ dy" in str(report)
+
+
+def test_a_forward_that_is_not_finite_is_named():
+    def nothing(self, x):
+        self.save(x)
+        return x * np.nan
+
+    report = check_function(type("Nothing", (ops.GELU,), {"forward": nothing})(), normal(S))
+    assert "the forward itself is not finite" in str(report)
+
+
 def test_a_failure_names_input_index_both_numbers_and_the_error_by_step():
     def change(dx, dW, db):
         db = db.copy()
@@ -258,6 +294,16 @@ def test_a_broken_contract_is_named(change, lesson):
     assert re.search(lesson, str(report)), str(report)
 
 
+@pytest.mark.parametrize("who", ["forward", "backward"])
+def test_writing_into_what_was_given_is_named(who):
+    def write(self, x):
+        x[0] = 0
+        return x
+
+    report = check_function(type("Writing", (ops.GELU,), {who: write})(), normal(S))
+    assert "writes into an array that it was given" in str(report)
+
+
 def test_a_constant_gets_no_gradient():
     soft = np.full((B, C), 1 / C)
     assert check_function(ops.SoftmaxCrossEntropy(), normal(B, C), soft, constants=["targets"])
@@ -274,6 +320,20 @@ def test_a_wrong_bias_deep_in_a_model_is_found_and_named(tiny_model, monkeypatch
     singly = {f.input for f in report.findings if not f.passed} - {"all parameters"}
     assert singly == {"blocks.0.token_mlp.b1", "blocks.1.token_mlp.b1"}
     assert "off by the factor 1.001, everywhere" in str(report)
+
+
+def test_one_wrong_element_of_a_large_parameter_fails_the_model(monkeypatch):
+    """Also where none of the elements that are looked at closely is the wrong one."""
+
+    def change(dx, dW, db):
+        dW = dW.copy()
+        dW[-1, -1] += 1
+        return dx, dW, db
+
+    monkeypatch.setattr(ops, "ChannelLinear", wrong(ops.ChannelLinear, change))
+    layer = nn.ChannelLinear(40, 50, rng=np.random.default_rng(0))
+    report = check_model(layer, normal(2, 40))
+    assert "W" in {f.input for f in report.findings if not f.passed}
 
 
 # ------------------------------------------------------------------ planted bugs
@@ -295,6 +355,16 @@ def test_no_habit_raises_a_false_alarm():
         subject = of_function(case.op, *case.arrays, constants=case.constants)
         for name, passes in mutants.HABITS.items():
             assert passes(subject), f"{name} on {case.name}"
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    {(m.op, m.where): replace(m, new=m.old) for m in mutants.MUTANTS}.values(),
+    ids=lambda m: f"{m.op.__name__}: {(m.where or m.op).__name__}",
+)
+def test_planting_nothing_is_not_caught(mutant):
+    """It is the bug that is caught, not the planting of it."""
+    assert mutants.catchers(mutant, mutants.OURS) == []
 
 
 def test_a_mutant_whose_text_has_gone_is_an_error():

@@ -21,7 +21,7 @@ from tinymixer.gradcheck import CASES, Finding, Report, check_model
 from tinymixer.gradcheck.checks import error_against_step
 from tinymixer.gradcheck.mutants import HABITS, MUTANTS, OURS, catchers
 from tinymixer.gradcheck.numeric import Curve
-from tinymixer.gradcheck.report import TOLERANCES
+from tinymixer.gradcheck.report import TOLERANCES, worst_of
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.models import MODELS, create_model
 
@@ -66,8 +66,7 @@ class Row:
         return all(self.reports)
 
     def worst(self, method: str) -> Finding | None:
-        found = [f for report in self.reports if (f := report.worst(method))]
-        return max(found, key=lambda f: np.nan_to_num(f.error, nan=np.inf), default=None)
+        return worst_of(f for report in self.reports if (f := report.worst(method)))
 
     @property
     def order(self) -> float | None:

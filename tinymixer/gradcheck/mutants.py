@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant(GELU, "the gate taken as constant", " + x * normal_density(x)", "", d),
     Mutant(LayerNorm, "dx all zero", "dx = scale * (g", "dx = 0 * (g"),
     Mutant(LayerNorm, "mean(g) dropped", "g - g_mean -", "g -"),
-    Mutant(LayerNorm, "x̂ mean(g x̂) dropped", " - x_hat * g_x_hat_mean", ""),
+    Mutant(LayerNorm, "x_hat mean(g x_hat) dropped", " - x_hat * g_x_hat_mean", ""),
     Mutant(LayerNorm, "1/σ dropped", "dx = scale * (g", "dx = (g"),
     Mutant(LayerNorm, "γ dropped", "g = dy * gamma", "g = dy"),
     Mutant(LayerNorm, "eps forgotten", "save(x_hat, scale,", "save(x_hat, (variance+1e-30)**-0.5,"),
@@ -121,7 +121,7 @@ MUTANTS = [
     Mutant(p.Mean, "1/N dropped", "_repeat(dy / n", "_repeat(dy"),
     Mutant(p.Mean, "N of one axis", "x.size // y.size", "len(x)"),
     Mutant(p.Reshape, "columns first", "dy.reshape(shape)", "dy.reshape(shape, order='F')"),
-    Mutant(p.Transpose, "not inverted", "np.argsort(axes)", "axes"),
+    Mutant(p.Transpose, "not inverted", "np.argsort(", "("),
     Mutant(
         p.Index, "repeated elements overwrite", "xp.add.at(dx, self.key, dy)", "dx[self.key] = dy"
     ),
@@ -133,6 +133,8 @@ MUTANTS = [
         Tensor.backward,
     ),
 ]
+
+_residual = normal(S, C), normal(C, C)
 
 
 def plant(mutant: Mutant) -> type:
@@ -162,7 +164,7 @@ def subjects(mutant: Mutant, contract: bool = False) -> Iterator[list[Subject]]:
         exec(_edited(mutant), namespace)
         Tensor.backward = namespace["backward"]  # type: ignore[method-assign]
         try:
-            yield [of_composition(lambda x, W: x + (x @ W).tanh(), normal(S, C), normal(C, C))]
+            yield [of_composition(lambda x, W: x + (x @ W).tanh(), *_residual)]
         finally:
             Tensor.backward = healthy  # type: ignore[method-assign]
         return

@@ -1,8 +1,9 @@
 """Floor 2. What a check found, and how it tells a reader where to look."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -43,21 +44,26 @@ class Finding:
         return f"d{self.input}{where}: {numbers}; relative error {self.error:.1e} (at most {limit})"
 
 
+def worst_of(findings: Iterable[Finding]) -> Any:
+    """The finding that is furthest off, NaN before all; None if there is none."""
+    return max(findings, key=lambda f: np.nan_to_num(f.error, nan=np.inf), default=None)
+
+
 @dataclass(frozen=True)
 class Report:
     """All that was found about one operation, function or model. True if it passed.
 
     order is the observed order of the differences, 4 for a smooth forward; None where they have no
     truncation error to measure, as for linear operations. steps holds (h, relative error) of the
-    differences along the worst direction, filled in for failures.
+    differences at the worst element, for failures.
     """
 
     name: str
     findings: Sequence[Finding] = ()
     order: float | None = None
     steps: Sequence[tuple[float, float]] = ()
-    broken: str = ""  # the rule of a Function that backward does not keep
-    notes: Sequence[str] = field(default=())
+    analytic: bool = True  # or else the complex step does not apply
+    broken: str = ""  # the rule that forward or backward does not keep
 
     def __bool__(self) -> bool:
         return not self.broken and self.smooth and all(f.passed for f in self.findings)
@@ -74,8 +80,7 @@ class Report:
 
     def worst(self, method: str) -> Finding | None:
         """The finding of this method that is furthest off."""
-        found = [f for f in self.findings if f.method == method]
-        return max(found, key=lambda f: np.nan_to_num(f.error, nan=np.inf), default=None)
+        return worst_of(f for f in self.findings if f.method == method)
 
     def raise_on_failure(self) -> None:
         """Raises AssertionError with this report as its message."""
@@ -112,15 +117,21 @@ class Report:
             yield f"observed order of the differences: {self.order:.2f}"
         if self.zeros:
             yield f"zero by symmetry: {', '.join('d' + name for name in self.zeros)}"
-        yield from self.notes
+        if not self.analytic:
+            yield "no complex step: the forward is not analytic (abs, a cast to real, ...)"
 
 
-def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str]) -> str:
+def likeliest_cause(
+    numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str], Jw: Array | None = None
+) -> str:
     """What would turn `dx`, the gradient that backward claims, into `numeric`, in words.
 
     Each known mistake predicts what the right gradient would be; the first prediction that
-    explains the error to a thousandth is named. sizes: what each number of elements is the size of.
+    explains the error to a thousandth is named. sizes: what each number of elements is the size
+    of. Jw: what a backward gives that forgot to transpose, if it has the shape of x.
     """
+    if not np.isfinite(numeric).all():
+        return "the forward itself is not finite near this input"
     if not np.isfinite(dx).all():
         return f"{np.count_nonzero(~np.isfinite(dx))} elements are not finite: 0/0, log 0, overflow"
     error = numeric - dx
@@ -138,6 +149,8 @@ def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str
         return _explain_factor(factor, sizes)
     if dx.ndim == 2 and dx.shape[0] == dx.shape[1] and explains(dx.T):
         return "transposed: two indices of the product are swapped"
+    if Jw is not None and np.abs(dx - Jw).max() < 1e-3 * largest:
+        return "transposed: this is J dy, expected Jᵀ dy; a matrix in backward lacks its transpose"
     for axis, length in enumerate(dx.shape):
         if length == 1:
             continue
@@ -159,10 +172,6 @@ def likeliest_cause(numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str
     wrong = np.argwhere(np.abs(error) > 1e-3 * largest)
     if 10 * len(wrong) <= dx.size:
         return f"{len(wrong)} of {dx.size} elements are wrong, the first at {wrong[0].tolist()}"
-    for axis in range(dx.ndim):
-        lines = np.unique(wrong[:, axis])
-        if len(lines) == 1 and dx.shape[axis] > 1:
-            return f"only index {lines[0]} of axis {axis} is wrong"
     return (
         "no simple pattern: a factor transposed, saved wrongly, or of another formula? Compare "
         "backward with the derivation term by term"
@@ -198,5 +207,5 @@ def _line_through(error: Array, x: Array, axis: int) -> Array:
     """The least-squares a + b x along `axis` through the error."""
     centred = x - x.mean(axis, keepdims=True)
     mean = error.mean(axis, keepdims=True)
-    b = (centred * (error - mean)).sum(axis, keepdims=True) / (centred**2).sum(axis, keepdims=True)
-    return mean + b * centred
+    squares = np.maximum((centred**2).sum(axis, keepdims=True), 1e-300)  # 0 for a constant x
+    return mean + (centred * error).sum(axis, keepdims=True) / squares * centred

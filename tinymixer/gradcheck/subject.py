@@ -1,7 +1,8 @@
 """Floor 2. What is checked: a forward on arrays, its backward, and the names of its inputs."""
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -14,7 +15,7 @@ from tinymixer.gradcheck.numeric import Path
 
 
 class BrokenContract(Exception):
-    """A backward that does not keep the rules of a Function, whatever its numbers."""
+    """A rule of a Function is not kept, whatever the numbers."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,25 @@ class Subject:
 
 
 def widened(x: Any) -> Array:
-    """x as a NumPy array, in float64 if it is floating: the only precision that proves anything."""
-    x = np.asarray(x)
-    return x.astype(np.float64) if x.dtype.kind == "f" else x
+    """A read-only copy of x; in float64 if floating, the only precision that proves anything."""
+    x = np.array(x)
+    x = x.astype(np.float64) if x.dtype.kind == "f" else x
+    x.flags.writeable = False
+    return x
+
+
+@contextmanager
+def writing_is_a_breach() -> Iterator[None]:
+    """Turn NumPy's refusal to write into a read-only array into the rule that it breaks."""
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise BrokenContract(
+            "forward or backward writes into an array that it was given, which others may still "
+            "need: compute into a new one"
+        ) from error
 
 
 def input_names(f: Callable, count: int) -> list[str]:
@@ -87,12 +104,11 @@ def of_function(
         return copy.copy(op).forward(*arrays)
 
     def backward(w: Array) -> dict[int, Array]:
-        node, frozen = copy.copy(op), [x.copy() for x in (*arrays, w)]
-        for x in frozen:
-            x.flags.writeable = not contract  # who writes into an input or dy is stopped there
-        node.forward(*frozen[:-1])
-        gradients = _as_tuple(node.backward(frozen[-1]))
-        again = _as_tuple(node.backward(frozen[-1])) if contract else gradients
+        node, dy = copy.copy(op), w.copy()
+        dy.flags.writeable = not contract
+        node.forward(*arrays)
+        gradients = _as_tuple(node.backward(dy))
+        again = _as_tuple(node.backward(dy)) if contract else gradients
         _check_contract(gradients, again, names, arrays, variable)
         return {i: gradients[i] for i in variable}
 
