@@ -159,6 +159,7 @@ CASES = [
     Case(Reshape(C, -1), normal(S, B, C)),
     Case(Reshape(1, 1), normal(1)),
     Case(Transpose(1, 2, 0), normal(S, B, C)),
+    Case(Transpose(-1, 0, 1), normal(S, B, C)),
     Case(Transpose(), normal(S, B, C)),
     Case(Transpose(), normal(1, 1)),
     Case(Index((slice(None, None, 2), 1)), normal(S, B, C)),
