@@ -1,0 +1,36 @@
+"""Execute lessons with a real kernel and write them back with their outputs, normalised.
+
+    python tests/render_lessons.py                                   # all of them
+    python tests/render_lessons.py lessons/00_the_whole_story.ipynb
+
+Run it after a change to a lesson, or to code that a lesson shows.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from notebooks import LESSONS, ROOT, normalise, read
+
+
+def execute(notebook: Any) -> Any:
+    """Run all cells in a new kernel that finds this checkout, and keep what they show."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    client = NotebookClient(notebook, kernel_name="python3", timeout=600, record_timing=False)
+    client.execute(env=environment)
+    return notebook
+
+
+def main(arguments: list[str]) -> None:
+    for path in map(Path, arguments) if arguments else LESSONS:
+        notebook = normalise(execute(read(path)))
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
