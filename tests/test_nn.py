@@ -270,3 +270,10 @@ def test_a_few_steps_of_gradient_descent_lower_the_loss(device, rng):
             parameter.data = parameter.data - parameter.grad
     assert losses[0] == pytest.approx(math.log(10), rel=1e-6)  # the head starts at zero
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_patches_of_plain_images_get_no_gradient_and_those_of_a_tensor_do(rng):
+    embed = nn.PatchEmbed(2, 5, rng=rng)
+    images = rng.standard_normal((3, 4, 6, 3), dtype=np.float32)
+    needs = [embed(x).creator.needs for x in (images, Tensor(images))]
+    assert needs == [(False, True, True), (True, True, True)]

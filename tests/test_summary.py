@@ -31,7 +31,7 @@ def _reference_operations(monkeypatch):
     monkeypatch.setattr(engine, "twins", {})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nano():
     return summarise(blueprint("mixer_nano"))
 

@@ -148,7 +148,9 @@ class PatchEmbed(Module):
         self.linear = ChannelLinear(3 * patch_size**2, C, rng=rng)
 
     def forward(self, images: Any) -> Tensor:
-        return self.linear(ops.Patchify(self.patch_size)(images))
+        patches = ops.Patchify(self.patch_size)(images)
+        # Plain images want no gradient, so neither do their patches: one product less in backward.
+        return self.linear(patches if isinstance(images, Tensor) else patches.data)
 
 
 class TokenMLP(Module):

@@ -8,9 +8,10 @@ micro-batches, whoever computed them. Neither the cut nor the tree knows how man
 are, which is why the trained weights are the same, bit for bit, for 1, 2 or 4 of them.
 """
 
+import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -138,6 +139,39 @@ class GradientSum:
                     self._free.append(sibling)
             node, width, level = node // 2, (width + 1) // 2, level + 1
         self.total = array
+
+
+def batch_gradient(
+    loss_of: Callable[[int, np.ndarray], tuple[Tensor, R]],
+    pieces: Sequence[np.ndarray],
+    flat: FlatParameters,
+    gradients: GradientSum,
+    workers: Workers,
+) -> list[tuple[float, R]]:
+    """Leave the gradient of the mean loss of a batch, cut into `pieces`, in `gradients.total`.
+
+    loss_of(g, pieces[g]) is the mean loss of micro-batch g, and whatever else is to be known of
+    it. Returned are all of these, the losses as numbers. Where one is not finite, its gradient is
+    left out and `total` means nothing.
+    """
+    images = sum(map(len, pieces))
+    gradients.start(len(pieces))
+
+    def micro_batch(g: int) -> tuple[float, R]:
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is returned
+            loss, beside = loss_of(g, pieces[g])
+            value = loss.item()
+            if not math.isfinite(value):
+                return value, beside
+            sink: dict = {}
+            share = array_module(loss.data).full((), len(pieces[g]) / images, loss.dtype)
+            loss.backward(share, into=sink)
+        buffer = gradients.buffer()
+        flat.gather(sink, out=buffer)
+        gradients.add(g, buffer)
+        return value, beside
+
+    return workers.map(micro_batch, range(len(pieces)))
 
 
 def cut(indices: np.ndarray, micro_batch: int) -> list[np.ndarray]:

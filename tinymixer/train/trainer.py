@@ -22,16 +22,16 @@ import numpy as np
 from tqdm import tqdm
 
 from tinymixer import data, ops, optim
-from tinymixer.backend import Array, array_module, to_device, to_numpy
+from tinymixer.backend import array_module, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.engine import no_grad
+from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError
 from tinymixer.files import write_atomically
 from tinymixer.nn import Module
 from tinymixer.summary import first_non_finite
 from tinymixer.train import checkpoint, figures
 from tinymixer.train.config import Config
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, cut
+from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 
 EVAL_BATCH = 64  # images that a worker evaluates at once
 NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
@@ -161,10 +161,7 @@ class Trainer:
     def _train_step(self, batch: np.ndarray) -> tuple[float, int, int]:
         """One update from the images at indices `batch`: sum of losses, number correct, images."""
         pieces = cut(batch, self.config.micro_batch)
-        self._gradients.start(len(pieces))
-        done = self.workers.map(
-            lambda g: self._micro_batch(g, pieces[g], len(batch)), range(len(pieces))
-        )
+        done = batch_gradient(self._loss, pieces, self.flat, self._gradients, self.workers)
         for g, (loss, _) in enumerate(done):
             if not math.isfinite(loss):
                 raise self._non_finite(f"the loss is {loss}", self._culprit(g, pieces[g]))
@@ -180,25 +177,11 @@ class Trainer:
         self.optimizer.step(self.flat.weights, gradients, self._learning_rate(), step)
         if self.average is not None:
             optim.update_average(self.average, self.flat.weights, self.config.ema)
-        return math.fsum(loss for loss, _ in done), sum(hits for _, hits in done), len(batch)
+        total = math.fsum(loss * len(piece) for (loss, _), piece in zip(done, pieces, strict=True))
+        return total, sum(hits for _, hits in done), len(batch)
 
-    def _micro_batch(self, g: int, indices: np.ndarray, batch_size: int) -> tuple[float, int]:
-        """Add the gradient of micro-batch g; the sum of its losses, and how many it got right."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported
-            loss, logits, targets = self._loss(g, indices)
-            if not math.isfinite(loss.item()):
-                return loss.item(), 0
-            sink: dict = {}
-            share = array_module(loss.data).full((), len(indices) / batch_size, loss.dtype)
-            loss.backward(share, into=sink)
-        buffer = self._gradients.buffer()
-        self.flat.gather(sink, out=buffer)
-        self._gradients.add(g, buffer)
-        wanted = targets if targets.ndim == 1 else targets.argmax(1)
-        return loss.item() * len(indices), int((logits.data.argmax(1) == wanted).sum())
-
-    def _loss(self, g: int, indices: np.ndarray) -> tuple[Any, Any, Array]:
-        """The mean loss of micro-batch g, its logits (b, K) and its targets."""
+    def _loss(self, g: int, indices: np.ndarray) -> tuple[Tensor, int]:
+        """The mean loss of micro-batch g, and how many of its images are classified right."""
         config, dataset = self.config, self.dataset
         images, targets = config.augment(
             self.images,
@@ -210,7 +193,9 @@ class Trainer:
         )
         rng = generator(config.seed, Stream.DROPOUT, self.epoch, self.step, g)
         logits = self.model(data.normalise(images, dataset.mean, dataset.std), rng=rng)
-        return ops.SoftmaxCrossEntropy(config.label_smoothing)(logits, targets), logits, targets
+        wanted = targets if targets.ndim == 1 else targets.argmax(1)
+        hits = int((logits.data.argmax(1) == wanted).sum())
+        return ops.SoftmaxCrossEntropy(config.label_smoothing)(logits, targets), hits
 
     def _learning_rate(self) -> float:
         config = self.config
