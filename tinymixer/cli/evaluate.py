@@ -43,7 +43,7 @@ def evaluate(args: argparse.Namespace) -> int:
     matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
     print(metrics.class_table(matrix, dataset.class_names))
     pictures = {"confusion.png": figures.confusion(matrix, dataset.class_names)}
-    worst = metrics.worst_mistakes(log_p, labels, 25)
+    worst = metrics.worst_mistakes(log_p, labels, 28)
     if len(worst):
         pictures["mistakes.png"] = figures.mistakes(
             dataset.test_images[worst],

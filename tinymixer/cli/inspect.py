@@ -52,7 +52,7 @@ def plot(args: argparse.Namespace) -> int:
     P = model.patch_embed.patch_size
     maps = {f"block {i}": block.token_mlp.W1.data for i, block in enumerate(model.blocks)}
     pictures = {
-        "token-mixing.png": figures.token_maps(maps, (height // P, width // P), n=32),
+        "token-mixing.png": figures.token_maps(maps, (height // P, width // P), n=30),
         "patch-filters.png": figures.patch_filters(model.patch_embed.linear.W.data, P),
     }
     if saved.header["history"]:

@@ -35,10 +35,10 @@ class Config:
     train_size: int | None = None
     test_size: int | None = None
     epochs: int = 10
-    batch_size: int = 128
+    batch_size: int = 64
     micro_batch: int = 16
     optimizer: str = "adamw"
-    lr: float = 2e-3
+    lr: float = 4e-3
     lr_final: float = 0.01
     schedule: str = "cosine"
     warmup_epochs: float = 0.5
@@ -109,12 +109,7 @@ OPTIMIZERS: dict[str, Callable[[Config, Array], optim.AdamW | optim.SGD]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
-    "shapes": {
-        "augment": data.Augment(crop_padding=2),
-        "epochs": 8,
-        "batch_size": 64,
-        "lr": 5e-3,
-    },
+    "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 8},
 }
 
 
