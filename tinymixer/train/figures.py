@@ -300,9 +300,9 @@ def profile(rows: Sequence[Row], title: str) -> Figure:
         left += ms
     products = [row.products or np.nan for row in rows]
     axes.plot(products, y, "|", color=INK, ms=14, mew=2, label="matrix products alone")
-    for i, ms in enumerate(left):
-        text = f" {ms:.1f} ms, {ms / left.sum():.1%}"
-        axes.text(max(ms, rows[i].products), i, text, va="center", fontsize=8, color=INK)
+    for i, row in enumerate(rows):
+        text = f" {row.total:.1f} ms, {row.total / left.sum():.1%}"
+        axes.text(max(row.total, row.products), i, text, va="center", fontsize=8, color=INK)
     axes.set_yticks(y, [row.name for row in rows])
     _chart(axes, "")
     axes.grid(False, axis="y")
