@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -66,10 +66,18 @@ class Bench:
         self.flat = FlatParameters(model)
         # A head that starts at zero lets no gradient through, and would hide what is wrong below.
         self.flat.weights += 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
-        self.optimizer = optim.AdamW(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
-        self.gradients = GradientSum(self.flat.weights)
         self.workers = Workers(workers)
         self.steps_done = 0
+
+    # Made by the first step, so that the check before it can use their memory.
+
+    @cached_property
+    def optimizer(self) -> optim.AdamW:
+        return optim.AdamW(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
+
+    @cached_property
+    def gradients(self) -> GradientSum:
+        return GradientSum(self.flat.weights)
 
     def __enter__(self) -> "Bench":
         self.workers.__enter__()
@@ -120,7 +128,9 @@ class Bench:
         few = np.arange(min(CHECKED_IMAGES, len(self.images)))
         found = self._as_the_step_does(cut(few, CHECKED_TOGETHER))
         with reference_ops():
-            plain, exact = (self._at_once(few, dtype) for dtype in (np.float32, np.float64))
+            plain = self._at_once(self.model, few, np.float32)
+            double = copy.deepcopy(self.model).astype(np.float64)
+            exact = self._at_once(double, few, np.float64)
         worst = 0.0
         for name, expected in exact.items():
             size = float(np.linalg.norm(expected))
@@ -142,10 +152,10 @@ class Bench:
             losses = self.workers.map(self._evaluate, pieces)
             found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
         else:
-            done = batch_gradient(self._loss, pieces, self.flat, self.gradients, self.workers)
+            gradients = GradientSum(self.flat.weights)
+            done = batch_gradient(self._loss, pieces, self.flat, gradients, self.workers)
             losses = [loss for loss, _ in done]
-            gradients = self.gradients.total
-            found = {} if gradients is None else _named(self.flat.named(gradients.copy()))
+            found = _named(self.flat.named(gradients.total))
         sizes = [len(piece) for piece in pieces]
         return {"the loss": np.asarray(np.average(losses, weights=sizes)), **found}
 
@@ -153,9 +163,8 @@ class Bench:
         with no_grad():
             return self.model(self.images[piece]).data
 
-    def _at_once(self, few: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
-        """The same from one tape in the precision `dtype`."""
-        model = copy.deepcopy(self.model).astype(dtype)
+    def _at_once(self, model: Module, few: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+        """The same from one tape of `model`, which computes in the precision `dtype`."""
         if self.infer:
             with no_grad():
                 logits = model(self.images[few].astype(dtype)).data
@@ -170,7 +179,10 @@ class Bench:
     # How fast? ------------------------------------------------------------------------------------
 
     def time(self, steps: int, warmup: int) -> dict[str, Any]:
-        """Times of `steps` steps, of which the first `warmup` do not count."""
+        """Times of `steps` steps, of which the first `warmup` do not count.
+
+        The peak of memory is the process's, the check of the result included.
+        """
         wall, cpu, losses = [], [], []
         for _ in range(steps):
             c, t = time.process_time(), time.perf_counter()
