@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tinymixer.train import figures
+from tinymixer.train.profile import Row
 
 NAMES = ["cat", "dog", "car"]
 
@@ -283,3 +284,16 @@ def test_no_window_and_no_global_setting():
     assert dict(matplotlib.rcParams) == before
     code = "import sys, tinymixer.train.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_profile_has_a_bar_for_each_operation():
+    rows = [
+        Row("ChannelMLP", 8, forward=3.0, backward=5.0, other=0.0, products=6.0),
+        Row("AdamW", 1, forward=0.0, backward=0.0, other=2.0, products=0.0),
+    ]
+    axes = figures.profile(rows, "a step").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ChannelMLP", "AdamW"]
+    assert [bar.get_width() for bar in axes.patches] == [3, 0, 5, 0, 0, 2]  # kind by kind
+    assert [bar.get_x() for bar in axes.patches] == [0, 0, 3, 0, 8, 0]
+    assert [text.get_text() for text in axes.texts] == [" 8.0 ms, 80.0%", " 2.0 ms, 20.0%"]
+    assert axes.lines[0].get_xdata()[0] == 6

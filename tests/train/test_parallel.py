@@ -7,7 +7,7 @@ import pytest
 
 from tinymixer import ops
 from tinymixer.models import create_model
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, cut
+from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 
 
 def small_mixer():
@@ -74,19 +74,14 @@ def test_buffers_are_few_and_used_again():
 def gradient(model, images, labels, micro_batch, workers):
     flat = FlatParameters(model)
     total = GradientSum(flat.weights)
+
+    def loss_of(g, piece):
+        return ops.SoftmaxCrossEntropy()(model(images[piece]), labels[piece]), g
+
     pieces = cut(np.arange(len(images)), micro_batch)
-    total.start(len(pieces))
-
-    def work(g):
-        sink = {}
-        loss = ops.SoftmaxCrossEntropy()(model(images[pieces[g]]), labels[pieces[g]])
-        loss.backward(np.full((), len(pieces[g]) / len(images), loss.dtype), into=sink)
-        buffer = total.buffer()
-        flat.gather(sink, out=buffer)
-        total.add(g, buffer)
-
     with Workers(workers) as pool:
-        pool.map(work, range(len(pieces)))
+        done = batch_gradient(loss_of, pieces, flat, total, pool)
+    assert [beside for _, beside in done] == list(range(len(pieces)))
     return total.total
 
 
@@ -122,3 +117,18 @@ def test_an_error_in_a_worker_reaches_the_caller():
             assert workers.map(abs, range(5)) == list(range(5))
             with pytest.raises(ValueError, match="item 3"):
                 workers.map(fail, range(5))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_loss_that_is_not_finite_is_returned_without_its_gradient(workers):
+    model = small_mixer()
+    flat = FlatParameters(model)
+
+    def loss_of(g, piece):
+        loss = ops.SoftmaxCrossEntropy()(model(images[piece]), piece % 10)
+        return (loss * np.float32(np.inf) if g == 1 else loss), None
+
+    images = np.zeros((6, 32, 32, 3), np.float32)
+    with Workers(workers) as pool:
+        done = batch_gradient(loss_of, cut(np.arange(6), 2), flat, GradientSum(flat.weights), pool)
+    assert np.isfinite([loss for loss, _ in done]).tolist() == [True, False, True]

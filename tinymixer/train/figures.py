@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tinymixer.files import write_atomically
+from tinymixer.train.profile import Row
 
 BLUE, ORANGE, GREY, INK = "#2166ac", "#d6604d", "#8c8c8c", "#222222"
 
@@ -283,6 +284,33 @@ def _opposite_pairs(maps: np.ndarray) -> list[int]:
     f = _frequency(maps)
     pairs.sort(key=lambda pair: f[pair[0]] + f[pair[1]])
     return [i for pair in pairs for i in pair] + list(left)
+
+
+def profile(rows: Sequence[Row], title: str) -> Figure:
+    """A bar for each operation, as long as the milliseconds that a step spends in it.
+
+    A black mark says how much of it the matrix products alone would take.
+    """
+    figure = _card(9, 0.8 + 0.36 * len(rows), title)
+    axes = figure.subplots()
+    y, left = np.arange(len(rows)), np.zeros(len(rows))
+    for kind, colour in (("forward", BLUE), ("backward", ORANGE), ("other", GREY)):
+        ms = np.array([getattr(row, kind) for row in rows])
+        axes.barh(y, ms, left=left, color=colour, label=kind)
+        left += ms
+    products = [row.products or np.nan for row in rows]
+    axes.plot(products, y, "|", color=INK, ms=14, mew=2, label="matrix products alone")
+    for i, row in enumerate(rows):
+        text = f" {row.total:.1f} ms, {row.total / left.sum():.1%}"
+        axes.text(max(row.total, row.products), i, text, va="center", fontsize=8, color=INK)
+    axes.set_yticks(y, [row.name for row in rows])
+    _chart(axes, "")
+    axes.grid(False, axis="y")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.2 * left.max())
+    axes.set_xlabel("ms per step, in one thread", fontsize=9)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
 
 
 def _columns(n: int) -> int:

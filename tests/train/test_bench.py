@@ -1,0 +1,377 @@
+"""The benchmark: it times what it says, only if that is right, and counts what is computed."""
+
+import json
+import shlex
+import sys
+
+import numpy as np
+import pytest
+
+from tinymixer import cli, engine, ops
+from tinymixer.engine import Function, Tensor
+from tinymixer.errors import TinymixerError
+from tinymixer.fast import reference_ops
+from tinymixer.models import create_model
+from tinymixer.summary import blueprint, summarise
+from tinymixer.train import bench as bench_module
+from tinymixer.train.bench import Bench
+from tinymixer.train.parallel import Workers
+from tinymixer.train.profile import (
+    Product,
+    ProductsAlone,
+    Row,
+    Stopwatch,
+    around,
+    products_of,
+    profile_table,
+)
+
+SMALL = {"hidden_dim": 8, "num_blocks": 2, "tokens_mlp_dim": 5, "channels_mlp_dim": 11}
+TINY = [
+    *("--model", "mixer_pico", "--batch", "6", "--micro-batch", "4", "--workers", "2"),
+    *("--steps", "3", "--warmup", "1"),
+    *(word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")),
+]
+
+
+def small_bench(*, batch=7, micro_batch=3, workers=2, infer=False, **options):
+    model = create_model("mixer_pico", **SMALL, **options)
+    return Bench(model, batch=batch, micro_batch=micro_batch, workers=workers, infer=infer)
+
+
+def call(*argv):
+    """The exit code of `tinymixer bench argv`, SystemExit included."""
+    try:
+        return cli.main(["bench", *map(str, argv)])
+    except SystemExit as stop:
+        return stop.code
+
+
+# --- is it right? ---
+
+
+@pytest.mark.parametrize("gelu", ["tanh", "erf"])
+@pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
+def test_a_right_step_passes_with_room_to_spare(infer, gelu):
+    with small_bench(infer=infer, gelu=gelu) as bench:
+        assert bench.check() < 0.5
+        with reference_ops():
+            assert bench.check() < 0.5
+
+
+def plant(monkeypatch, reference, method, wrong):
+    """Use a twin of `reference` whose `method` answers what `wrong` makes of the right answer."""
+    parent = engine.twins.get((reference, "cpu"), reference)
+
+    def planted(self, *arrays):
+        return wrong(getattr(parent, method)(self, *arrays))
+
+    twin = type("Wrong", (parent,), {method: planted})
+    monkeypatch.setitem(engine.twins, (reference, "cpu"), twin)
+
+
+WRONG = {
+    "y, by a part in 10,000": (ops.TokenMLP, "forward", lambda y: y * np.float32(1.0001)),
+    "a sign": (ops.ChannelMLP, "backward", lambda dx: (-dx[0], *dx[1:])),
+    "one gradient of many": (ops.LayerNorm, "backward", lambda dx: (*dx[:2], 1.001 * dx[2])),
+    "NaN": (ops.ChannelMLP, "backward", lambda dx: (*dx[:4], dx[4] * np.float32(np.nan))),
+}
+
+
+@pytest.mark.parametrize(("reference", "method", "wrong"), WRONG.values(), ids=WRONG)
+def test_a_planted_wrong_twin_is_refused(monkeypatch, reference, method, wrong):
+    plant(monkeypatch, reference, method, wrong)
+    with small_bench() as bench, pytest.raises(TinymixerError, match="is wrong and is not timed"):
+        bench.check()
+
+
+def test_a_wrong_forward_is_refused_in_inference(monkeypatch):
+    plant(monkeypatch, ops.LayerNorm, "forward", lambda y: y * np.float32(1.0001))
+    with small_bench(infer=True) as bench, pytest.raises(TinymixerError, match="the logits is off"):
+        bench.check()
+
+
+def test_micro_batches_that_all_weigh_the_same_are_refused(monkeypatch):
+    def mean_of_means(loss_of, pieces, *rest):
+        return right(lambda g, _: loss_of(g, pieces[g]), [np.zeros(1)] * len(pieces), *rest)
+
+    right = bench_module.batch_gradient
+    monkeypatch.setattr(bench_module, "batch_gradient", mean_of_means)
+    with small_bench() as bench, pytest.raises(TinymixerError, match="the gradient of"):
+        bench.check()
+
+
+def test_the_command_refuses_in_one_line_and_times_nothing(monkeypatch, capsys):
+    plant(monkeypatch, ops.ChannelMLP, "backward", lambda dx: (-dx[0], *dx[1:]))
+    monkeypatch.setattr(Bench, "time", lambda *_: pytest.fail("timed a wrong step"))
+    assert call(*TINY) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "the gradient of" in said.err
+
+
+def test_without_twins_a_wrong_twin_is_of_no_concern(monkeypatch, capsys):
+    plant(monkeypatch, ops.ChannelMLP, "backward", lambda dx: (-dx[0], *dx[1:]))
+    assert call(*TINY, "--reference", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["reference"] is True
+
+
+def test_steps_train_and_inference_does_not():
+    with small_bench() as bench:
+        losses = [bench.step() for _ in range(8)]
+    assert losses[-1] < losses[0]
+    with small_bench(infer=True) as bench:
+        before = bench.flat.weights.copy()
+        first = bench.step()
+        assert first == bench.step() == pytest.approx(losses[0], rel=1e-5)  # another sum, float32
+        np.testing.assert_array_equal(bench.flat.weights, before)
+
+
+# --- what is computed ---
+
+
+def test_products_are_seen_with_their_shapes_and_their_memory_order():
+    x, W = np.ones((4, 3), np.float32), np.ones((3, 5), np.float32)
+
+    def compute():
+        y = ops.ChannelLinear()(Tensor(x), Tensor(W), Tensor(np.ones(5, np.float32)))
+        (y * y).sum().backward()
+
+    assert products_of(compute) == [
+        Product("ChannelLinear", (4, 3), (3, 5), (False, False), 2 * 4 * 3 * 5),
+        Product("ChannelLinear", (4, 5), (5, 3), (False, True), 2 * 4 * 3 * 5),
+        Product("ChannelLinear", (3, 4), (4, 5), (True, False), 2 * 4 * 3 * 5),
+    ]
+    assert "lambda" not in ops.ChannelLinear.forward.__qualname__  # no longer watched
+
+
+@pytest.mark.parametrize("infer", [True, False], ids=["infer", "train"])
+def test_flops_of_nano_are_those_of_a_hand_count(infer):
+    embedding = 64 * 48 * 128  # S P² 3 C
+    tokens, channels = 2 * 64 * 64 * 128, 2 * 128 * 512 * 64  # 2 S D_S C, 2 C D_C S
+    forward = embedding + 8 * (tokens + channels) + 128 * 10
+    assert forward == summarise(blueprint("mixer_nano")).multiply_accumulates
+    # Backward takes two products for one of forward, but pixels need no gradient.
+    macs = forward if infer else 3 * forward - embedding
+    bench = Bench(create_model("mixer_nano"), batch=3, micro_batch=2, workers=1, infer=infer)
+    flops = sum(product.flops for piece in bench.products() for product in piece)
+    assert flops == 2 * macs * 3
+    assert infer or flops == 3 * 454_565_376
+
+
+def test_twins_compute_no_other_products_than_the_plain_operations():
+    bench = small_bench(batch=4, micro_batch=4)
+    fast = products_of(lambda: bench._loss(0, np.arange(4))[0].backward(into={}))
+    assert sorted(map(repr, fast)) == sorted(map(repr, bench.products()[0]))
+
+
+def test_watching_changes_no_bit():
+    with small_bench() as watched, small_bench() as alone:
+        products_of(watched.step)
+        alone.step()
+        np.testing.assert_array_equal(watched.flat.weights, alone.flat.weights)
+
+
+def test_an_operand_has_the_memory_order_of_the_original():
+    product = Product("", (4, 3), (3, 5), (True, False), 0)
+    a, b, y = product.operands(np.random.default_rng(0))
+    assert (a.shape, b.shape, y.shape) == ((4, 3), (3, 5), (4, 5))
+    assert (a.flags.f_contiguous, b.flags.c_contiguous) == (True, True)
+    assert a.dtype == b.dtype == y.dtype == np.float32
+    ProductsAlone()([product, product])
+
+
+# --- time ---
+
+
+def test_the_stopwatch_counts_what_is_inside_only_once(monkeypatch):
+    now = iter([0, 1, 3, 4, 6, 10])  # outer, inner, inner's end, inner, inner's end, outer's end
+    monkeypatch.setattr("tinymixer.train.profile.clock", lambda: next(now))
+    watch = Stopwatch()
+
+    def outer():
+        watch.run("inner", int)
+        watch.run("inner", int)
+
+    watch.run("outer", outer)
+    assert (watch.seconds["inner"], watch.seconds["outer"]) == (4, 6)
+    assert (watch.calls["inner"], watch.calls["outer"]) == (2, 1)
+
+
+def test_an_attribute_that_failed_under_watch_is_put_back():
+    methods = [vars(f).get("forward") for f in Function.__subclasses__()]
+    with pytest.raises(ZeroDivisionError), around(lambda *_: 1 // 0):
+        ops.GELU()(np.ones(3, np.float32))
+    assert [vars(f).get("forward") for f in Function.__subclasses__()] == methods
+
+
+def test_a_profile_has_every_operation_and_its_rows_add_up(monkeypatch):
+    bench = small_bench()
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("tinymixer.train.profile.clock", lambda: next(ticks))
+    with bench:
+        rows = {row.name: row for row in bench.profile(2)}
+    assert {"ChannelMLP", "TokenMLP", "LayerNorm", "Add", "AdamW", "sum of gradients"} < set(rows)
+    assert rows["ChannelMLP"].calls == 2 * 3  # blocks, micro-batches
+    assert rows["AdamW"].calls == 1
+    assert rows["ChannelMLP"].forward == rows["ChannelMLP"].backward == 6000.0  # a tick is 1 s
+    assert rows["ChannelMLP"].products > 0 == rows["LayerNorm"].products
+    rest = rows["tape and the rest"]
+    watched = sum(row.calls for row in rows.values() if row.other and row is not rest)
+    watched += sum(row.forward + row.backward for row in rows.values()) / 1000
+    # From one reading of the clock to the next is one tick, so the step takes 2 n + 1 for n calls
+    # inside of it, one each for them.
+    assert sum(row.total for row in rows.values()) == pytest.approx(1000 * (2 * watched + 1))
+    assert rest.total == pytest.approx(1000 * (watched + 1))
+    assert not vars(bench.optimizer).get("step")  # nothing is watched any more
+
+
+def test_the_table_of_a_profile_adds_up():
+    rows = [Row("Add", 8, 3.0, 4.5, 0.0, 0.0), Row("AdamW", 1, 0.0, 0.0, 2.5, 0.0)]
+    *_, last = profile_table(rows).splitlines()
+    assert last.split() == ["total", "3.0", "4.5", "10.0", "100.0%"]
+
+
+def test_times_are_of_the_steps_after_the_warm_up(monkeypatch):
+    seconds = iter([0, 9, 20, 29, 40, 41, 50, 53, 60, 62])  # 9, 9, then 1, 3, 2
+    monkeypatch.setattr("tinymixer.train.bench.time.perf_counter", lambda: next(seconds))
+    with small_bench(workers=1) as bench:
+        found = bench.time(steps=5, warmup=2)
+    assert (found["median_ms"], found["min_ms"], found["max_ms"]) == (2000, 1000, 3000)
+    assert found["timed_steps"] == 3
+    assert found["images_s"] == 3.5
+    assert list(found["loss"]) == [0, 1]
+
+
+# --- the command ---
+
+FIELDS = {
+    *("what", "model", "batch", "micro_batch", "threads", "gelu", "reference", "params"),
+    *("timed_steps", "median_ms", "min_ms", "max_ms", "cpu_s_per_step", "images_s", "gflop_s"),
+    *("products_ms", "products_cpu_s", "products_gflop_s", "share_of_products"),
+    *("peak_rss_mib", "loss", "tinymixer", "numpy"),
+}
+
+
+def test_json_is_one_line_with_all_fields(capsys):
+    assert call(*TINY, "--json") == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    found = json.loads(said)
+    assert set(found) == FIELDS
+    assert (found["what"], found["model"], found["gelu"]) == ("train", "mixer_pico", "tanh")
+    assert (found["batch"], found["micro_batch"], found["threads"]) == (6, 4, 2)
+    assert found["timed_steps"] == 2
+    assert found["images_s"] == pytest.approx(6000 / found["median_ms"], rel=1e-3)  # rounded
+    assert found["loss"]["1"] < found["loss"]["0"]
+
+
+def test_it_says_all_of_that_in_words_and_draws_the_profile(capsys, tmp_path):
+    picture = tmp_path / "profile.png"
+    assert call(*TINY, "--infer", "--set", "gelu=erf", "--plot", picture) == 0
+    said = capsys.readouterr().out
+    for words in ("inference step, 6 images", "erf-GELU", "images/s", "GFLOP/s", "peak memory"):
+        assert words in said
+    assert "ChannelMLP" in said
+    assert "AdamW" not in said
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkeypatch):
+    monkeypatch.setattr(Workers, "of_this_machine", lambda count: Workers(count or 4))
+    small = [word for word in TINY if word not in {"--micro-batch", "4"}]
+    assert call(*small, "--json", "--no-products") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["micro_batch"] == 3
+    assert "products_ms" not in found
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("--batch", 0), "--batch 0: expected 1 or more"),
+        (("--micro-batch", -1), "--micro-batch -1"),
+        (("--steps", 3, "--warmup", 3), "--warmup 3: expected 0 to 2"),
+        (("--set", "gelu=relu"), "model mixer_nano"),
+        (("--against", "true", "--profile"), "leave it out beside --against"),
+    ],
+)
+def test_mistakes_cost_one_line(argv, says, capsys):
+    assert call(*argv) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+# --- beside another program ---
+
+
+def program(*lines):
+    """A command that prints `lines`."""
+    return shlex.join([sys.executable, "-c", f"print({chr(10).join(lines)!r})"])
+
+
+@pytest.fixture
+def own_runs(monkeypatch):
+    """Our own side is no process but a row of results; the order of all calls is kept."""
+    from tinymixer.cli import bench as command
+
+    order, result = [], command._result
+    speeds = iter([100.0, 400.0, 200.0])
+
+    def fake(words):
+        order.append("this" if "tinymixer" in words else "that")
+        if order[-1] == "that":
+            return result(words)
+        own = {"what": "train", "batch": 6, "threads": 2, "gelu": "tanh", "params": 9}
+        return {**own, "images_s": next(speeds), "timed_steps": 2, "cpu_s_per_step": 0.5}
+
+    monkeypatch.setattr(command, "_result", fake)
+    return order
+
+
+def test_two_programs_run_in_turn_and_the_medians_are_compared(own_runs, capsys):
+    other = program("warming up", json.dumps({"images_s": 50, "batch": 7, "cpu_s_per_step": 0.25}))
+    assert call(*TINY, "--against", other, "--rounds", 3, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert own_runs == ["this", "that"] * 3
+    assert found["ratio"] == 4.0
+    assert [line["images_s"] for line in found["this"]] == [100, 400, 200]
+    assert found["differing"] == {"batch": [6, 7]}
+
+
+def test_the_comparison_in_words_says_what_is_not_alike(own_runs, capsys):
+    other = program(json.dumps({"images_s": 50, "batch": 7}))
+    assert call(*TINY, "--against", other, "--rounds", 3) == 0
+    said = capsys.readouterr().out
+    assert "4.000 times as many images/s" in said
+    assert "200.0 images/s (100.0 to 400.0)" in said
+    assert "batch is 6 here and 7 there" in said
+
+
+def test_our_own_side_is_this_command_in_a_process_of_its_own(capsys):
+    other = program(json.dumps({"images_s": 1.0}))
+    assert call(*TINY, "--infer", "--against", other, "--rounds", 1, "--json") == 0
+    (own,) = json.loads(capsys.readouterr().out)["this"]
+    assert set(own) == FIELDS - {field for field in FIELDS if "products" in field}
+    assert (own["what"], own["micro_batch"], own["threads"]) == ("infer", 4, 2)
+    assert own["params"] == create_model("mixer_pico", **SMALL).num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ("no-such-program --fast", "cannot run no-such-program --fast"),
+        (shlex.join([sys.executable, "-c", "raise SystemExit('no luck')"]), "exit code 1: no luck"),
+        (program("hello"), "expected a last line of JSON with images_s, got 'hello'"),
+        (program("[]"), "expected a last line of JSON"),
+        (program(json.dumps({"images_s": None})), "expected a last line of JSON"),
+    ],
+    ids=["missing", "failing", "no JSON", "a list", "no number"],
+)
+def test_another_program_that_does_not_answer_costs_one_line(own_runs, other, says, capsys):
+    assert call(*TINY, "--against", other, "--rounds", 1) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1

@@ -1,0 +1,234 @@
+"""tinymixer bench: how fast a model's step is, where its time goes, and beside another program."""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinymixer
+from tinymixer.cli.options import add_set
+from tinymixer.errors import TinymixerError
+from tinymixer.fast import reference_ops
+from tinymixer.models import create_model, list_models
+from tinymixer.train import figures
+from tinymixer.train.bench import Bench
+from tinymixer.train.parallel import Workers
+from tinymixer.train.profile import Row, profile_table
+
+SMALL_IMAGES, LARGE_IMAGES = 128, 8  # how many make the default batch; small: sides below 100
+MICRO_BATCH = 16  # images at most, as in training
+PROFILED_STEPS = 3
+SAME_WORK = ("what", "batch", "threads", "gelu", "params")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time training and inference, and show where the time goes",
+        description="Time the steps of training on one batch of random images, after checking that "
+        "their loss and gradients are right. Exit code 2 if they are not.",
+    )
+    parser.set_defaults(func=run)
+    parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=list_models())
+    parser.add_argument("--batch", type=int, help=f"images; default {SMALL_IMAGES} small, or 8")
+    parser.add_argument("--micro-batch", type=int, help="images computed together; default 16")
+    parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
+    parser.add_argument("--steps", type=int, default=20, help="steps in all; default 20")
+    parser.add_argument("--warmup", type=int, default=3, help="first steps left out; default 3")
+    parser.add_argument("--infer", action="store_true", help="forward pass and loss only")
+    parser.add_argument("--reference", action="store_true", help="without the fast twins")
+    parser.add_argument(
+        "--no-products", action="store_true", help="do not time the matrix products alone"
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--profile", action="store_true", help="show the time by operation")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profile into FILE")
+    parser.add_argument(
+        "--against",
+        metavar="COMMAND",
+        help="run COMMAND, which prints such a line of JSON, and this in turn, and compare",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of --against; default 5")
+    add_set(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    if args.against:
+        return _compare(args)
+    options = dict(args.set)
+    try:
+        model: Any = create_model(args.model, **options)
+    except (ValueError, TypeError) as error:
+        raise TinymixerError(f"model {args.model}: {error}") from error
+    workers = Workers.of_this_machine(args.workers).count
+    batch = args.batch or (SMALL_IMAGES if max(model.image_size) < 100 else LARGE_IMAGES)
+    micro_batch = args.micro_batch or min(MICRO_BATCH, -(-batch // workers))
+    bench = Bench(model, batch=batch, micro_batch=micro_batch, workers=workers, infer=args.infer)
+    rows: list[Row] = []
+    with reference_ops() if args.reference else nullcontext(), bench:
+        bench.check()
+        found = {
+            "what": "infer" if args.infer else "train",
+            "model": args.model,
+            "batch": batch,
+            "micro_batch": micro_batch,
+            "threads": workers,
+            "gelu": options.get("gelu", "tanh"),
+            "reference": args.reference,
+            "params": model.num_parameters(),
+            **bench.time(args.steps, args.warmup),
+        }
+        flops = sum(product.flops for piece in bench.products() for product in piece)
+        found["gflop_s"] = _rate(flops, found["median_ms"])
+        if not args.no_products:
+            ms, cpu = bench.time_products(args.steps - args.warmup)
+            found["products_ms"], found["products_cpu_s"] = round(ms, 3), round(cpu, 4)
+            found["products_gflop_s"] = _rate(flops, found["products_ms"])
+            found["share_of_products"] = round(found["products_ms"] / found["median_ms"], 4)
+        if args.profile or args.plot:
+            rows = bench.profile(PROFILED_STEPS)
+            found["profile"] = [{**vars(row), "total": row.total} for row in rows]
+    found |= {"tinymixer": tinymixer.__version__, "numpy": np.__version__}
+    print(json.dumps(found) if args.json else _text(found))
+    if rows and not args.json:
+        print(
+            f"\nTime of a step in ms, one thread for all {batch} images. The tape also adds the "
+            f"gradients that meet in one Tensor.\n{profile_table(rows)}"
+        )
+    if args.plot:
+        what = "Inference" if args.infer else "Training"
+        title = f"{what} step of {args.model}, {batch} images: where the time goes"
+        figures.save(figures.profile(rows, title), args.plot)
+        if not args.json:
+            print(f"wrote {args.plot}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("batch", "micro_batch", "workers", "steps", "rounds"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise TinymixerError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+    if not 0 <= args.warmup < args.steps:
+        raise TinymixerError(
+            f"--warmup {args.warmup}: expected 0 to {args.steps - 1}, as --steps is {args.steps}"
+        )
+    if args.against and (args.profile or args.plot):
+        raise TinymixerError("--profile shows one program; leave it out beside --against")
+
+
+def _rate(flops: int, ms: float) -> float:
+    return round(flops / ms / 1e6, 2)
+
+
+def _text(found: dict[str, Any]) -> str:
+    what = "inference" if found["what"] == "infer" else "training"
+    peak = found["peak_rss_mib"]
+    lines = [
+        "{model}, {params:,} parameters, {gelu}-GELU, float32".format(**found)
+        + (", without twins" if found["reference"] else ""),
+        f"{what} step"
+        + ", {batch} images in micro-batches of {micro_batch}, {threads} threads".format(**found),
+        "result           agrees with the plain operations on a single tape",
+        "speed            {images_s:,.1f} images/s, {gflop_s:,.1f} GFLOP/s".format(**found),
+        "time             {median_ms:.1f} ms, median of {timed_steps} steps ({min_ms:.1f} to "
+        "{max_ms:.1f})".format(**found),
+        "processor time   {cpu_s_per_step:.3f} s a step".format(**found),
+        f"peak memory      {'not known on this system' if peak is None else f'{peak:,.0f} MiB'}",
+        "loss             "
+        + ", ".join(f"{loss:.4f} in step {step + 1}" for step, loss in found["loss"].items()),
+    ]
+    if "products_ms" in found:
+        lines.append(
+            "products alone   {products_ms:.1f} ms, {products_gflop_s:,.1f} GFLOP/s, "
+            "{products_cpu_s:.3f} s of processor time; the step reaches {share_of_products:.1%} of "
+            "that speed".format(**found)
+        )
+    lines.append(
+        f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "
+        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
+    )
+    return "\n".join(lines)
+
+
+# Beside another program ---------------------------------------------------------------------------
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """This and that in turn, each in a process of its own; the ratio of their medians."""
+    words = {"this": _own_command(args), "that": shlex.split(args.against)}
+    runs: dict[str, list[dict[str, Any]]] = {"this": [], "that": []}
+    for _ in range(args.rounds):
+        for side in runs:
+            runs[side].append(_result(words[side]))
+    last = {side: lines[-1] for side, lines in runs.items()}
+    differing = {
+        name: [last[side].get(name) for side in last]
+        for name in SAME_WORK
+        if name in last["that"] and last["this"][name] != last["that"][name]
+    }
+    speeds = {side: [line["images_s"] for line in lines] for side, lines in runs.items()}
+    medians = {side: statistics.median(speed) for side, speed in speeds.items()}
+    ratio = medians["this"] / medians["that"]
+    if args.json:
+        print(json.dumps({"ratio": round(ratio, 4), "differing": differing, **runs}))
+        return 0
+    for side, speed in speeds.items():
+        command = args.against if side == "that" else "tinymixer bench"
+        print(
+            f"{medians[side]:10,.1f} images/s ({min(speed):,.1f} to {max(speed):,.1f}), "
+            f"{_median(runs[side], 'cpu_s_per_step')} s of processor time a step, "
+            f"{_median(runs[side], 'peak_rss_mib')} MiB: {command}"
+        )
+    for name, (mine, other) in differing.items():
+        print(f"      note: not the same work: {name} is {mine} here and {other} there")
+    rounds = f"median of {args.rounds} rounds of {last['this']['timed_steps']} steps"
+    print(f"{ratio:10.3f} times as many images/s, {rounds}, in turn")
+    return 0
+
+
+def _own_command(args: argparse.Namespace) -> list[str]:
+    """The command line that does here what `args` asks for, once, and prints JSON."""
+    words = [sys.executable, "-m", "tinymixer", "bench", "--json", "--no-products"]
+    for name in ("model", "batch", "micro_batch", "workers", "steps", "warmup"):
+        if getattr(args, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    words += [f"--{flag}" for flag in ("infer", "reference") if getattr(args, flag)]
+    for name, value in args.set:
+        words += ["--set", f"{name}={value}"]
+    return words
+
+
+def _result(command: list[str]) -> dict[str, Any]:
+    """The JSON that `command` prints in its last line. Raises TinymixerError if it does not."""
+    shown = shlex.join(command)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise TinymixerError(f"cannot run {shown}: {error.strerror}") from error
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [""]
+    if done.returncode:
+        raise TinymixerError(f"{shown} ended with exit code {done.returncode}: {said[-1]}")
+    try:
+        result = json.loads(said[-1])
+        result["images_s"] / 1
+    except (ValueError, TypeError, KeyError) as error:
+        raise TinymixerError(
+            f"{shown}: expected a last line of JSON with images_s, got {said[-1][:80]!r}"
+        ) from error
+    return result
+
+
+def _median(lines: list[dict[str, Any]], name: str) -> str:
+    values = [line[name] for line in lines if line.get(name) is not None]
+    return f"{statistics.median(values):,.4g}" if values else "?"

@@ -1,0 +1,268 @@
+"""How fast a step is: timed only once its result is known to be right.
+
+A training step is the one of `Trainer`, by the same functions: forward, mean softmax
+cross-entropy, backward, one sum of gradients, AdamW. It is repeated on the same batch of random
+images, at a fixed learning rate and without clipping the gradient. Weight decay is 0.05 for
+matrices and none for vectors, as in training. An inference step is forward and loss, and records
+nothing.
+"""
+
+import copy
+import math
+import statistics
+import sys
+import time
+from collections import defaultdict
+from functools import cached_property, partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from tinymixer import ops, optim
+from tinymixer.engine import Tensor, no_grad
+from tinymixer.errors import TinymixerError
+from tinymixer.fast import reference_ops
+from tinymixer.nn import Module
+from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.profile import (
+    Product,
+    ProductsAlone,
+    Row,
+    Stopwatch,
+    around,
+    products_of,
+    profile_rows,
+    reference_name,
+)
+
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
+SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
+
+# Two float32 computations of one gradient differ by rounding: sums in another order, another
+# exponential. Float64 tells what the plain operations lose to it, and a fair rival loses about as
+# much (1.4 times at most, seen so far). Where that is nothing by chance, as it can be for a loss, a
+# few roundings of the whole are allowed. A wrong term, sign or axis costs 1000 times more.
+TIMES_THE_PLAIN_ERROR = 8
+ROUNDINGS = 16 * float(np.finfo(np.float32).eps)
+CHECKED_IMAGES, CHECKED_TOGETHER = 3, 2  # one micro-batch of two and one of one
+
+
+class Bench:
+    """A model, a fixed batch, and the step that is timed. Use it `with bench:` around all calls.
+
+    model has an `image_size` and `num_classes`; its weights are changed a little, and then trained.
+    """
+
+    def __init__(
+        self, model: Any, *, batch: int, micro_batch: int, workers: int, infer: bool = False
+    ):
+        rng = np.random.default_rng(1)
+        self.model, self.infer = model, infer
+        self.images = rng.standard_normal((batch, *model.image_size, 3), dtype=np.float32)
+        self.labels = rng.integers(0, model.num_classes, batch)
+        self.pieces = cut(np.arange(batch), micro_batch)
+        self.micro_batch = micro_batch
+        self.flat = FlatParameters(model)
+        # A head that starts at zero lets no gradient through, and would hide what is wrong below.
+        self.flat.weights += 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
+        self.workers = Workers(workers)
+        self.steps_done = 0
+
+    # Made by the first step, so that the check before it can use their memory.
+
+    @cached_property
+    def optimizer(self) -> optim.AdamW:
+        return optim.AdamW(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
+
+    @cached_property
+    def gradients(self) -> GradientSum:
+        return GradientSum(self.flat.weights)
+
+    def __enter__(self) -> "Bench":
+        self.workers.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.workers.__exit__(*exception)
+
+    def step(self) -> float:
+        """One step; the mean loss, before the update if there is one."""
+        return self._step(self.workers)
+
+    def _step(self, workers: Workers) -> float:
+        if self.infer:
+            losses = workers.map(self._evaluate, self.pieces)
+        else:
+            done = batch_gradient(self._loss, self.pieces, self.flat, self.gradients, workers)
+            losses = [loss for loss, _ in done]
+            self.optimizer.step(
+                self.flat.weights, self.gradients.total, LEARNING_RATE, self.steps_done
+            )
+        self.steps_done += 1
+        sums = (loss * len(piece) for loss, piece in zip(losses, self.pieces, strict=True))
+        return math.fsum(sums) / len(self.images)
+
+    def _loss(self, g: int, piece: np.ndarray) -> tuple[Tensor, None]:
+        return self._loss_of(self.model, piece, np.float32), None
+
+    def _evaluate(self, piece: np.ndarray) -> float:
+        with no_grad():
+            return self._loss_of(self.model, piece, np.float32).item()
+
+    def _loss_of(self, model: Module, piece: np.ndarray, dtype: Any) -> Tensor:
+        images = self.images[piece].astype(dtype, copy=False)
+        return ops.SoftmaxCrossEntropy()(model(images), self.labels[piece])
+
+    # Right? ---------------------------------------------------------------------------------------
+
+    def check(self) -> float:
+        """Compare the step's loss and gradients, or logits, with those of the plain operations.
+
+        On a few images: as the step computes them, cut into micro-batches, with whatever twins are
+        in use; and all at once on a single tape, in float32 and in float64.
+
+        Returns the largest error that is left, as a share of what is allowed. Raises
+        TinymixerError if that is more than 1.
+        """
+        few = np.arange(min(CHECKED_IMAGES, len(self.images)))
+        found = self._as_the_step_does(cut(few, CHECKED_TOGETHER))
+        with reference_ops():
+            plain = self._at_once(self.model, few, np.float32)
+            double = copy.deepcopy(self.model).astype(np.float64)
+            exact = self._at_once(double, few, np.float64)
+        worst = 0.0
+        for name, expected in exact.items():
+            size = float(np.linalg.norm(expected))
+            plain_error = float(np.linalg.norm(plain[name] - expected))
+            allowed = TIMES_THE_PLAIN_ERROR * plain_error + ROUNDINGS * size
+            error = float(np.linalg.norm(found[name] - expected))
+            if not error <= allowed:  # NaN too
+                raise TinymixerError(
+                    f"{name} is off by {error / (size or 1):.1e} of its norm, where float32 allows "
+                    f"{allowed / (size or 1):.1e}: this step is wrong and is not timed. "
+                    "--reference times the operations without their twins"
+                )
+            worst = max(worst, error / allowed if allowed else 0.0)
+        return worst
+
+    def _as_the_step_does(self, pieces: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """The loss, and logits or gradients by name, of the images in `pieces`."""
+        if self.infer:
+            losses = self.workers.map(self._evaluate, pieces)
+            found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
+        else:
+            gradients = GradientSum(self.flat.weights)
+            done = batch_gradient(self._loss, pieces, self.flat, gradients, self.workers)
+            losses = [loss for loss, _ in done]
+            found = _named(self.flat.named(gradients.total))
+        sizes = [len(piece) for piece in pieces]
+        return {"the loss": np.asarray(np.average(losses, weights=sizes)), **found}
+
+    def _logits(self, piece: np.ndarray) -> np.ndarray:
+        with no_grad():
+            return self.model(self.images[piece]).data
+
+    def _at_once(self, model: Module, few: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+        """The same from one tape of `model`, which computes in the precision `dtype`."""
+        if self.infer:
+            with no_grad():
+                logits = model(self.images[few].astype(dtype)).data
+                return {"the loss": self._loss_of(model, few, dtype).data, "the logits": logits}
+        sink: dict[Tensor, np.ndarray] = {}
+        loss = self._loss_of(model, few, dtype)
+        loss.backward(into=sink)
+        nothing = np.zeros((), dtype)
+        gradients = {name: sink.get(p, nothing) for name, p in model.named_parameters()}
+        return {"the loss": loss.data, **_named(gradients)}
+
+    # How fast? ------------------------------------------------------------------------------------
+
+    def time(self, steps: int, warmup: int) -> dict[str, Any]:
+        """Times of `steps` steps, of which the first `warmup` do not count.
+
+        The peak of memory is the process's, the check of the result included.
+        """
+        wall, cpu, losses = [], [], []
+        for _ in range(steps):
+            c, t = time.process_time(), time.perf_counter()
+            losses.append(self.step())
+            wall.append(1e3 * (time.perf_counter() - t))
+            cpu.append(time.process_time() - c)
+        if not math.isfinite(losses[-1]):
+            raise TinymixerError(f"the loss became {losses[-1]}: what was timed means nothing")
+        timed = wall[warmup:]
+        median = statistics.median(timed)
+        return {
+            "timed_steps": len(timed),
+            "median_ms": round(median, 3),
+            "min_ms": round(min(timed), 3),
+            "max_ms": round(max(timed), 3),
+            "cpu_s_per_step": round(statistics.median(cpu[warmup:]), 4),
+            "images_s": round(1e3 * len(self.images) / median, 1),
+            "peak_rss_mib": peak_memory(),
+            "loss": {i: losses[i] for i in SHOWN_LOSSES if i < len(losses)},
+        }
+
+    def products(self) -> list[list[Product]]:
+        """For each micro-batch the matrix products of the plain operations: none can be spared."""
+
+        def compute(piece: np.ndarray) -> None:
+            if self.infer:
+                self._evaluate(piece)
+            else:
+                self._loss(0, piece)[0].backward(into={})
+
+        by_size: dict[int, list[Product]] = {}
+        with reference_ops():
+            for piece in self.pieces:
+                if len(piece) not in by_size:
+                    by_size[len(piece)] = products_of(partial(compute, piece))
+        return [by_size[len(piece)] for piece in self.pieces]
+
+    def time_products(self, times: int) -> tuple[float, float]:
+        """A step's matrix products alone, in the same threads: ms and CPU seconds, medians."""
+        products, alone, wall, cpu = self.products(), ProductsAlone(), [], []
+        for _ in range(times + 1):
+            c, t = time.process_time(), time.perf_counter()
+            self.workers.map(alone, products)
+            wall.append(1e3 * (time.perf_counter() - t))
+            cpu.append(time.process_time() - c)
+        return statistics.median(wall[1:]), statistics.median(cpu[1:])  # the first makes the arrays
+
+    def profile(self, steps: int) -> list[Row]:
+        """Where the time of a step goes, if one thread does it all; the longest first."""
+        watch, one = Stopwatch(), Workers(1)
+        with one:
+            self._step(one)
+            with (
+                around(lambda f, way, g, xs: watch.run((reference_name(f), way), g, *xs)),
+                watch.on(("AdamW", "other"), self.optimizer, "step"),
+                watch.on(("sum of gradients", "other"), self.flat, "gather"),
+                watch.on(("sum of gradients", "other"), self.gradients, "add"),
+            ):
+                for _ in range(steps):
+                    watch.run(("tape and the rest", "other"), self._step, one)
+            alone, by_name = ProductsAlone(), defaultdict(list)
+            for product in chain(*self.products()):
+                by_name[product.by].append(product)
+            for products in by_name.values():
+                alone(products)
+            for _ in range(steps):
+                for name, products in by_name.items():
+                    watch.run((name, "products"), alone, products)
+        return profile_rows(watch, steps)
+
+
+def _named(gradients: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"the gradient of {name}": gradient for name, gradient in gradients.items()}
+
+
+def peak_memory() -> float | None:
+    """The most memory that this process has had so far, in MiB; None where nobody can tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

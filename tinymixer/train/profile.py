@@ -1,0 +1,235 @@
+"""What a step is made of: its time by operation, and the matrix products that it cannot do without.
+
+Nothing in the engine or in a model knows that it is watched. While it is, the `forward` and
+`backward` of every Function go through a function of ours, which may time them or look at what
+they compute.
+"""
+
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinymixer.backend import Array
+from tinymixer.engine import Function, twins
+
+# call(function, direction, method, arrays): what is done in place of method(*arrays).
+Call = Callable[[Function, str, Callable[..., Any], tuple[Any, ...]], Any]
+
+
+@contextmanager
+def around(call: Call) -> Iterator[None]:
+    """Within it, every forward and backward of a Function, in any thread, goes through `call`."""
+
+    def watched(method: Callable[..., Any], direction: str) -> Callable[..., Any]:
+        return lambda self, *arrays: call(self, direction, partial(method, self), arrays)
+
+    with ExitStack() as stack:
+        for function in _below(Function):
+            for direction in ("forward", "backward"):
+                if direction in vars(function):
+                    method = watched(vars(function)[direction], direction)
+                    stack.enter_context(replaced(function, direction, method))
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within it, the attribute `name` that a class or an object has is `value`."""
+    own = vars(owner).get(name)  # None where an object has it from its class
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+def reference_name(function: Function) -> str:
+    """What the operation is called in `ops`, whichever twin computes it."""
+    references = {twin: reference for (reference, _), twin in twins.items()}
+    return references.get(type(function), type(function)).__name__
+
+
+def _below(cls: Any) -> Iterator[type]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
+
+
+# Matrix products ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product that the Function `by` calls: the two sides' shapes and memory order."""
+
+    by: str
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    transposed: tuple[bool, bool]  # a side whose columns lie together in memory, such as W.T
+    flops: int  # one multiplication and one addition for each product of two elements
+
+    def operands(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Two float32 arrays like these, of ordinary numbers, and one for what they make."""
+        sides = []
+        for shape, transposed in zip((self.left, self.right), self.transposed, strict=True):
+            stored = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
+            side = rng.standard_normal(stored, dtype=np.float32)
+            sides.append(side.swapaxes(-1, -2) if transposed else side)
+        return sides[0], sides[1], sides[0] @ sides[1]
+
+
+def products_of(compute: Callable[[], Any]) -> list[Product]:
+    """The products of matrices that Functions call while `compute` runs, in order.
+
+    They are given arrays that look like any other and note down the products they take part in.
+    A product with a vector reads its matrix once, as a sum does, and is not counted.
+    """
+    found: list[Product] = []
+    caller = ""
+
+    class Witness(np.ndarray):
+        def __array_ufunc__(
+            self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any
+        ) -> Any:
+            arrays = [_bare(x) for x in inputs]
+            if out is not None:
+                options["out"] = tuple(map(_bare, out))
+            y = getattr(ufunc, method)(*arrays, **options)
+            if ufunc is np.matmul and min(x.ndim for x in arrays) > 1:
+                a, b = arrays
+                order = (not a.flags.c_contiguous, not b.flags.c_contiguous)
+                found.append(Product(caller, a.shape, b.shape, order, 2 * y.size * a.shape[-1]))
+            if out is not None:
+                return out[0]
+            return y.view(Witness) if isinstance(y, np.ndarray) else y
+
+    def call(
+        function: Function, direction: str, method: Callable[..., Any], arrays: tuple[Any, ...]
+    ) -> Any:
+        nonlocal caller
+        caller = reference_name(function)
+        return method(*(x.view(Witness) if isinstance(x, np.ndarray) else x for x in arrays))
+
+    with around(call):
+        compute()
+    return found
+
+
+def _bare(x: Any) -> Any:
+    return x.view(np.ndarray) if isinstance(x, np.ndarray) else x
+
+
+class ProductsAlone:
+    """Matrix products and nothing else: `ProductsAlone()(products)` computes them one by one.
+
+    Products that are alike use the same arrays, which stay in the cache as far as they fit. So the
+    time is the least that these products can take here, and what a step takes longer is its own.
+    """
+
+    def __init__(self) -> None:
+        self._mine = threading.local()  # each thread has its own arrays
+
+    def __call__(self, products: Sequence[Product]) -> None:
+        operands = vars(self._mine).setdefault("operands", {})
+        for product in products:
+            if product not in operands:
+                operands[product] = product.operands(np.random.default_rng(0))
+            a, b, y = operands[product]
+            np.matmul(a, b, out=y)
+
+
+# Time ---------------------------------------------------------------------------------------------
+
+
+# Other programs do not disturb the processor time of one thread. Windows counts it in 16 ms ticks.
+clock = time.perf_counter if sys.platform == "win32" else time.thread_time
+
+
+class Stopwatch:
+    """Seconds of one thread by name, each without what was measured inside of it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Any, float] = defaultdict(float)
+        self.calls: dict[Any, int] = defaultdict(int)
+        self._inside = [0.0]  # seconds measured within each call that is still running
+
+    def run(self, name: Any, f: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """f(*arguments, **options), on the clock of `name`."""
+        self._inside.append(0.0)
+        start = clock()
+        try:
+            return f(*arguments, **options)
+        finally:
+            elapsed = clock() - start
+            self.seconds[name] += elapsed - self._inside.pop()
+            self.calls[name] += 1
+            self._inside[-1] += elapsed
+
+    def on(self, name: Any, owner: Any, method: str) -> AbstractContextManager[None]:
+        """Within it, `method` of the object `owner` is on the clock of `name`."""
+        return replaced(owner, method, partial(self.run, name, getattr(owner, method)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one operation takes of a step that one thread does alone, in ms of processor time.
+
+    `other` is time that is neither a Function's forward nor its backward; `products` is that of
+    its matrix products alone.
+    """
+
+    name: str
+    calls: int
+    forward: float
+    backward: float
+    other: float
+    products: float
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.backward + self.other
+
+
+def profile_rows(watch: Stopwatch, steps: int) -> list[Row]:
+    """The longest first, of seconds in `steps` steps under (name, one of Row's four kinds)."""
+    rows = []
+    for name in dict.fromkeys(name for name, _ in watch.seconds):
+        forward, backward, other, products = (
+            1e3 * watch.seconds[name, kind] / steps
+            for kind in ("forward", "backward", "other", "products")
+        )
+        calls = (watch.calls[name, "forward"] or watch.calls[name, "other"]) // steps
+        rows.append(Row(name, calls, forward, backward, other, products))
+    return sorted(rows, key=lambda row: -row.total)
+
+
+def profile_table(rows: Sequence[Row]) -> str:
+    """The rows as a table, and their sum below it."""
+    sums = (
+        sum(getattr(row, kind) for row in rows)
+        for kind in ("forward", "backward", "other", "products")
+    )
+    whole = Row("total", 0, *sums)
+    cells = [["operation", "calls", "forward", "backward", "total ms", "share", "products alone"]]
+    for row in [*rows, whole]:
+        times = [f"{ms:.1f}" if ms else "" for ms in (row.forward, row.backward, row.total)]
+        share, alone = f"{row.total / whole.total:.1%}", f"{row.products:.1f}"
+        cells.append([row.name, f"{row.calls or ''}", *times, share, alone if row.products else ""])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *body, last = (
+        "  ".join(f"{c:{side}{w}}" for c, side, w in zip(line, "<>>>>>>", widths, strict=True))
+        for line in cells
+    )
+    rule = "-" * len(head)
+    return "\n".join([head, rule, *body, rule, last])
