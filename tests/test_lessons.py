@@ -23,10 +23,11 @@ from render_lessons import execute
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?", re.IGNORECASE)
 
 # Another processor rounds sums in another order: 1e-6 of what is computed once. A training run
-# multiplies that until it ends in other weights, as another seed would: losses stay within 0.3 and
-# accuracies of a thousand images within 8 points.
+# multiplies that until it ends in other weights, as another seed would. Measured, by nudging all
+# first weights by 1e-7 and by other kernels: a model that trains well moves by 1 point, one that
+# trains badly (no residuals) by 12. Losses stay within 0.3.
 ROUNDING = {"rel": 1e-4, "abs": 1e-6}
-TRAINED, TRAINED_PERCENT = {"rel": 0.0, "abs": 0.3}, {"rel": 0.0, "abs": 8.0}
+TRAINED, TRAINED_PERCENT = {"rel": 0.0, "abs": 0.3}, {"rel": 0.0, "abs": 15.0}
 
 
 @pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
@@ -66,7 +67,7 @@ def test_a_lesson_shows_what_it_was_committed_with(executed):
 @pytest.mark.slow
 def test_a_real_kernel_shows_the_same(lesson):
     committed = read(lesson).cells
-    for cell, there in zip(execute(read(lesson)).cells, committed, strict=True):
+    for cell, there in zip(normalise(execute(read(lesson))).cells, committed, strict=True):
         if cell.cell_type == "code":
             assert_same_text(committed_text(cell), committed_text(there), cell)
             assert [pictured(o) for o in cell.outputs] == [pictured(o) for o in there.outputs]
@@ -192,4 +193,4 @@ def test_numbers_of_a_training_run_may_differ_more():
     cell = new_code_cell(metadata={"tags": ["trained"]})
     assert_same_text("epoch 4  loss 0.9, 75.1%", "epoch 4  loss 1.0, 70.2%", cell)
     with pytest.raises(AssertionError):
-        assert_same_text("loss 0.9, 55.1%", "loss 0.9, 70.2%", cell)
+        assert_same_text("loss 0.9, 50.1%", "loss 0.9, 70.2%", cell)
