@@ -109,7 +109,7 @@ OPTIMIZERS: dict[str, Callable[[Config, Array], optim.AdamW | optim.SGD]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
-    "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 8},
+    "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 6},
 }
 
 
