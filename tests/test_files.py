@@ -1,0 +1,36 @@
+"""A file is the old one or the new one, never a part."""
+
+import pytest
+
+from tinymixer.files import write_atomically
+
+
+def test_bytes_or_a_function_fill_the_file_and_folders_are_made(tmp_path):
+    write_atomically(tmp_path / "a" / "b.txt", b"bytes")
+    write_atomically(tmp_path / "a" / "c.txt", lambda file: file.write(b"written"))
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b"bytes"
+    assert (tmp_path / "a" / "c.txt").read_bytes() == b"written"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug")])
+def test_a_write_that_fails_half_way_leaves_the_old_file_alone(tmp_path, error):
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"old")
+
+    def half(file):
+        file.write(b"ne")
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        write_atomically(path, half)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    if isinstance(error, OSError):
+        assert raised.value.filename == str(path)  # the message can say which file
+
+
+def test_what_a_crash_left_behind_is_used_up(tmp_path):
+    (tmp_path / ".x.txt.part").write_bytes(b"half of a file, and then the power went")
+    write_atomically(tmp_path / "x.txt", b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
+    assert (tmp_path / "x.txt").read_bytes() == b"new"
