@@ -99,7 +99,11 @@ def asarray(x, dtype=None):
 for _name in ("shape", "ndim", "size", "dtype", "real", "T"):
     setattr(ndarray, _name, property(lambda self, name=_name: _wrap(getattr(self._host, name))))
 
-for _name in ("astype", "reshape", "transpose", "swapaxes", "sum", "mean", "max", "min", "copy"):
+_METHODS = """
+    all any argmax argsort astype copy cumsum max mean min ravel repeat reshape sum swapaxes
+    transpose
+"""
+for _name in _METHODS.split():
     setattr(ndarray, _name, _walled(getattr(_np.ndarray, _name)))
 
 ndarray.item = lambda self: self._host.item()
@@ -113,13 +117,15 @@ def ndim(x):
     return x.ndim
 
 
-arange, zeros, ones = _walled(_np.arange), _walled(_np.zeros), _walled(_np.ones)
-exp, log, sqrt, tanh = _walled(_np.exp), _walled(_np.log), _walled(_np.sqrt), _walled(_np.tanh)
-where, broadcast_to, expand_dims = (
-    _walled(_np.where),
-    _walled(_np.broadcast_to),
-    _walled(_np.expand_dims),
-)
+# Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
+_FUNCTIONS = """
+    arange argsort bincount broadcast_to concatenate cumsum empty empty_like exp expand_dims flip
+    full isfinite log maximum minimum moveaxis nonzero ones ones_like pad roll sqrt stack take
+    take_along_axis tanh tensordot where zeros zeros_like
+"""
+for _name in _FUNCTIONS.split():
+    globals()[_name] = _walled(getattr(_np, _name))
+
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
 cuda = _SimpleNamespace(is_available=lambda: True)

@@ -339,9 +339,9 @@ def test_one_wrong_element_of_a_large_parameter_fails_the_model(monkeypatch):
 # ------------------------------------------------------------------ planted bugs
 
 
-def test_there_are_sixty_planted_bugs():
-    assert len(mutants.MUTANTS) == 60
-    assert len({(m.op, m.where, m.old, m.new) for m in mutants.MUTANTS}) == 60
+def test_there_are_at_least_sixty_planted_bugs():
+    different = {(m.op, m.where, m.old, m.new) for m in mutants.MUTANTS}
+    assert len(different) == len(mutants.MUTANTS) >= 60
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: f"{m.op.__name__}: {m.bug}")

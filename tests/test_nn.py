@@ -277,3 +277,69 @@ def test_patches_of_plain_images_get_no_gradient_and_those_of_a_tensor_do(rng):
     images = rng.standard_normal((3, 4, 6, 3), dtype=np.float32)
     needs = [embed(x).creator.needs for x in (images, Tensor(images))]
     assert needs == [(False, True, True), (True, True, True)]
+
+
+# --- buffers, and what a training pass yields beside its output ---
+
+
+def test_a_buffer_is_state_and_not_learned():
+    norm = nn.BatchNorm(3)
+    assert [name for name, _ in norm.named_parameters()] == ["gamma", "beta"]
+    assert list(norm.state()) == ["gamma", "beta", "running_mean", "running_var"]
+    norm.load_state({name: np.full(3, i) for i, name in enumerate(norm.state())})
+    assert norm.running_var.data.tolist() == [3.0, 3.0, 3.0]
+    assert norm.astype(np.float64).running_mean.data.dtype == np.float64
+
+
+def test_batch_norm_trains_by_the_batch_and_evaluates_by_what_it_has_seen(rng):
+    norm = nn.BatchNorm(C, eps=1e-5, momentum=0.1).astype(np.float64)
+    x = 2 + 3 * rng.standard_normal((S, 2, B, C))
+    flat = norm(x, rng=rng).data.reshape(-1, C)
+    assert_close(flat.mean(0) + 1, np.ones(C))
+    rows = x.reshape(-1, C)
+    assert_close(norm.running_mean.data, 0.1 * rows.mean(0))
+    assert_close(norm.running_var.data, 0.9 + 0.1 * rows.var(0, ddof=1))
+    before = norm.running_mean.data.copy()
+    expected = (x - before) / np.sqrt(norm.running_var.data + 1e-5)
+    assert_close(norm(x).data, expected, within=1e-14)
+    assert_close(norm.running_mean.data, before, within=0)
+
+
+def test_asides_collect_in_their_own_thread_and_nest(rng):
+    norm = nn.BatchNorm(C)
+    x = rng.standard_normal((2, 2, B, C))
+    loss = Tensor(np.ones(()))
+    with nn.asides() as outer:
+        with nn.asides() as inner:
+            norm(x, rng=rng)
+            nn.add_loss(loss)
+        nn.add_loss(loss)
+    assert (len(inner.updates), len(inner.losses)) == (1, 1)
+    assert (len(outer.updates), len(outer.losses)) == (0, 1)
+    assert not norm.running_mean.data.any()
+    inner.updates[0]()
+    assert norm.running_mean.data.all()
+    nn.add_loss(loss)  # nobody listens: forgotten
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_unfold_linear_is_a_convolution(bias, rng):
+    layer = nn.UnfoldLinear(3, C, kernel=3, stride=2, padding=1, bias=bias, rng=rng)
+    images = rng.standard_normal((B, 5, 8, 3)).astype(np.float32)
+    y = layer(nn.grid(images)).data  # (3, 4, B, C)
+    kernels = layer.linear.W.data.reshape(3, 3, 3, C)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    window = padded[:, 2:5, 4:7]  # of output position (1, 2)
+    assert_close(y[1, 2], np.einsum("bijc,ijcd->bd", window, kernels), within=1e-5)
+    assert y.shape == (3, 4, B, C)
+    assert (layer.linear.b is not None) == bias
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"), [(nn.fan_in_uniform, 1 / (3 * 48)), (nn.normal(0.02), 0.02**2)]
+)
+def test_other_initialisers_have_their_variance(init, variance, rng):
+    W = init(rng, (48, 2000), 48).data
+    assert W.dtype == np.float32
+    assert W.var() == pytest.approx(variance, rel=0.03)  # 96,000 draws: 0.5 % is one sigma
+    assert not init(nn.BLANK, (2, 3), 48).data.any()

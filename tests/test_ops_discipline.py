@@ -23,6 +23,7 @@ FUNCTIONS = {
     for thing in vars(import_module(f"tinymixer.ops.{module.name}")).values()
     if isinstance(thing, type) and issubclass(thing, Function) and thing is not Function
 }
+FUNCTIONS -= {base for function in FUNCTIONS for base in function.__mro__[1:]}
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

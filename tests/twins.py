@@ -47,9 +47,9 @@ def channel_mlp(x, W1, b1, W2, b2, form):
     return channel_linear(gelu(channel_linear(x, W1, b1), form), W2, b2)
 
 
-def layer_norm(x, gamma, beta, eps):
-    mean = x.mean(axis=-1, keepdims=True)
-    variance = (x * x).mean(axis=-1, keepdims=True) - mean * mean
+def norm(x, gamma, beta, eps, axes):
+    mean = x.mean(axis=axes, keepdims=True)
+    variance = (x * x).mean(axis=axes, keepdims=True) - mean * mean
     return (x - mean) / (variance + eps).sqrt() * gamma + beta
 
 
@@ -63,6 +63,19 @@ def patchify(images, P):
     key = (image, row, column, channel % colours)
     xp = array_module(images.data)
     return images[tuple(xp.asarray(index) for index in key)]
+
+
+def unfold(x, kernel, stride, padding):
+    """Every element of every window looked up; what lies outside the grid is masked."""
+    H, W, B, C = x.shape
+    rows, columns = [(side + 2 * padding - kernel) // stride + 1 for side in (H, W)]
+    at_row, at_column, image, channel = np.ogrid[:rows, :columns, :B, : kernel**2 * C]
+    row = at_row * stride + channel // (kernel * C) - padding
+    column = at_column * stride + channel // C % kernel - padding
+    inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
+    key = (row.clip(0, H - 1), column.clip(0, W - 1), image, channel % C)
+    xp = array_module(x.data)
+    return x[tuple(xp.asarray(index) for index in key)] * xp.asarray(inside.astype(float))
 
 
 def dropout(x, keep, rate):

@@ -5,7 +5,9 @@ as `model(images)` to evaluate it, and as `model(images, rng=rng)` to train it: 
 to draw from, dropout drops and stochastic depth skips.
 """
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from tinymixer.engine import Tensor
 from tinymixer.ops.gelu import check_form
 
 Rng = np.random.Generator
+_thread = threading.local()  # .asides: each thread's own
 
 # In place of a generator: every weight is zero, in memory that costs nothing until it is written.
 BLANK: Any = object()
@@ -27,8 +30,15 @@ class Parameter(Tensor):
     __slots__ = ()
 
 
+class Buffer:
+    """An array that a Module keeps but does not learn, such as a running mean."""
+
+    def __init__(self, data: Array):
+        self.data = data
+
+
 class Module:
-    """Parameters and Modules, held as plain attributes and in lists, in order of definition."""
+    """Parameters, Buffers and Modules, as plain attributes and in lists, in order of definition."""
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
@@ -36,16 +46,19 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         return self.forward(*inputs, **options)
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Every Parameter below, with its path: `blocks.0.token_mlp.W1`."""
+        yield from ((path, x) for path, x in self._walk() if isinstance(x, Parameter))
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Parameter | Buffer]]:
         for name, value in vars(self).items():
             members = enumerate(value) if isinstance(value, list) else [(None, value)]
             for i, member in members:
                 path = f"{prefix}{name}" if i is None else f"{prefix}{name}.{i}"
-                if isinstance(member, Parameter):
+                if isinstance(member, Parameter | Buffer):
                     yield path, member
                 elif isinstance(member, Module):
-                    yield from member.named_parameters(path + ".")
+                    yield from member._walk(path + ".")
 
     def parameters(self) -> list[Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
@@ -54,11 +67,11 @@ class Module:
         return sum(parameter.size for parameter in self.parameters())
 
     def state(self) -> dict[str, Array]:
-        """The parameters' arrays by name: the arrays themselves, not copies."""
-        return {name: parameter.data for name, parameter in self.named_parameters()}
+        """The arrays of parameters and buffers by name: the arrays themselves, not copies."""
+        return {path: x.data for path, x in self._walk()}
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
-        """Copy `arrays` into the parameters of the same names, in the parameters' precision.
+        """Copy `arrays` into the parameters and buffers of the same names, in their precision.
 
         Raises ValueError, and changes nothing, unless names and shapes are exactly the model's.
         """
@@ -80,16 +93,60 @@ class Module:
             array[...] = array_module(array).asarray(arrays[name])
 
     def astype(self, dtype: Any) -> "Module":
-        """This model with its parameters in another precision, in place."""
-        for parameter in self.parameters():
-            parameter.data = parameter.data.astype(dtype)
+        """This model with its parameters and buffers in another precision, in place."""
+        for _, x in self._walk():
+            x.data = x.data.astype(dtype)
         return self
 
     def to(self, device: str) -> "Module":
-        """This model with its parameters on `device`, "cpu" or "gpu", in place."""
-        for parameter in self.parameters():
-            parameter.data = to_device(parameter.data, device)
+        """This model with its parameters and buffers on `device`, "cpu" or "gpu", in place."""
+        for _, x in self._walk():
+            x.data = to_device(x.data, device)
         return self
+
+
+class Asides:
+    """What a training pass yields beside its output.
+
+    `losses` are scalars to add to the loss. `updates` are to be run once the step is done: where
+    several threads share a model, in the order of their micro-batches, so that nothing depends on
+    which thread was faster.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.updates: list[Callable[[], None]] = []
+
+
+@contextmanager
+def asides() -> Iterator[Asides]:
+    """Within it, in this thread, training passes leave what they yield beside their output here."""
+    before = getattr(_thread, "asides", None)
+    _thread.asides = found = Asides()
+    try:
+        yield found
+    finally:
+        _thread.asides = before
+
+
+def add_loss(loss: Tensor) -> None:
+    """Ask for a scalar to be added to the loss: heard within `asides`, else forgotten."""
+    if found := getattr(_thread, "asides", None):
+        found.losses.append(loss)
+
+
+def after_step(update: Callable[[], None]) -> None:
+    """Ask for `update` to be run after the step: by whoever opened `asides`, else now."""
+    if found := getattr(_thread, "asides", None):
+        found.updates.append(update)
+    else:
+        update()
+
+
+# Initialisers: (rng, shape, fan_in) -> Parameter
+
+
+Init = Callable[[Rng, tuple[int, ...], int], Parameter]
 
 
 def lecun_normal(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
@@ -107,6 +164,31 @@ def lecun_normal(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
     return Parameter(draws)
 
 
+def fan_in_uniform(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
+    """Uniform in ±1/√fan_in, for weights and for biases: variance 1/(3 fan_in).
+
+    Source: the default of the layers that most of Mixer's successors were published with (PyTorch).
+    """
+    if rng is BLANK:
+        return zeros(*shape)
+    return Parameter((2 * rng.random(shape, dtype=np.float32) - 1) * fan_in**-0.5)
+
+
+def normal(std: float) -> Init:
+    """N(0, std²), whatever the fan-in: the published codes' normal law of std 0.02, cut at ±2."""
+
+    def init(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
+        if rng is BLANK:
+            return zeros(*shape)
+        return Parameter(std * rng.standard_normal(shape, dtype=np.float32))
+
+    return init
+
+
+def zero(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
+    return zeros(*shape)
+
+
 def zeros(*shape: int) -> Parameter:
     return Parameter(np.zeros(shape, np.float32))
 
@@ -116,14 +198,23 @@ def ones(*shape: int) -> Parameter:
 
 
 class ChannelLinear(Module):
-    """x (..., C)  ->  x W + b (..., D).  See ops.ChannelLinear."""
+    """x (..., C)  ->  x W + b (..., D).  See ops.ChannelLinear. Without a bias: x W."""
 
-    def __init__(self, C: int, D: int, *, rng: Rng):
-        self.W = lecun_normal(rng, (C, D), fan_in=C)
-        self.b = zeros(D)
+    def __init__(
+        self,
+        C: int,
+        D: int,
+        *,
+        bias: bool = True,
+        init: Init = lecun_normal,
+        bias_init: Init = zero,
+        rng: Rng,
+    ):
+        self.W = init(rng, (C, D), C)
+        self.b = bias_init(rng, (D,), C) if bias else None
 
     def forward(self, x: Any) -> Tensor:
-        return ops.ChannelLinear()(x, self.W, self.b)
+        return ops.ChannelLinear()(x, self.W, *([] if self.b is None else [self.b]))
 
 
 class LayerNorm(Module):
@@ -135,6 +226,88 @@ class LayerNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         return ops.LayerNorm(self.eps)(x, self.gamma, self.beta)
+
+
+class GroupNorm(Module):
+    """x (H, W, B, C)  ->  y (H, W, B, C), with statistics of each image.  See ops.GroupNorm."""
+
+    def __init__(self, C: int, eps: float = 1e-5):
+        self.gamma, self.beta = ones(C), zeros(C)
+        self.eps = eps
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.GroupNorm(self.eps)(x, self.gamma, self.beta)
+
+
+class BatchNorm(Module):
+    """x (H, W, B, C)  ->  y (H, W, B, C), each channel normalised over images and positions.
+
+    In training, with an rng, by the batch's own statistics (ops.BatchNorm), which also move the
+    running ones: running <- (1 - momentum) running + momentum batch, the variance as the unbiased
+    estimate n/(n - 1) σ². In evaluation by the running ones: y = γ (x - μ) / √(σ² + eps) + β.
+
+    The batch is what one call sees: in training, a micro-batch.
+    """
+
+    def __init__(self, C: int, eps: float = 1e-5, momentum: float = 0.1):
+        self.gamma, self.beta = ones(C), zeros(C)
+        self.running_mean = Buffer(np.zeros(C, np.float32))
+        self.running_var = Buffer(np.ones(C, np.float32))
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x: Any, rng: Rng | None = None) -> Tensor:
+        if rng is None:
+            mean, variance = self.running_mean.data, self.running_var.data
+            scale = self.gamma * (1 / array_module(variance).sqrt(variance + self.eps))
+            return x * scale + (self.beta - scale * mean)
+        op = ops.BatchNorm(self.eps)
+        y = op(x, self.gamma, self.beta)
+        mean, variance = (statistic.ravel() for statistic in op.statistics)
+        n = y.size // len(mean)
+        after_step(lambda: self._follow(mean, variance * (n / max(1, n - 1))))
+        return y
+
+    def _follow(self, mean: Array, variance: Array) -> None:
+        for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
+            running.data[...] = (1 - self.momentum) * running.data + self.momentum * batch
+
+
+class UnfoldLinear(Module):
+    """x (H, W, B, C)  ->  y (H', W', B, D): every window of the grid through one linear map.
+
+    A convolution. With kernel = stride the windows tile the grid, as patches do.
+    """
+
+    def __init__(
+        self,
+        C: int,
+        D: int,
+        kernel: int,
+        stride: int,
+        padding: int = 0,
+        *,
+        bias: bool = True,
+        init: Init = lecun_normal,
+        bias_init: Init = zero,
+        rng: Rng,
+    ):
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.linear = ChannelLinear(
+            kernel**2 * C, D, bias=bias, init=init, bias_init=bias_init, rng=rng
+        )
+
+    def forward(self, x: Any) -> Tensor:
+        windows = ops.Unfold(self.kernel, self.stride, self.padding)(x)
+        return self.linear(windows if isinstance(x, Tensor) else windows.data)
+
+
+def grid(images: Any) -> Any:
+    """images (B, H, W, 3)  ->  the same pixels as a grid (H, W, B, 3): positions lead.
+
+    Raises ValueError for anything but a batch of images, TypeError for integer pixels.
+    """
+    ops.patch.check_images("grid", images)
+    return images.transpose(1, 2, 0, 3)
 
 
 class PatchEmbed(Module):
@@ -156,9 +329,18 @@ class PatchEmbed(Module):
 class TokenMLP(Module):
     """x (S, B, C)  ->  y (S, B, C).  See ops.TokenMLP."""
 
-    def __init__(self, S: int, D_S: int, *, gelu: str, rng: Rng):
-        self.W1, self.b1 = lecun_normal(rng, (D_S, S), fan_in=S), zeros(D_S)
-        self.W2, self.b2 = lecun_normal(rng, (S, D_S), fan_in=D_S), zeros(S)
+    def __init__(
+        self,
+        S: int,
+        D_S: int,
+        *,
+        gelu: str,
+        init: Init = lecun_normal,
+        bias_init: Init = zero,
+        rng: Rng,
+    ):
+        self.W1, self.b1 = init(rng, (D_S, S), S), bias_init(rng, (D_S,), S)
+        self.W2, self.b2 = init(rng, (S, D_S), D_S), bias_init(rng, (S,), D_S)
         self.gelu = check_form(gelu)
 
     def forward(self, x: Any) -> Tensor:
@@ -168,9 +350,18 @@ class TokenMLP(Module):
 class ChannelMLP(Module):
     """x (..., C)  ->  y (..., C).  See ops.ChannelMLP."""
 
-    def __init__(self, C: int, D_C: int, *, gelu: str, rng: Rng):
-        self.W1, self.b1 = lecun_normal(rng, (C, D_C), fan_in=C), zeros(D_C)
-        self.W2, self.b2 = lecun_normal(rng, (D_C, C), fan_in=D_C), zeros(C)
+    def __init__(
+        self,
+        C: int,
+        D_C: int,
+        *,
+        gelu: str,
+        init: Init = lecun_normal,
+        bias_init: Init = zero,
+        rng: Rng,
+    ):
+        self.W1, self.b1 = init(rng, (C, D_C), C), bias_init(rng, (D_C,), C)
+        self.W2, self.b2 = init(rng, (D_C, C), D_C), bias_init(rng, (C,), D_C)
         self.gelu = check_form(gelu)
 
     def forward(self, x: Any) -> Tensor:

@@ -19,6 +19,9 @@ CASES = {
     "TokenMLP": (ops.TokenMLP, [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)], []),
     "ChannelMLP": (ops.ChannelMLP, [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)], []),
     "LayerNorm": (ops.LayerNorm, [(S, B, C), (C,), (C,)], []),
+    "GroupNorm": (ops.GroupNorm, [(S, 2, B, C), (C,), (C,)], []),
+    "BatchNorm": (ops.BatchNorm, [(S, 2, B, C), (C,), (C,)], []),
+    "Unfold": (lambda: ops.Unfold(3, 2, 1), [(S, 2, B, C)], []),
     "Patchify": (lambda: ops.Patchify(2), [(B, 4, 10, 3)], []),
     "Dropout": (lambda: ops.Dropout(0.5), [(S, B, C)], [np.arange(B)[:, None] > 0]),
     "SoftmaxCrossEntropy": (ops.SoftmaxCrossEntropy, [(B, K)], [np.array([16, 0, 5])]),
@@ -59,7 +62,8 @@ def test_no_function_is_forgotten():
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Function) and member.__module__ == module.__name__
     }
-    assert functions == listed
+    bases = {base for function in functions for base in function.__mro__[1:]}
+    assert functions - bases == listed
 
 
 @every_function

@@ -1,11 +1,11 @@
-"""LayerNorm."""
+"""LayerNorm, GroupNorm, BatchNorm."""
 
 import numpy as np
 import pytest
 import twins
 from checks import CLOSE, B, C, S, assert_close, assert_same_as_twin, by_hand, normal
 
-from tinymixer.ops import LayerNorm
+from tinymixer.ops import BatchNorm, GroupNorm, LayerNorm
 
 
 @pytest.mark.parametrize("eps", [1e-6, 1e-5, 0.5])
@@ -14,10 +14,32 @@ def test_layer_norm_is_its_twin(device, lead, eps, rng):
     arrays = normal(rng, (*lead, C), (C,), (C,))
 
     def twin(x, gamma, beta):
-        return twins.layer_norm(x, gamma, beta, eps)
+        return twins.norm(x, gamma, beta, eps, axes=-1)
 
     # A variance as a difference of squares, and 1/σ up to 10 here, cost the twin a digit.
     assert_same_as_twin(device, LayerNorm(eps), twin, arrays, within=10 * CLOSE)
+
+
+GROUPS = {GroupNorm: (0, 1, 3), BatchNorm: (0, 1, 2)}
+
+
+@pytest.mark.parametrize(("op", "axes"), GROUPS.items(), ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize("grid", [(S, 2), (1, 5)], ids=str)
+def test_a_norm_of_a_grid_is_its_twin(device, op, axes, grid, rng):
+    arrays = normal(rng, (*grid, B, C), (C,), (C,))
+
+    def twin(x, gamma, beta):
+        return twins.norm(x, gamma, beta, 1e-5, axes)
+
+    assert_same_as_twin(device, op(1e-5), twin, arrays, within=10 * CLOSE)
+
+
+def test_an_image_in_a_batch_is_normalised_as_if_alone(rng):
+    x, gamma, beta = normal(rng, (S, 2, B, C), (C,), (C,))
+    together = GroupNorm().forward(x, gamma, beta)
+    for b in range(B):
+        alone = GroupNorm().forward(x[:, :, b : b + 1], gamma, beta)
+        assert_close(together[:, :, b : b + 1], alone)
 
 
 def test_every_token_gets_mean_0_and_variance_1(device, rng):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import twins
-from checks import B, assert_same_as_twin, by_hand, frozen, normal
+from checks import B, C, assert_same_as_twin, by_hand, frozen, normal
 
 from tinymixer.backend import to_numpy
-from tinymixer.ops import Patchify
+from tinymixer.ops import Patchify, Unfold
 
 SIZES = [(3, 2, 5), (2, 3, 1), (1, 3, 2), (4, 1, 1)]  # P, H, W
 
@@ -64,3 +64,28 @@ def test_an_image_without_its_batch_axis_is_refused_with_the_cure(device, shape)
         ValueError, match=r"expected images \(B, height, width, colours\), got .*\[None\]"
     ):
         Patchify(4).forward(device.zeros(shape))
+
+
+WINDOWS = [(3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 3, 0), (7, 4, 2), (1, 1, 0)]  # kernel, stride, pad
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
+@pytest.mark.parametrize("grid", [(7, 5), (3, 4)], ids=str)
+def test_unfold_is_its_twin(device, grid, kernel, stride, padding, rng):
+    x = normal(rng, (*grid, B, C))
+
+    def twin(x):
+        return twins.unfold(x, kernel, stride, padding)
+
+    assert_same_as_twin(device, Unfold(kernel, stride, padding), twin, x)
+
+
+def test_windows_that_tile_are_patches(rng):
+    images = rng.standard_normal((B, 6, 15, 3))
+    windows = Unfold(3, 3).forward(images.transpose(1, 2, 0, 3))
+    np.testing.assert_array_equal(windows.reshape(10, B, 27), Patchify(3).forward(images))
+
+
+def test_a_window_larger_than_the_grid_is_refused(device):
+    with pytest.raises(ValueError, match=r"windows of 5x5 do not fit a grid of 2x7 padded by 1"):
+        Unfold(5, 2, 1).forward(device.zeros((2, 7, B, C)))

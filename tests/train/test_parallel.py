@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tinymixer import ops
+from tinymixer import nn, ops
 from tinymixer.models import create_model
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 
@@ -132,3 +132,43 @@ def test_a_loss_that_is_not_finite_is_returned_without_its_gradient(workers):
     with Workers(workers) as pool:
         done = batch_gradient(loss_of, cut(np.arange(6), 2), flat, GradientSum(flat.weights), pool)
     assert np.isfinite([loss for loss, _ in done]).tolist() == [True, False, True]
+
+
+class WithAsides(nn.Module):
+    """A norm with running statistics, a head, and a loss beside the output."""
+
+    def __init__(self):
+        self.norm = nn.BatchNorm(3)
+        self.head = nn.ChannelLinear(3, 5, rng=np.random.default_rng(0))
+
+    def forward(self, images, rng=None):
+        x = self.norm(nn.grid(images), rng)
+        nn.add_loss((x * x).mean() * 0.5)
+        return self.head(x.mean(axis=(0, 1)))
+
+
+def after_one_step(workers):
+    model = WithAsides()
+    flat = FlatParameters(model)
+    gradients = GradientSum(flat.weights)
+    rng = np.random.default_rng(1)
+    images, labels = rng.standard_normal((22, 4, 4, 3), dtype=np.float32), np.arange(22) % 5
+
+    def loss(g, piece):
+        return ops.SoftmaxCrossEntropy()(model(images[piece], rng=rng), labels[piece]), None
+
+    with Workers(workers) as pool:
+        done = batch_gradient(loss, cut(np.arange(22), 5), flat, gradients, pool)
+    return done, gradients.total, model.state()
+
+
+def test_asides_reach_the_loss_and_do_not_depend_on_the_workers():
+    done, gradient, state = after_one_step(1)
+    # x is normalised, so the loss beside the output is 0.5; a new head gives about log 5 and more
+    assert all(loss > 0.5 + 1.0 for loss, _ in done)
+    assert state["norm.running_mean"].all()
+    for workers in (2, 3):
+        again = after_one_step(workers)
+        np.testing.assert_array_equal(again[1], gradient)
+        for name, array in state.items():
+            np.testing.assert_array_equal(again[2][name], array)

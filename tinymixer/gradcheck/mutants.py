@@ -24,17 +24,21 @@ from tinymixer.gradcheck.checks import adjoints, by_element
 from tinymixer.gradcheck.subject import Subject, of_composition, of_function
 from tinymixer.ops import (
     GELU,
+    BatchNorm,
     ChannelLinear,
     ChannelMLP,
     Dropout,
+    GroupNorm,
     LayerNorm,
     Patchify,
     SoftmaxCrossEntropy,
     TokenLinear,
     TokenMLP,
+    Unfold,
 )
 from tinymixer.ops import gelu as gelu_file
 from tinymixer.ops import primitives as p
+from tinymixer.ops.norm import Norm
 
 Check = Callable[[Subject], bool]  # does it pass?
 
@@ -82,14 +86,24 @@ MUTANTS = [
     Mutant(GELU, "digits of the constant lost", "3 * CUBIC", "3 * 0.0447", d),
     Mutant(GELU, "tanh' without its square", "(1 - t * t)", "(1 - t)", d),
     Mutant(GELU, "the gate taken as constant", " + x * normal_density(x)", "", d),
-    Mutant(LayerNorm, "dx all zero", "dx = scale * (g", "dx = 0 * (g"),
-    Mutant(LayerNorm, "mean(g) dropped", "g - g_mean -", "g -"),
-    Mutant(LayerNorm, "x_hat mean(g x_hat) dropped", " - x_hat * g_x_hat_mean", ""),
-    Mutant(LayerNorm, "1/σ dropped", "dx = scale * (g", "dx = (g"),
-    Mutant(LayerNorm, "γ dropped", "g = dy * gamma", "g = dy"),
-    Mutant(LayerNorm, "eps forgotten", "save(x_hat, scale,", "save(x_hat, (variance+1e-30)**-0.5,"),
-    Mutant(LayerNorm, "dγ with γ once more", "(dy * x_hat)", "(dy * gamma * x_hat)"),
-    Mutant(LayerNorm, "one axis not summed", "dy.ndim - 1", "dy.ndim - 2"),
+    Mutant(LayerNorm, "dx all zero", "dx = scale * (g", "dx = 0 * (g", Norm),
+    Mutant(LayerNorm, "mean(g) dropped", "g - g_mean -", "g -", Norm),
+    Mutant(LayerNorm, "x_hat mean(g x_hat) dropped", " - x_hat * g_x_hat_mean", "", Norm),
+    Mutant(LayerNorm, "1/σ dropped", "dx = scale * (g", "dx = (g", Norm),
+    Mutant(LayerNorm, "γ dropped", "g = dy * gamma", "g = dy", Norm),
+    Mutant(
+        LayerNorm,
+        "eps forgotten",
+        "save(x_hat, scale,",
+        "save(x_hat, (variance+1e-30)**-0.5,",
+        Norm,
+    ),
+    Mutant(LayerNorm, "dγ with γ once more", "(dy * x_hat)", "(dy * gamma * x_hat)", Norm),
+    Mutant(LayerNorm, "one axis not summed", "dy.ndim - 1", "dy.ndim - 2", Norm),
+    Mutant(GroupNorm, "mean(g) per token", "g.mean(self.axes", "g.mean(-1", Norm),
+    Mutant(
+        BatchNorm, "batch statistics as constants", "g - g_mean - x_hat * g_x_hat_mean", "g", Norm
+    ),
     Mutant(SoftmaxCrossEntropy, "1/B dropped", " / len(p)", ""),
     Mutant(SoftmaxCrossEntropy, "sign", "dloss * (p", "-dloss * (p"),
     Mutant(SoftmaxCrossEntropy, "divided by B K", "/ len(p)", "/ p.size"),
@@ -103,6 +117,8 @@ MUTANTS = [
     Mutant(Dropout, "scale forgotten", "dy * factor", "dy * (factor > 0)"),
     Mutant(Dropout, "mask forgotten", "dy * factor", "dy / (1 - self.rate)"),
     Mutant(Patchify, "rows and columns swapped", "(2, 0, 3, 1, 4, 5)", "(2, 0, 4, 1, 3, 5)"),
+    Mutant(Unfold, "overlaps overwrite", "] += dy", "] = dy"),
+    Mutant(Unfold, "padding not cropped", "dpadded[p : p + H, p : p + W]", "dpadded[:H, :W]"),
     Mutant(p.Add, "broadcast not summed", "dy = unbroadcast(dz, y_shape)", "dy = dz"),
     Mutant(p.Subtract, "sign", "unbroadcast(-dz", "unbroadcast(dz"),
     Mutant(p.Multiply, "the wrong factor", "(dz * y,", "(dz * x,"),

@@ -6,18 +6,21 @@ from tinymixer.ops.gelu import GELU
 from tinymixer.ops.linear import ChannelLinear, TokenLinear
 from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
-from tinymixer.ops.norm import LayerNorm
-from tinymixer.ops.patch import Patchify
+from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
+from tinymixer.ops.patch import Patchify, Unfold
 
 __all__ = [
     "GELU",
+    "BatchNorm",
     "ChannelLinear",
     "ChannelMLP",
     "Dropout",
+    "GroupNorm",
     "LayerNorm",
     "Patchify",
     "SoftmaxCrossEntropy",
     "TokenLinear",
     "TokenMLP",
+    "Unfold",
     "primitives",
 ]

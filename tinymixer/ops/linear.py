@@ -12,30 +12,32 @@ from tinymixer.engine import Function
 class ChannelLinear(Function):
     """Mix channels: y[d] = Σ_c x[c] W[c, d] + b[d], for every token of every image.
 
-    x (..., C), W (C, D), b (D,)  ->  y (..., D)
+    x (..., C), W (C, D), b (D,)  ->  y (..., D);  b may be left out
 
     Raises ValueError where x and W disagree on C.
     """
 
-    def forward(self, x: Array, W: Array, b: Array) -> Array:
+    def forward(self, x: Array, W: Array, b: Array | None = None) -> Array:
         if x.shape[-1] != len(W):
             raise ValueError(
                 f"ChannelLinear: W mixes {len(W)} channels but x has {x.shape[-1]} "
                 f"(x {x.shape}, W {W.shape}). Channels are the last axis of x and the first of W"
             )
-        self.save(x, W)
-        y = x.reshape(-1, len(W)) @ W + b  # (S*B, D)
+        self.save(x, W, b is not None)
+        y = x.reshape(-1, len(W)) @ W  # (S*B, D)
+        if b is not None:
+            y = y + b
         return y.reshape(*x.shape[:-1], -1)
 
     def backward(self, dy: Array) -> tuple:
-        x, W = self.saved
+        x, W, biased = self.saved
         X, dY = x.reshape(-1, len(W)), dy.reshape(-1, W.shape[1])
         dx = (dY @ W.T).reshape(x.shape) if self.needs[0] else None
         dW = X.T @ dY if self.needs[1] else None  # (C, D)
-        db = dY.sum(0) if self.needs[2] else None  # (D,)
-        return dx, dW, db
+        db = dY.sum(0) if biased and self.needs[2] else None  # (D,)
+        return (dx, dW, db) if biased else (dx, dW)
 
-    def multiply_accumulates(self, x: Array, W: Array, b: Array) -> int:
+    def multiply_accumulates(self, x: Array, W: Array, b: Array | None = None) -> int:
         return x.size // len(W) * W.size
 
 

@@ -1,6 +1,6 @@
-"""From images to tokens: each patch becomes one vector."""
+"""From images to tokens: each patch becomes one vector, beside its neighbour or overlapping it."""
 
-from tinymixer.backend import Array
+from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 
 
@@ -21,21 +21,12 @@ class Patchify(Function):
 
     def forward(self, images: Array) -> Array:
         P = self.patch_size
-        if images.ndim != 4:
-            raise ValueError(
-                f"Patchify: expected images (B, height, width, colours), got {images.shape}. A "
-                "single image is a batch of one: image[None]"
-            )
+        check_images("Patchify", images)
         B, height, width, colours = images.shape
         if height % P or width % P:
             raise ValueError(
                 f"Patchify: patches of {P}x{P} do not tile images of {height}x{width}. Choose a "
                 "patch_size that divides both sides, or resize the images"
-            )
-        if images.dtype.kind not in "fc":
-            raise TypeError(
-                f"Patchify: expected normalised pixels as floats, got {images.dtype}. Normalise "
-                "the images first: tinymixer.data.normalise(images, mean, std)"
             )
         H, W = height // P, width // P
         self.save(H, W)
@@ -46,3 +37,67 @@ class Patchify(Function):
         (H, W), P = self.saved, self.patch_size
         patches = dx.reshape(H, W, dx.shape[1], P, P, -1).transpose(2, 0, 3, 1, 4, 5)
         return patches.reshape(dx.shape[1], H * P, W * P, -1)  # (B, H*P, W*P, 3)
+
+
+def check_images(name: str, images: Array) -> None:
+    """Raise ValueError unless these are images (B, height, width, 3), TypeError for raw pixels."""
+    if images.ndim != 4:
+        raise ValueError(
+            f"{name}: expected images (B, height, width, colours), got {images.shape}. A single "
+            "image is a batch of one: image[None]"
+        )
+    if images.dtype.kind not in "fc":
+        raise TypeError(
+            f"{name}: expected normalised pixels as floats, got {images.dtype}. Normalise the "
+            "images first: tinymixer.data.normalise(images, mean, std)"
+        )
+
+
+class Unfold(Function):
+    """The kernel x kernel window at every stride-th position of a grid, as one vector.
+
+    x (H, W, B, C)  ->  y (H', W', B, kernel*kernel*C),  H' = (H + 2 padding - kernel) // stride + 1
+
+    A window's channels run over (row, column, channel); outside the grid there are zeros. A linear
+    map of such vectors is a convolution. backward is the fold: each position collects what all
+    windows that saw it send back.
+
+    Raises ValueError where the grid, with its padding, is smaller than a window.
+    """
+
+    def __init__(self, kernel: int, stride: int, padding: int = 0):
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+
+    def forward(self, x: Array) -> Array:
+        H, W, B, C = x.shape
+        k, p = self.kernel, self.padding
+        if min(H, W) + 2 * p < k:
+            raise ValueError(
+                f"Unfold: windows of {k}x{k} do not fit a grid of {H}x{W} padded by {p}. Use "
+                "larger images, or a smaller patch or kernel"
+            )
+        xp = array_module(x)
+        padded = xp.zeros((H + 2 * p, W + 2 * p, B, C), x.dtype)
+        padded[p : p + H, p : p + W] = x
+        seen_by = self._seen_by(H, W)
+        self.save(x.shape, seen_by)
+        y = xp.stack([padded[positions] for positions in seen_by], axis=3)  # (H', W', B, k*k, C)
+        return y.reshape(*y.shape[:3], -1)
+
+    def backward(self, dy: Array) -> Array:
+        (H, W, B, C), seen_by = self.saved
+        p = self.padding
+        dy = dy.reshape(*dy.shape[:3], -1, C)
+        dpadded = array_module(dy).zeros((H + 2 * p, W + 2 * p, B, C), dy.dtype)
+        for i, positions in enumerate(seen_by):
+            dpadded[positions] += dy[:, :, :, i]
+        return dpadded[p : p + H, p : p + W]
+
+    def _seen_by(self, H: int, W: int) -> list[tuple[slice, slice]]:
+        """The padded positions that are row i, column j of some window, for each (i, j)."""
+        k, s = self.kernel, self.stride
+        rows, columns = [
+            [slice(i, i + (side + 2 * self.padding - k) // s * s + 1, s) for i in range(k)]
+            for side in (H, W)
+        ]
+        return [(row, column) for row in rows for column in columns]

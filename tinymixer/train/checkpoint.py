@@ -1,6 +1,6 @@
 """A checkpoint: named arrays and a header, in one `.npz` file that any NumPy can open.
 
-    weights/<parameter>   what the model is
+    weights/<parameter>   what the model is, and its buffers
     ema/<parameter>       the average of its weights, where one is kept
     optimizer/<name>      the optimizer's flat arrays
     header                JSON, as bytes: format, names of the arrays, configuration, data set,
@@ -123,7 +123,7 @@ def load_model(path: Path) -> tuple[Any, Checkpoint]:
     try:
         config = Config.from_dict(saved.header["config"])
         model = config.build_model(len(saved.header["dataset"]["class_names"]), nn.BLANK)
-        model.load_state(saved.ema or saved.weights)
+        model.load_state(saved.weights | saved.ema)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
     return model, saved

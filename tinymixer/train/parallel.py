@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Tensor
-from tinymixer.nn import Module
+from tinymixer.nn import Module, asides
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -151,27 +151,35 @@ def batch_gradient(
     """Leave the gradient of the mean loss of a batch, cut into `pieces`, in `gradients.total`.
 
     loss_of(g, pieces[g]) is the mean loss of micro-batch g, and whatever else is to be known of
-    it. Returned are all of these, the losses as numbers. Where one is not finite, its gradient is
-    left out and `total` means nothing.
+    it; a loss that the model yields beside its output (nn.add_loss) is added to it. Returned are
+    all of these, the losses as numbers. Where one is not finite, its gradient is left out and
+    `total` means nothing; if all are, the updates that the model asked for are done.
     """
     images = sum(map(len, pieces))
     gradients.start(len(pieces))
 
-    def micro_batch(g: int) -> tuple[float, R]:
-        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is returned
+    def micro_batch(g: int) -> tuple[float, R, list[Callable[[], None]]]:
+        # a loss that overflows is returned
+        with np.errstate(over="ignore", invalid="ignore"), asides() as aside:
             loss, beside = loss_of(g, pieces[g])
+            for more in aside.losses:
+                loss = loss + more
             value = loss.item()
             if not math.isfinite(value):
-                return value, beside
+                return value, beside, aside.updates
             sink: dict = {}
             share = array_module(loss.data).full((), len(pieces[g]) / images, loss.dtype)
             loss.backward(share, into=sink)
         buffer = gradients.buffer()
         flat.gather(sink, out=buffer)
         gradients.add(g, buffer)
-        return value, beside
+        return value, beside, aside.updates
 
-    return workers.map(micro_batch, range(len(pieces)))
+    done = workers.map(micro_batch, range(len(pieces)))
+    if all(math.isfinite(loss) for loss, _, _ in done):
+        for update in (update for _, _, updates in done for update in updates):
+            update()
+    return [(loss, beside) for loss, beside, _ in done]
 
 
 def cut(indices: np.ndarray, micro_batch: int) -> list[np.ndarray]:
