@@ -1,6 +1,7 @@
 """What several commands share: options made from a dataclass, and finding a run."""
 
 import argparse
+import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -49,12 +50,10 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"expected OPTION=VALUE, got {text!r}")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, value
+    try:
+        return name, ast.literal_eval(value)  # a number, or several: --set depths=2,2,6,2
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def add_run(parser: Any) -> None:

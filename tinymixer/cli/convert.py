@@ -1,0 +1,41 @@
+"""tinymixer convert."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tinymixer.cli.options import add_set
+from tinymixer.errors import TinymixerError
+from tinymixer.models import list_models
+from tinymixer.summary import blueprint
+from tinymixer.weights import LAYOUTS, load_state, num_classes_in, read_file, save_state
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert", help="weights from one layout to another: a system's authors', timm's, ours"
+    )
+    parser.set_defaults(func=convert)
+    parser.add_argument("source", type=Path, metavar="IN", help=".npz or .safetensors")
+    parser.add_argument("target", type=Path, metavar="OUT", help=".npz or .safetensors")
+    parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
+    parser.add_argument("--from", dest="layout", choices=LAYOUTS, required=True)
+    parser.add_argument("--to", choices=LAYOUTS, default="tinymixer")
+    add_set(parser)
+
+
+def convert(args: argparse.Namespace) -> int:
+    options, arrays = dict(args.set), read_file(args.source)
+    try:
+        if "num_classes" not in options:
+            found = num_classes_in(arrays, blueprint(args.model, **options), args.layout)
+            options |= {"num_classes": found} if found else {}
+        model = blueprint(args.model, **options)
+        load_state(model, arrays, args.layout, name=str(args.source))
+        save_state(model, args.target, args.to)
+    except TinymixerError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise TinymixerError(str(error)) from error
+    print(f"wrote {args.target}: {args.model}, {model.num_parameters():,} parameters, {args.to}")
+    return 0
