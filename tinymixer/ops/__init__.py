@@ -9,6 +9,8 @@ from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
 from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
+from tinymixer.ops.region import Regions, Shift, Unregions
+from tinymixer.ops.relu import ReLU
 
 __all__ = [
     "GELU",
@@ -19,10 +21,14 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Patchify",
+    "ReLU",
+    "Regions",
+    "Shift",
     "SoftmaxCrossEntropy",
     "SplitAttention",
     "TokenLinear",
     "TokenMLP",
     "Unfold",
+    "Unregions",
     "primitives",
 ]
