@@ -375,9 +375,19 @@ class SplitAttention(Module):
     the two maps go C -> hidden_dim -> n*C.  See ops.SplitAttention.
     """
 
-    def __init__(self, C: int, n: int, hidden_dim: int, *, gelu: str, rng: Rng):
-        self.linear_1 = ChannelLinear(C, hidden_dim, rng=rng)
-        self.linear_2 = ChannelLinear(hidden_dim, n * C, rng=rng)
+    def __init__(
+        self,
+        C: int,
+        n: int,
+        hidden_dim: int,
+        *,
+        gelu: str,
+        init: Init = lecun_normal,
+        bias_init: Init = zero,
+        rng: Rng,
+    ):
+        self.linear_1 = ChannelLinear(C, hidden_dim, init=init, bias_init=bias_init, rng=rng)
+        self.linear_2 = ChannelLinear(hidden_dim, n * C, init=init, bias_init=bias_init, rng=rng)
         self.gelu = check_form(gelu)
 
     def forward(self, *branches: Any) -> Tensor:
