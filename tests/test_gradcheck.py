@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tinymixer import cli, nn, ops
+from tinymixer.cli.gradcheck import _check_model, in_training
 from tinymixer.engine import Function, Tensor
-from tinymixer.gradcheck import CASES, check, check_function, check_model, mutants, numeric
+from tinymixer.gradcheck import CASES, check, check_function, check_model, checks, mutants, numeric
 from tinymixer.gradcheck.checks import error_against_step
 from tinymixer.gradcheck.subject import of_function
-from tinymixer.models import MLPMixer
+from tinymixer.models import HireMLP, MLPMixer
 
 S, B, C, D_S = 7, 3, 5, 11
 
@@ -95,6 +96,69 @@ def test_mixer_pico():
     from tinymixer import create_model
 
     check_model(create_model("mixer_pico"), normal(1, 32, 32, 3)).raise_on_failure()
+
+
+hire_images = normal(3, 13, 12, 3)  # several: in training, one alone is the mean of its batch
+
+
+@pytest.fixture
+def tiny_hire():
+    model = HireMLP(
+        image_size=(13, 12),
+        dims=(4, 5),
+        depths=(1, 2),
+        pixels=(2, 3),
+        strides=(1, 2),
+        dilations=(1, 2),
+        stem=(3, 2, 1),
+        num_classes=3,
+        init_std=0.5,
+        rng=np.random.default_rng(0),
+    )
+    for _ in range(30):
+        model(hire_images.astype(np.float32), np.random.default_rng(0))  # to have statistics
+    return model
+
+
+def test_a_model_with_kinks_in_evaluation(tiny_hire):
+    report = check_model(tiny_hire, hire_images)
+    report.raise_on_failure()
+    assert report.worst("complex step")
+    assert report.zeros == []
+
+
+def test_a_model_with_kinks_in_training(tiny_hire):
+    before = {name: array.copy() for name, array in tiny_hire.state().items()}
+    report = check_model(tiny_hire, hire_images, in_training)
+    report.raise_on_failure()
+    assert report.kinked
+    assert not report.worst("differences")
+    assert "their steps cross kinks" in str(report)
+    # What is added to a channel everywhere, the next BatchNorm takes away.
+    assert report.zeros == [
+        "stages.0.reduction.convolution.linear.b",
+        "stages.1.reduction.convolution.linear.b",
+        *(f"stages.1.blocks.{j}.{name}" for j in (0, 1) for name in ("projection.b", "mlp.b2")),
+    ]
+    for name, array in tiny_hire.state().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("slip", ["dy * (positive + 0.01)", "dy * positive[::-1]"])
+def test_a_bug_is_seen_among_kinks(tiny_hire, monkeypatch, slip):
+    monkeypatch.setattr(checks, "LOOK_CLOSER", 1)  # that it fails is enough here
+    wrong = mutants.plant(mutants.Mutant(ops.ReLU, "", "dy * positive", slip))
+    monkeypatch.setattr(ops.ReLU, "backward", wrong.backward)
+    assert not check_model(tiny_hire, hire_images, in_training)
+
+
+@pytest.mark.slow
+def test_hire_mlp_nano_in_both_modes():
+    evaluation, training = _check_model("hire_mlp_nano")
+    evaluation.raise_on_failure()
+    training.raise_on_failure()
+    assert training.name == "HireMLP in training"
+    assert evaluation.zeros == []
 
 
 # ------------------------------------------------------------------ the methods

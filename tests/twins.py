@@ -79,6 +79,45 @@ def unfold(x, kernel, stride, padding):
     return x[tuple(xp.asarray(index) for index in key)] * xp.asarray(inside.astype(float))
 
 
+def split_attention(z, *branches):
+    """exp(z[b]) x_b, added up and divided by what the exponentials add up to."""
+    C = z.shape[1] // len(branches)
+    weights = [z[:, b * C : (b + 1) * C].exp() for b in range(len(branches))]  # n of (B, C)
+    return sum(e * x for e, x in zip(weights, branches, strict=True)) / sum(weights)
+
+
+def shift(x, step, axis, mode):
+    """Every row looked up where it came from."""
+    n = x.shape[axis]
+    if mode == "circular":
+        return x[(slice(None),) * axis + ([(i - step) % n for i in range(n)],)]
+    mask = array_module(x.data).asarray(np.eye(n, k=-step))
+    return _rows_mixed(x, mask, axis)
+
+
+def regions(x, p, axis, padding):
+    """Every place of every region looked up, place by place, and the places put side by side."""
+    n = x.shape[axis]
+    G = -(-n // p)
+    source = {"circular": lambda i: i % n, "replicate": lambda i: min(i, n - 1)}
+    matrix = np.eye(p * G, n)  # zeros below: rows that no x reaches
+    for i in range(n, p * G):
+        if padding in source:
+            matrix[i, source[padding](i)] = 1
+    places = [array_module(x.data).asarray(matrix[r::p]) for r in range(p)]  # p of (G, n)
+    C = x.shape[-1]
+    spread = [array_module(x.data).asarray(np.eye(C, p * C, r * C)) for r in range(p)]
+    return sum(_rows_mixed(x, m, axis) @ e for m, e in zip(places, spread, strict=True))
+
+
+def _rows_mixed(x, matrix, axis):
+    """matrix (n', n) times the rows of x (H, W, B, C), whatever they hold."""
+    to_front = (axis, *(i for i in range(4) if i != axis))
+    turned = x.transpose(*to_front)
+    mixed = matrix @ turned.reshape(len(turned), -1)
+    return mixed.reshape(-1, *turned.shape[1:]).transpose(*np.argsort(to_front).tolist())
+
+
 def dropout(x, keep, rate):
     return x * keep.astype(x.dtype) / (1 - rate)
 

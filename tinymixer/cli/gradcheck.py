@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import tinymixer
+from tinymixer import nn
+from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
 from tinymixer.gradcheck.checks import error_against_step
@@ -26,6 +28,7 @@ from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.models import MODELS, create_model
 
 IMAGE_SIZE = 32  # pixels; models for larger images are made of the same parts
+IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
 CURVE_OF = "TokenMLP"  # what the plot shows if no operation or model is named
 
 
@@ -142,18 +145,30 @@ def _check_operation(name: str) -> list[Report]:
 
 
 def _check_model(name: str) -> list[Report]:
-    return [check_model(create_model(name), images(name))]
+    """In evaluation and, if the model then keeps statistics of what it sees, in training."""
+    model, x = create_model(name), images(name)
+    reports = [check_model(model, x)]
+    if model.state().keys() != dict(model.named_parameters()).keys():
+        report = check_model(model, images(name, IN_TRAINING), in_training)
+        reports.append(replace(report, name=f"{report.name} in training"))
+    return reports
 
 
-def images(name: str) -> np.ndarray:
-    """One normalised image for the model: (1, height, width, 3)."""
+def in_training(model: nn.Module, x: np.ndarray) -> Tensor:
+    """The output for images x as in training, but without the updates that it asks for."""
+    with nn.asides():
+        return model(x, rng=np.random.default_rng(0))
+
+
+def images(name: str, count: int = 1) -> np.ndarray:
+    """Normalised images for the model: (count, height, width, 3)."""
     size = MODELS[name][1]["image_size"]
-    return np.random.default_rng(0).standard_normal((1, size, size, 3))
+    return np.random.default_rng(0).standard_normal((count, size, size, 3))
 
 
 def _summary(rows: list[Row]) -> str:
     models = sum(row.name in MODELS for row in rows)
-    cases = sum(len(row.reports) for row in rows) - models
+    cases = sum(len(row.reports) for row in rows if row.name not in MODELS)
     worst = []
     for method, tolerance in TOLERANCES.items():
         errors = [f.error for row in rows if (f := row.worst(method))]

@@ -24,10 +24,15 @@ from tinymixer.ops import (
     GroupNorm,
     LayerNorm,
     Patchify,
+    Regions,
+    ReLU,
+    Shift,
     SoftmaxCrossEntropy,
+    SplitAttention,
     TokenLinear,
     TokenMLP,
     Unfold,
+    Unregions,
 )
 from tinymixer.ops.primitives import (
     Add,
@@ -47,6 +52,7 @@ from tinymixer.ops.primitives import (
 )
 
 S, B, C, D_S, D_C = 7, 3, 5, 11, 13
+H, W = 7, 4  # of a token grid
 K = 17  # classes
 
 _rng = np.random.default_rng(0)
@@ -77,6 +83,12 @@ def normal(*shape: int) -> Array:
 def positive(*shape: int) -> Array:
     """In (0.5, 2): away from where log, square root and division stop being smooth."""
     return _rng.uniform(0.5, 2, shape)
+
+
+def off_zero(*shape: int) -> Array:
+    """Of either sign, at least 0.5 away from 0, where a ReLU has its kink."""
+    x = normal(*shape)
+    return x + 0.5 * np.sign(x)
 
 
 def keep(*shape: int) -> Array:
@@ -119,6 +131,8 @@ CASES = [
     Case(GELU("tanh"), normal(S, B, C)),
     Case(GELU("erf"), 2 * normal(S, B, C)),
     Case(GELU(), normal(1)),
+    Case(ReLU(), off_zero(S, B, C)),
+    Case(ReLU(), off_zero(1)),
     Case(LayerNorm(), normal(S, B, C), normal(C), normal(C)),
     Case(LayerNorm(eps=0.1), 0.1 * normal(B, C), normal(C), normal(C)),
     Case(LayerNorm(), normal(1, 1, 1), normal(1), normal(1)),
@@ -130,9 +144,25 @@ CASES = [
     Case(SoftmaxCrossEntropy(label_smoothing=0.1), normal(B, K), labels(B)),
     Case(SoftmaxCrossEntropy(0.1), normal(B, K), distribution(B, K), constants=["targets"]),
     Case(SoftmaxCrossEntropy(), normal(1, 1), np.zeros(1, int)),
+    Case(SplitAttention(), normal(B, 3 * C), *(normal(2, S, B, C) for _ in range(3))),
+    Case(SplitAttention(), normal(B, 2 * C), normal(S, B, C), normal(S, B, C)),
+    Case(SplitAttention(), normal(1, 1), normal(1, 1, 1)),
     Case(Dropout(rate=0.3), normal(S, B, C), keep(S, B, C)),
     Case(Dropout(rate=0.3), normal(S, B, C), keep(B, 1)),
     Case(Dropout(rate=0.3), normal(1), keep(1)),
+    Case(Shift(2, axis=0), normal(H, W, B, C)),
+    Case(Shift(-1, axis=1), normal(H, W, B, C)),
+    Case(Shift(3, axis=0, mode="zero"), normal(H, W, B, C)),
+    Case(Shift(-6, axis=1, mode="zero"), normal(H, W, B, C)),
+    Case(Shift(1, axis=0), normal(1, 1, 1, 1)),
+    Case(Regions(4, axis=0), normal(H, W, B, C)),
+    Case(Regions(2, axis=1), normal(H, W, B, C)),
+    Case(Regions(3, axis=1, padding="replicate"), normal(H, W, B, C)),
+    Case(Regions(5, axis=0, padding="zero"), normal(H, W, B, C)),
+    Case(Regions(1, axis=0), normal(1, 1, 1, 1)),
+    Case(Unregions(4, axis=0, n=H), normal(2, W, B, 4 * C)),
+    Case(Unregions(2, axis=1, n=W), normal(H, 2, B, 2 * C)),
+    Case(Unregions(1, axis=1, n=1), normal(1, 1, 1, 1)),
     Case(Patchify(2), normal(B, 2 * 2, 5 * 2, 3)),
     Case(Patchify(1), normal(1, 1, 1, 1)),
     Case(Unfold(kernel=3, stride=2, padding=1), normal(7, 2, B, C)),

@@ -32,13 +32,19 @@ from tinymixer.ops import (
     GroupNorm,
     LayerNorm,
     Patchify,
+    Regions,
+    ReLU,
+    Shift,
     SoftmaxCrossEntropy,
+    SplitAttention,
     TokenLinear,
     TokenMLP,
     Unfold,
+    Unregions,
 )
 from tinymixer.ops import gelu as gelu_file
 from tinymixer.ops import primitives as p
+from tinymixer.ops import region as region_file
 from tinymixer.ops.norm import Norm
 
 Check = Callable[[Subject], bool]  # does it pass?
@@ -115,6 +121,38 @@ MUTANTS = [
         "log_p, q)\n",
         "log_p, q + self.label_smoothing / q.shape[1])\n",
     ),
+    Mutant(
+        SplitAttention, "weights not normalised", " - (alpha * dalpha).sum(1, keepdims=True)", ""
+    ),
+    Mutant(
+        SplitAttention,
+        "channels of z first",
+        "dz.reshape(len(dz), -1)",
+        "dz.transpose(0, 2, 1).reshape(len(dz), -1)",
+    ),
+    Mutant(SplitAttention, "one branch's weight for all", "(alpha[:, b] * dy", "(alpha[:, 0] * dy"),
+    Mutant(ReLU, "a gate that never closes", "dy * positive", "dy"),
+    Mutant(ReLU, "forgets dy", "dy * positive", "positive * (0 * dy + 1)"),
+    Mutant(Shift, "the same way again", "_moved(dy, -self.step)", "_moved(dy, self.step)"),
+    Mutant(Shift, "one step off", "_moved(dy, -self.step)", "_moved(dy, 1 - self.step)"),
+    Mutant(Regions, "an added row overwrites", "drows[source] += ", "drows[source] = "),
+    Mutant(
+        Regions,
+        "padding merely cut off",
+        "drows = dpadded[:n].copy() if copies else",
+        "copies, drows = {}, dpadded[:n] if copies else",
+    ),
+    Mutant(
+        Regions,
+        "channels before places",
+        "y.reshape(*y.shape[:-1], p, -1)",
+        "y.reshape(*y.shape[:-1], -1, p).swapaxes(-1, -2)",
+        region_file.take_apart,
+    ),
+    Mutant(
+        Unregions, "rows dropped get a gradient", '"zero").forward(dx)', '"replicate").forward(dx)'
+    ),
+    Mutant(Unregions, "rows reversed", "(dx)", "(dx[::-1, ::-1])"),
     Mutant(Dropout, "scale forgotten", "dy * factor", "dy * (factor > 0)"),
     Mutant(Dropout, "mask forgotten", "dy * factor", "dy / (1 - self.rate)"),
     Mutant(Patchify, "rows and columns swapped", "(2, 0, 3, 1, 4, 5)", "(2, 0, 4, 1, 3, 5)"),

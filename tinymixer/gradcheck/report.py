@@ -44,6 +44,11 @@ class Finding:
         return f"d{self.input}{where}: {numbers}; relative error {self.error:.1e} (at most {limit})"
 
 
+def is_fourth(order: float | None) -> bool:
+    """Whether an observed order of the differences is that of a smooth forward."""
+    return order is None or abs(order - 4) < 0.3
+
+
 def worst_of(findings: Iterable[Finding]) -> Any:
     """The finding that is furthest off, NaN before all; None if there is none."""
     return max(findings, key=lambda f: np.nan_to_num(f.error, nan=np.inf), default=None)
@@ -63,6 +68,7 @@ class Report:
     order: float | None = None
     steps: Sequence[tuple[float, float]] = ()
     analytic: bool = True  # or else the complex step does not apply
+    kinked: bool = False  # then the differences do not: a model with ReLUs
     broken: str = ""  # the rule that forward or backward does not keep
 
     def __bool__(self) -> bool:
@@ -70,7 +76,7 @@ class Report:
 
     @property
     def smooth(self) -> bool:
-        return self.order is None or abs(self.order - 4) < 0.3
+        return is_fourth(self.order)
 
     @property
     def zeros(self) -> list[str]:
@@ -113,6 +119,8 @@ class Report:
                 f"observed order {self.order:.1f}, expected 4: the forward is not smooth near this "
                 "input (a kink, a jump, or rounding inside); check at an input further away from it"
             )
+        elif self.kinked:
+            yield "no differences: their steps cross kinks, as of a ReLU; the complex step does not"
         elif self.order is not None:
             yield f"observed order of the differences: {self.order:.2f}"
         if self.zeros:

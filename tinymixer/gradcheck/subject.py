@@ -179,7 +179,12 @@ def of_composition(f: Callable[..., Tensor], *arrays: Array) -> Subject:
     return Subject(getattr(f, "__name__", type(f).__name__), arrays, variable, forward, backward)
 
 
-def of_model(model: Any, batch: Array, rng: np.random.Generator) -> Subject:
+def of_model(
+    model: Any,
+    batch: Array,
+    rng: np.random.Generator,
+    call: Callable[[Any, Array], Tensor] = lambda model, x: model(x),
+) -> Subject:
     """A model's output as a function of its parameters, all moved off their initial values.
 
     At initialisation a model hides bugs: behind a head of zeros every other gradient is zero. So
@@ -197,12 +202,12 @@ def of_model(model: Any, batch: Array, rng: np.random.Generator) -> Subject:
         for p, x in zip(parameters, arrays, strict=True):
             p.data = x
         with no_grad():
-            return model(batch).data
+            return call(model, batch).data
 
     def backward(w: Array) -> dict[int, Array]:
         for p, x in zip(parameters, arrays, strict=True):
             p.data, p.grad = x, None
-        model(batch).backward(w)
+        call(model, batch).backward(w)
         return {i: _or_zero(p) for i, p in enumerate(parameters)}
 
     return Subject(type(model).__name__, arrays, dict(enumerate(names)), forward, backward)

@@ -1,6 +1,7 @@
 """Floor 2. The Functions: hand-written forward and backward, one idea a file."""
 
 from tinymixer.ops import primitives
+from tinymixer.ops.attention import SplitAttention
 from tinymixer.ops.dropout import Dropout
 from tinymixer.ops.gelu import GELU
 from tinymixer.ops.linear import ChannelLinear, TokenLinear
@@ -8,6 +9,8 @@ from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
 from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
+from tinymixer.ops.region import Regions, Shift, Unregions
+from tinymixer.ops.relu import ReLU
 from tinymixer.ops.shift import AxialShift
 
 __all__ = [
@@ -20,9 +23,14 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Patchify",
+    "ReLU",
+    "Regions",
+    "Shift",
     "SoftmaxCrossEntropy",
+    "SplitAttention",
     "TokenLinear",
     "TokenMLP",
     "Unfold",
+    "Unregions",
     "primitives",
 ]

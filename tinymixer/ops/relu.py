@@ -1,0 +1,22 @@
+"""ReLU, the hard gate that Hire-MLP has beside GELU."""
+
+from tinymixer.backend import Array
+from tinymixer.engine import Function
+
+
+class ReLU(Function):
+    """y = x where x > 0, otherwise 0;  dx = dy where x > 0, otherwise 0.
+
+    x (any shape)  ->  y (the same shape)
+
+    At exactly 0 there is a kink and no derivative; 0 is taken, as everywhere in this field.
+    """
+
+    def forward(self, x: Array) -> Array:
+        positive = x > 0
+        self.save(positive)
+        return x * positive
+
+    def backward(self, dy: Array) -> Array:
+        (positive,) = self.saved
+        return dy * positive
