@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checks import D_C, D_S, B, C, S, assert_close
 
-from tinymixer import nn
+from tinymixer import nn, ops
 from tinymixer.backend import array_module, device_of
 from tinymixer.engine import Tensor
 from tinymixer.models import create_model
@@ -199,6 +199,32 @@ def test_the_options_of_a_layer_reach_its_function(rng):
     assert mlp(x).creator.form == "erf"
     assert nn.ChannelMLP(C, D_C, gelu="erf", rng=rng)(x).creator.form == "erf"
     assert nn.LayerNorm(C, eps=0.25)(x).creator.eps == 0.25
+
+
+# --- split attention ---
+
+
+def test_split_attention_weighs_each_channel_by_what_all_positions_hold(rng):
+    layer = nn.SplitAttention(C, 3, hidden_dim=2, gelu="erf", rng=rng).astype(np.float64)
+    arrays = {name: rng.standard_normal(array.shape) for name, array in layer.state().items()}
+    layer.load_state(arrays)
+    branches = rng.standard_normal((3, 2, S, B, C))
+    q = branches.sum(0).mean((0, 1)) @ arrays["linear_1.W"] + arrays["linear_1.b"]
+    z = ops.GELU("erf").forward(q) @ arrays["linear_2.W"] + arrays["linear_2.b"]
+    weights = np.exp(z).reshape(B, 3, C)
+    expected = sum(weights[:, b] * branches[b] for b in range(3)) / weights.sum(1)
+    assert_close(layer(*map(Tensor, branches)).data, expected)
+
+
+def test_split_attention_differentiates_by_every_branch_and_parameter(device, rng):
+    layer = nn.SplitAttention(C, 2, hidden_dim=3, gelu="erf", rng=rng)
+    layer.to(device_of(device.zeros(1)))
+    branches = [Tensor(device.asarray(rng.standard_normal((S, B, C), np.float32))) for _ in "ab"]
+    y = layer(*branches)
+    (y * y).sum().backward()
+    for tensor in [*branches, *layer.parameters()]:
+        assert tensor.grad.shape == tensor.shape
+        assert float((tensor.grad * tensor.grad).sum()) > 0
 
 
 # --- dropout and stochastic depth ---

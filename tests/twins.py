@@ -78,6 +78,13 @@ def unfold(x, kernel, stride, padding):
     return x[tuple(xp.asarray(index) for index in key)] * xp.asarray(inside.astype(float))
 
 
+def split_attention(z, *branches):
+    """exp(z[b]) x_b, added up and divided by what the exponentials add up to."""
+    C = z.shape[1] // len(branches)
+    weights = [z[:, b * C : (b + 1) * C].exp() for b in range(len(branches))]  # n of (B, C)
+    return sum(e * x for e, x in zip(weights, branches, strict=True)) / sum(weights)
+
+
 def dropout(x, keep, rate):
     return x * keep.astype(x.dtype) / (1 - rate)
 

@@ -368,6 +368,25 @@ class ChannelMLP(Module):
         return ops.ChannelMLP(self.gelu)(x, self.W1, self.b1, self.W2, self.b2)
 
 
+class SplitAttention(Module):
+    """n branches, each (..., B, C)  ->  y (..., B, C), weighed for each image and channel.
+
+    z = GELU(q W1 + b1) W2 + b2, where q (B, C) is the mean of the branches' sum over all positions;
+    the two maps go C -> hidden_dim -> n*C.  See ops.SplitAttention.
+    """
+
+    def __init__(self, C: int, n: int, hidden_dim: int, *, gelu: str, rng: Rng):
+        self.linear_1 = ChannelLinear(C, hidden_dim, rng=rng)
+        self.linear_2 = ChannelLinear(hidden_dim, n * C, rng=rng)
+        self.gelu = check_form(gelu)
+
+    def forward(self, *branches: Any) -> Tensor:
+        positions = tuple(range(branches[0].ndim - 2))
+        q = sum(x.mean(axis=positions) for x in branches)  # (B, C)
+        z = self.linear_2(ops.GELU(self.gelu)(self.linear_1(q)))  # (B, n*C)
+        return ops.SplitAttention()(z, *branches)
+
+
 def dropout(x: Tensor, rate: float, rng: Rng | None) -> Tensor:
     """x with single activations dropped at `rate`; x itself when evaluating."""
     return _dropped(x, rate, rng, x.shape)

@@ -23,6 +23,7 @@ CASES = {
     "BatchNorm": (ops.BatchNorm, [(S, 2, B, C), (C,), (C,)], []),
     "Unfold": (lambda: ops.Unfold(3, 2, 1), [(S, 2, B, C)], []),
     "Patchify": (lambda: ops.Patchify(2), [(B, 4, 10, 3)], []),
+    "SplitAttention": (ops.SplitAttention, [(B, 2 * C), (S, B, C), (S, B, C)], []),
     "Dropout": (lambda: ops.Dropout(0.5), [(S, B, C)], [np.arange(B)[:, None] > 0]),
     "SoftmaxCrossEntropy": (ops.SoftmaxCrossEntropy, [(B, K)], [np.array([16, 0, 5])]),
     "Add": (primitives.Add, [(S, B, C), (B, 1)], []),

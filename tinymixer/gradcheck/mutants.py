@@ -32,6 +32,7 @@ from tinymixer.ops import (
     LayerNorm,
     Patchify,
     SoftmaxCrossEntropy,
+    SplitAttention,
     TokenLinear,
     TokenMLP,
     Unfold,
@@ -114,6 +115,16 @@ MUTANTS = [
         "log_p, q)\n",
         "log_p, q + self.label_smoothing / q.shape[1])\n",
     ),
+    Mutant(
+        SplitAttention, "weights not normalised", " - (alpha * dalpha).sum(1, keepdims=True)", ""
+    ),
+    Mutant(
+        SplitAttention,
+        "channels of z first",
+        "dz.reshape(len(dz), -1)",
+        "dz.transpose(0, 2, 1).reshape(len(dz), -1)",
+    ),
+    Mutant(SplitAttention, "one branch's weight for all", "(alpha[:, b] * dy", "(alpha[:, 0] * dy"),
     Mutant(Dropout, "scale forgotten", "dy * factor", "dy * (factor > 0)"),
     Mutant(Dropout, "mask forgotten", "dy * factor", "dy / (1 - self.rate)"),
     Mutant(Patchify, "rows and columns swapped", "(2, 0, 3, 1, 4, 5)", "(2, 0, 4, 1, 3, 5)"),

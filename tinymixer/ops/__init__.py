@@ -1,6 +1,7 @@
 """Floor 2. The Functions: hand-written forward and backward, one idea a file."""
 
 from tinymixer.ops import primitives
+from tinymixer.ops.attention import SplitAttention
 from tinymixer.ops.dropout import Dropout
 from tinymixer.ops.gelu import GELU
 from tinymixer.ops.linear import ChannelLinear, TokenLinear
@@ -19,6 +20,7 @@ __all__ = [
     "LayerNorm",
     "Patchify",
     "SoftmaxCrossEntropy",
+    "SplitAttention",
     "TokenLinear",
     "TokenMLP",
     "Unfold",
