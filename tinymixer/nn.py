@@ -375,9 +375,19 @@ class SplitAttention(Module):
     the two maps go C -> hidden_dim -> n*C.  See ops.SplitAttention.
     """
 
-    def __init__(self, C: int, n: int, hidden_dim: int, *, gelu: str, rng: Rng):
-        self.linear_1 = ChannelLinear(C, hidden_dim, rng=rng)
-        self.linear_2 = ChannelLinear(hidden_dim, n * C, rng=rng)
+    def __init__(
+        self,
+        C: int,
+        n: int,
+        hidden_dim: int,
+        *,
+        gelu: str,
+        init: Init = lecun_normal,
+        bias_init: Init = zero,
+        rng: Rng,
+    ):
+        self.linear_1 = ChannelLinear(C, hidden_dim, init=init, bias_init=bias_init, rng=rng)
+        self.linear_2 = ChannelLinear(hidden_dim, n * C, init=init, bias_init=bias_init, rng=rng)
         self.gelu = check_form(gelu)
 
     def forward(self, *branches: Any) -> Tensor:
@@ -385,6 +395,19 @@ class SplitAttention(Module):
         q = sum(x.mean(axis=positions) for x in branches)  # (B, C)
         z = self.linear_2(ops.GELU(self.gelu)(self.linear_1(q)))  # (B, n*C)
         return ops.SplitAttention()(z, *branches)
+
+
+def resize(x: Any, size: tuple[int, ...], matrix: Callable[[int, int], Array]) -> Any:
+    """x (H, W, B, C)  ->  (*size, B, C), by `ops.resample.bilinear_matrix` or `bicubic_matrix`.
+
+    x itself if it has that size already. A plain array stays one, and gets no gradient.
+    """
+    if x.shape[:2] == tuple(size):
+        return x
+    xp = array_module(x.data if isinstance(x, Tensor) else x)
+    A_h, A_w = (xp.asarray(matrix(n, m)) for n, m in zip(x.shape, size, strict=False))
+    y = ops.Resample()(x, A_h, A_w)
+    return y if isinstance(x, Tensor) else y.data
 
 
 def dropout(x: Tensor, rate: float, rng: Rng | None) -> Tensor:

@@ -10,6 +10,8 @@ from tinymixer import ops
 from tinymixer.engine import Function, Tensor
 from tinymixer.ops import primitives
 
+RESIZING = ops.resample.bilinear_matrix(S, 11), ops.resample.bicubic_matrix(2, 5)
+
 # How to make it, the shapes of its inputs, and what else it takes that has no gradient.
 CASES = {
     "ChannelLinear": (ops.ChannelLinear, [(S, B, C), (C, D_C), (D_C,)], []),
@@ -24,6 +26,10 @@ CASES = {
     "Unfold": (lambda: ops.Unfold(3, 2, 1), [(S, 2, B, C)], []),
     "Patchify": (lambda: ops.Patchify(2), [(B, 4, 10, 3)], []),
     "SplitAttention": (ops.SplitAttention, [(B, 2 * C), (S, B, C), (S, B, C)], []),
+    "Resample": (ops.Resample, [(S, 2, B, C)], [*RESIZING]),
+    "Raft": (lambda: ops.Raft(2, 1), [(S, 2, B, 2 * C)], []),
+    "Unraft": (lambda: ops.Unraft(2, 1), [(2 * S, 2, B, C)], []),
+    "SwapSegments": (lambda: ops.SwapSegments(1), [(S, 2, B, 6)], []),
     "Dropout": (lambda: ops.Dropout(0.5), [(S, B, C)], [np.arange(B)[:, None] > 0]),
     "SoftmaxCrossEntropy": (ops.SoftmaxCrossEntropy, [(B, K)], [np.array([16, 0, 5])]),
     "Add": (primitives.Add, [(S, B, C), (B, 1)], []),

@@ -23,11 +23,15 @@ from tinymixer.ops import (
     GroupNorm,
     LayerNorm,
     Patchify,
+    Raft,
+    Resample,
     SoftmaxCrossEntropy,
     SplitAttention,
+    SwapSegments,
     TokenLinear,
     TokenMLP,
     Unfold,
+    Unraft,
 )
 from tinymixer.ops.primitives import (
     Add,
@@ -47,6 +51,7 @@ from tinymixer.ops.primitives import (
 )
 
 S, B, C, D_S, D_C = 7, 3, 5, 11, 13
+H, W = 7, 4  # of a token grid
 K = 17  # classes
 
 _rng = np.random.default_rng(0)
@@ -141,6 +146,17 @@ CASES = [
     Case(Unfold(kernel=3, stride=2, padding=1), normal(7, 2, B, C)),
     Case(Unfold(kernel=2, stride=3), normal(7, 2, B, C)),
     Case(Unfold(kernel=1, stride=1), normal(1, 1, 1, 1)),
+    Case(Resample(), normal(H, W, B, C), normal(13, H), normal(2, W), constants=["A_h", "A_w"]),
+    Case(Resample(), normal(1, 1, 1, 1), normal(1, 1), normal(1, 1), constants=["A_h", "A_w"]),
+    Case(Raft(size=2, axis=0), normal(H, W, B, 2 * C)),
+    Case(Raft(size=2, axis=1), normal(H, W, B, 2 * C)),
+    Case(Raft(1, 0), normal(1, 1, 1, 1)),
+    Case(Unraft(size=2, axis=0), normal(2 * H, W, B, C)),
+    Case(Unraft(size=2, axis=1), normal(2 * W, H, B, C)),
+    Case(Unraft(1, 0), normal(1, 1, 1, 1)),
+    Case(SwapSegments(axis=0), normal(3, 2, C, 6)),
+    Case(SwapSegments(axis=1), normal(3, 2, C, 6)),
+    Case(SwapSegments(0), normal(1, 1, 1, 1)),
     Case(Add(), normal(S, B, C), normal(B, 1)),
     Case(Add(), normal(1), normal(1)),
     Case(Subtract(), normal(B, 1), normal(S, B, C)),

@@ -31,14 +31,19 @@ from tinymixer.ops import (
     GroupNorm,
     LayerNorm,
     Patchify,
+    Raft,
+    Resample,
     SoftmaxCrossEntropy,
     SplitAttention,
+    SwapSegments,
     TokenLinear,
     TokenMLP,
     Unfold,
+    Unraft,
 )
 from tinymixer.ops import gelu as gelu_file
 from tinymixer.ops import primitives as p
+from tinymixer.ops import raft as raft_file
 from tinymixer.ops.norm import Norm
 
 Check = Callable[[Subject], bool]  # does it pass?
@@ -130,6 +135,23 @@ MUTANTS = [
     Mutant(Patchify, "rows and columns swapped", "(2, 0, 3, 1, 4, 5)", "(2, 0, 4, 1, 3, 5)"),
     Mutant(Unfold, "overlaps overwrite", "] += dy", "] = dy"),
     Mutant(Unfold, "padding not cropped", "dpadded[p : p + H, p : p + W]", "dpadded[:H, :W]"),
+    Mutant(Resample, "resized back instead of transposed", "A_w.T)", "np.linalg.pinv(A_w))"),
+    Mutant(Resample, "rows upside down", "A_h.T", "A_h[::-1].T"),
+    Mutant(
+        Raft,
+        "members of a raft interleaved",
+        "y.reshape(r, len(y) // r, *y.shape[1:])",
+        "y.reshape(-1, r, *y.shape[1:]).swapaxes(0, 1)",
+        raft_file._unraft,
+    ),
+    Mutant(
+        Unraft,
+        "neighbouring channels on a raft",
+        "x.reshape(H, W, B, r, C // r)",
+        "x.reshape(H, W, B, C // r, r).swapaxes(3, 4)",
+        raft_file._raft,
+    ),
+    Mutant(SwapSegments, "taken for constant", "return self.forward(dy)", "return dy"),
     Mutant(p.Add, "broadcast not summed", "dy = unbroadcast(dz, y_shape)", "dy = dz"),
     Mutant(p.Subtract, "sign", "unbroadcast(-dz", "unbroadcast(dz"),
     Mutant(p.Multiply, "the wrong factor", "(dz * y,", "(dz * x,"),

@@ -9,6 +9,9 @@ from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
 from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
+from tinymixer.ops.permute import SwapSegments
+from tinymixer.ops.raft import Raft, Unraft
+from tinymixer.ops.resample import Resample
 
 __all__ = [
     "GELU",
@@ -19,10 +22,14 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Patchify",
+    "Raft",
+    "Resample",
     "SoftmaxCrossEntropy",
     "SplitAttention",
+    "SwapSegments",
     "TokenLinear",
     "TokenMLP",
     "Unfold",
+    "Unraft",
     "primitives",
 ]
