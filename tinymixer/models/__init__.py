@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import mixer
+from tinymixer.models import mixer, raft_mlp
 from tinymixer.models.mixer import MLPMixer
+from tinymixer.models.raft_mlp import RaftMLP
 
 # name -> (system, its options)
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (MLPMixer, options) for name, options in mixer.CONFIGS.items()},
+    **{name: (RaftMLP, options) for name, options in raft_mlp.CONFIGS.items()},
 }
 
-__all__ = ["MLPMixer", "create_model", "list_models"]
+__all__ = ["MLPMixer", "RaftMLP", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:
