@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import mixer, raft_mlp
+from tinymixer.models import mixer, raft_mlp, vip
 from tinymixer.models.mixer import MLPMixer
 from tinymixer.models.raft_mlp import RaftMLP
+from tinymixer.models.vip import VisionPermutator
 
 # name -> (system, its options)
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (MLPMixer, options) for name, options in mixer.CONFIGS.items()},
     **{name: (RaftMLP, options) for name, options in raft_mlp.CONFIGS.items()},
+    **{name: (VisionPermutator, options) for name, options in vip.CONFIGS.items()},
 }
 
-__all__ = ["MLPMixer", "RaftMLP", "create_model", "list_models"]
+__all__ = ["MLPMixer", "RaftMLP", "VisionPermutator", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:
