@@ -61,8 +61,41 @@ def patchify(images, P):
     row = token // W * P + channel // (P * colours)
     column = token % W * P + channel // colours % P
     key = (image, row, column, channel % colours)
-    xp = array_module(images.data)
-    return images[tuple(xp.asarray(index) for index in key)]
+    return _looked_up(images, *key)
+
+
+def raft(x, r, axis):
+    """Every number looked up by the indices that the formula gives."""
+    H, W, B, C = x.shape
+    m, sides = C // r, (H, W)
+    along, across, image, u = np.ogrid[: r * sides[axis], : sides[1 - axis], :B, :m]
+    member, place = along // sides[axis], along % sides[axis]
+    h, w = (place, across) if axis == 0 else (across, place)
+    return _looked_up(x, h, w, image, member * m + u)
+
+
+def unraft(y, r, axis):
+    """Every number looked up by the indices that the formula gives."""
+    n, across, B, m = y.shape
+    H, W = (n // r, across) if axis == 0 else (across, n // r)
+    h, w, image, c = np.ogrid[:H, :W, :B, : r * m]
+    along, across = (h, w) if axis == 0 else (w, h)
+    return _looked_up(y, c // m * (n // r) + along, across, image, c % m)
+
+
+def swap_segments(x, axis):
+    """Every number looked up by the indices that the formula gives."""
+    H, W, B, C = x.shape
+    h, w, image, c = np.ogrid[:H, :W, :B, :C]
+    s = C // x.shape[axis]
+    k, j = c // s, c % s
+    key = (k, w, image, h * s + j) if axis == 0 else (h, k, image, w * s + j)
+    return _looked_up(x, *key)
+
+
+def _looked_up(x, *key):
+    xp = array_module(x.data)
+    return x[tuple(xp.asarray(index) for index in key)]
 
 
 def unfold(x, kernel, stride, padding):
@@ -116,6 +149,11 @@ def _rows_mixed(x, matrix, axis):
     turned = x.transpose(*to_front)
     mixed = matrix @ turned.reshape(len(turned), -1)
     return mixed.reshape(-1, *turned.shape[1:]).transpose(*np.argsort(to_front).tolist())
+
+
+def resample(x, A_h, A_w):
+    """As it is written: A_h X A_wᵀ, for a matrix X of every channel of every image."""
+    return (A_h @ x.transpose(2, 3, 0, 1) @ A_w.T).transpose(2, 3, 0, 1)
 
 
 def dropout(x, keep, rate):

@@ -397,6 +397,19 @@ class SplitAttention(Module):
         return ops.SplitAttention()(z, *branches)
 
 
+def resize(x: Any, size: tuple[int, ...], matrix: Callable[[int, int], Array]) -> Any:
+    """x (H, W, B, C)  ->  (*size, B, C), by `ops.resample.bilinear_matrix` or `bicubic_matrix`.
+
+    x itself if it has that size already. A plain array stays one, and gets no gradient.
+    """
+    if x.shape[:2] == tuple(size):
+        return x
+    xp = array_module(x.data if isinstance(x, Tensor) else x)
+    A_h, A_w = (xp.asarray(matrix(n, m)) for n, m in zip(x.shape, size, strict=False))
+    y = ops.Resample()(x, A_h, A_w)
+    return y if isinstance(x, Tensor) else y.data
+
+
 def dropout(x: Tensor, rate: float, rng: Rng | None) -> Tensor:
     """x with single activations dropped at `rate`; x itself when evaluating."""
     return _dropped(x, rate, rng, x.shape)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from checks import CLOSE_32, assert_close
+from published import scrambled
 
 from tinymixer import nn
 from tinymixer.backend import array_module, device_of, to_numpy
@@ -70,17 +71,6 @@ VARIANTS = {  # of three published implementations
         "sum of blocks.0.token_mlp.W1": 0.675488274107,
     },
 }
-
-
-def scrambled(k, *shape):
-    """Numbers in [-1, 1) from a hash of tensor number k and element number: the same everywhere."""
-    mask = np.uint64(0xFFFFFFFF)
-    u = np.arange(math.prod(shape), dtype=np.uint64) * np.uint64(2654435761)
-    u = (u + np.uint64(k * 40503 + 12345)) & mask
-    u = (u ^ (u >> np.uint64(16))) * np.uint64(2246822519) & mask
-    u = (u ^ (u >> np.uint64(13))) * np.uint64(3266489917) & mask
-    u ^= u >> np.uint64(16)
-    return (u / 2**31 - 1).reshape(shape)
 
 
 def weights(k, name, shape):

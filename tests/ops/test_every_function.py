@@ -10,6 +10,8 @@ from tinymixer import ops
 from tinymixer.engine import Function, Tensor
 from tinymixer.ops import primitives
 
+RESIZING = ops.resample.bilinear_matrix(S, 11), ops.resample.bicubic_matrix(2, 5)
+
 # How to make it, the shapes of its inputs, and what else it takes that has no gradient.
 CASES = {
     "ChannelLinear": (ops.ChannelLinear, [(S, B, C), (C, D_C), (D_C,)], []),
@@ -31,6 +33,10 @@ CASES = {
     "Regions": (lambda: ops.Regions(4, axis=0), [(S, 4, B, C)], []),
     "Regions, zeros": (lambda: ops.Regions(3, axis=1, padding="zero"), [(S, 4, B, C)], []),
     "Unregions": (lambda: ops.Unregions(2, axis=0, n=S), [(4, S, B, 2 * C)], []),
+    "Resample": (ops.Resample, [(S, 2, B, C)], [*RESIZING]),
+    "Raft": (lambda: ops.Raft(2, 1), [(S, 2, B, 2 * C)], []),
+    "Unraft": (lambda: ops.Unraft(2, 1), [(2 * S, 2, B, C)], []),
+    "SwapSegments": (lambda: ops.SwapSegments(1), [(S, 2, B, 6)], []),
     "Dropout": (lambda: ops.Dropout(0.5), [(S, B, C)], [np.arange(B)[:, None] > 0]),
     "SoftmaxCrossEntropy": (ops.SoftmaxCrossEntropy, [(B, K)], [np.array([16, 0, 5])]),
     "Add": (primitives.Add, [(S, B, C), (B, 1)], []),

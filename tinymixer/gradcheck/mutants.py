@@ -32,18 +32,23 @@ from tinymixer.ops import (
     GroupNorm,
     LayerNorm,
     Patchify,
+    Raft,
     Regions,
     ReLU,
+    Resample,
     Shift,
     SoftmaxCrossEntropy,
     SplitAttention,
+    SwapSegments,
     TokenLinear,
     TokenMLP,
     Unfold,
+    Unraft,
     Unregions,
 )
 from tinymixer.ops import gelu as gelu_file
 from tinymixer.ops import primitives as p
+from tinymixer.ops import raft as raft_file
 from tinymixer.ops import region as region_file
 from tinymixer.ops.norm import Norm
 
@@ -165,6 +170,23 @@ MUTANTS = [
     Mutant(
         AxialShift, "a residual too many", "array_module(dy).zeros(dy.shape, dy.dtype)", "dy.copy()"
     ),
+    Mutant(Resample, "resized back instead of transposed", "A_w.T)", "np.linalg.pinv(A_w))"),
+    Mutant(Resample, "rows upside down", "A_h.T", "A_h[::-1].T"),
+    Mutant(
+        Raft,
+        "members of a raft interleaved",
+        "y.reshape(r, len(y) // r, *y.shape[1:])",
+        "y.reshape(-1, r, *y.shape[1:]).swapaxes(0, 1)",
+        raft_file._unraft,
+    ),
+    Mutant(
+        Unraft,
+        "neighbouring channels on a raft",
+        "x.reshape(H, W, B, r, C // r)",
+        "x.reshape(H, W, B, C // r, r).swapaxes(3, 4)",
+        raft_file._raft,
+    ),
+    Mutant(SwapSegments, "taken for constant", "return self.forward(dy)", "return dy"),
     Mutant(p.Add, "broadcast not summed", "dy = unbroadcast(dz, y_shape)", "dy = dz"),
     Mutant(p.Subtract, "sign", "unbroadcast(-dz", "unbroadcast(dz"),
     Mutant(p.Multiply, "the wrong factor", "(dz * y,", "(dz * x,"),

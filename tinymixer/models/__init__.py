@@ -7,19 +7,31 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import as_mlp, hire_mlp, mixer
+from tinymixer.models import as_mlp, hire_mlp, mixer, raft_mlp, vip
 from tinymixer.models.as_mlp import ASMLP
 from tinymixer.models.hire_mlp import HireMLP
 from tinymixer.models.mixer import MLPMixer
+from tinymixer.models.raft_mlp import RaftMLP
+from tinymixer.models.vip import VisionPermutator
 
 # name -> (system, its options)
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (MLPMixer, options) for name, options in mixer.CONFIGS.items()},
     **{name: (ASMLP, options) for name, options in as_mlp.CONFIGS.items()},
     **{name: (HireMLP, options) for name, options in hire_mlp.CONFIGS.items()},
+    **{name: (VisionPermutator, options) for name, options in vip.CONFIGS.items()},
+    **{name: (RaftMLP, options) for name, options in raft_mlp.CONFIGS.items()},
 }
 
-__all__ = ["ASMLP", "HireMLP", "MLPMixer", "create_model", "list_models"]
+__all__ = [
+    "ASMLP",
+    "HireMLP",
+    "MLPMixer",
+    "RaftMLP",
+    "VisionPermutator",
+    "create_model",
+    "list_models",
+]
 
 
 def list_models() -> list[str]:

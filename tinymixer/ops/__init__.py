@@ -9,8 +9,11 @@ from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
 from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
+from tinymixer.ops.permute import SwapSegments
+from tinymixer.ops.raft import Raft, Unraft
 from tinymixer.ops.region import Regions, Shift, Unregions
 from tinymixer.ops.relu import ReLU
+from tinymixer.ops.resample import Resample
 from tinymixer.ops.shift import AxialShift
 
 __all__ = [
@@ -23,14 +26,18 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Patchify",
+    "Raft",
     "ReLU",
     "Regions",
+    "Resample",
     "Shift",
     "SoftmaxCrossEntropy",
     "SplitAttention",
+    "SwapSegments",
     "TokenLinear",
     "TokenMLP",
     "Unfold",
+    "Unraft",
     "Unregions",
     "primitives",
 ]
