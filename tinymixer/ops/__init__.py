@@ -1,23 +1,31 @@
 """Floor 2. The Functions: hand-written forward and backward, one idea a file."""
 
 from tinymixer.ops import primitives
+from tinymixer.ops.balance import Imbalance, Load
 from tinymixer.ops.dropout import Dropout
+from tinymixer.ops.experts import Combine, Dispatch
 from tinymixer.ops.gelu import GELU
 from tinymixer.ops.linear import ChannelLinear, TokenLinear
 from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
 from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
+from tinymixer.ops.softmax import Softmax
 
 __all__ = [
     "GELU",
     "BatchNorm",
     "ChannelLinear",
     "ChannelMLP",
+    "Combine",
+    "Dispatch",
     "Dropout",
     "GroupNorm",
+    "Imbalance",
     "LayerNorm",
+    "Load",
     "Patchify",
+    "Softmax",
     "SoftmaxCrossEntropy",
     "TokenLinear",
     "TokenMLP",
