@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import mixer
+from tinymixer.models import mixer, sparse_mlp
 from tinymixer.models.mixer import MLPMixer
+from tinymixer.models.sparse_mlp import SparseMLP
 
 # name -> (system, its options)
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (MLPMixer, options) for name, options in mixer.CONFIGS.items()},
+    **{name: (SparseMLP, options) for name, options in sparse_mlp.CONFIGS.items()},
 }
 
-__all__ = ["MLPMixer", "create_model", "list_models"]
+__all__ = ["MLPMixer", "SparseMLP", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:
