@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import as_mlp, hire_mlp, mixer, raft_mlp, vip
+from tinymixer.models import as_mlp, hire_mlp, mixer, raft_mlp, sparse_mlp, vip
 from tinymixer.models.as_mlp import ASMLP
 from tinymixer.models.hire_mlp import HireMLP
 from tinymixer.models.mixer import MLPMixer
 from tinymixer.models.raft_mlp import RaftMLP
+from tinymixer.models.sparse_mlp import SparseMLP
 from tinymixer.models.vip import VisionPermutator
 
 # name -> (system, its options)
@@ -20,6 +21,7 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (ASMLP, options) for name, options in as_mlp.CONFIGS.items()},
     **{name: (HireMLP, options) for name, options in hire_mlp.CONFIGS.items()},
     **{name: (VisionPermutator, options) for name, options in vip.CONFIGS.items()},
+    **{name: (SparseMLP, options) for name, options in sparse_mlp.CONFIGS.items()},
     **{name: (RaftMLP, options) for name, options in raft_mlp.CONFIGS.items()},
 }
 
@@ -28,6 +30,7 @@ __all__ = [
     "HireMLP",
     "MLPMixer",
     "RaftMLP",
+    "SparseMLP",
     "VisionPermutator",
     "create_model",
     "list_models",

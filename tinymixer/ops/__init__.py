@@ -2,7 +2,9 @@
 
 from tinymixer.ops import primitives
 from tinymixer.ops.attention import SplitAttention
+from tinymixer.ops.balance import Imbalance, Load
 from tinymixer.ops.dropout import Dropout
+from tinymixer.ops.experts import Combine, Dispatch
 from tinymixer.ops.gelu import GELU
 from tinymixer.ops.linear import ChannelLinear, TokenLinear
 from tinymixer.ops.loss import SoftmaxCrossEntropy
@@ -15,6 +17,7 @@ from tinymixer.ops.region import Regions, Shift, Unregions
 from tinymixer.ops.relu import ReLU
 from tinymixer.ops.resample import Resample
 from tinymixer.ops.shift import AxialShift
+from tinymixer.ops.softmax import Softmax
 
 __all__ = [
     "GELU",
@@ -22,15 +25,20 @@ __all__ = [
     "BatchNorm",
     "ChannelLinear",
     "ChannelMLP",
+    "Combine",
+    "Dispatch",
     "Dropout",
     "GroupNorm",
+    "Imbalance",
     "LayerNorm",
+    "Load",
     "Patchify",
     "Raft",
     "ReLU",
     "Regions",
     "Resample",
     "Shift",
+    "Softmax",
     "SoftmaxCrossEntropy",
     "SplitAttention",
     "SwapSegments",
