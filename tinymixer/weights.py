@@ -300,11 +300,39 @@ def raft_mlp(model: Any) -> list[Rule]:
     ]
 
 
+def vip(model: Any) -> list[Rule]:
+    """Stages and what reduces the grid between them are numbered together there."""
+    rules, number = [], 0
+    for i, stage in enumerate(model.stages):
+        ours = f"stages.{i}."
+        if stage.embed is not None:
+            theirs = f"network.{number}.proj." if i else "patch_embed.proj."
+            rules.append(Rule(ours + "embed.linear", theirs, linear(kernel(stage.embed.kernel))))
+            number += i > 0
+        place = f"network.{number}.{{}}."
+        block, attention = ours + "blocks.*.", ours + "blocks.*.permute_mlp.attention."
+        z = linear(interleaved_out(3, convolution=False), interleaved(3))
+        rules += [
+            Rule(block + "permute_norm", place + "norm1.", NORM),
+            Rule(block + "permute_mlp.channel", place + "attn.mlp_c.", linear()),
+            Rule(block + "permute_mlp.vertical", place + "attn.mlp_h.", linear()),
+            Rule(block + "permute_mlp.horizontal", place + "attn.mlp_w.", linear()),
+            Rule(attention + "linear_1", place + "attn.reweight.fc1.", linear()),
+            Rule(attention + "linear_2", place + "attn.reweight.fc2.", z),
+            Rule(block + "permute_mlp.output", place + "attn.proj.", linear()),
+            Rule(block + "channel_norm", place + "norm2.", NORM),
+            Rule(block + "channel_mlp", place + "mlp.", mlp()),
+        ]
+        number += 1
+    return [*rules, Rule("norm", "norm.", NORM), Rule("head", "head.", linear())]
+
+
 # By the name of the model's class.
 OFFICIAL: dict[str, Callable[[Any], list[Rule]]] = {
     "MLPMixer": mixer_official,
     "ASMLP": as_mlp,
     "HireMLP": hire_mlp,
+    "VisionPermutator": vip,
     "RaftMLP": raft_mlp,
 }
 TIMM: dict[str, Callable[[Any], list[Rule]]] = {"MLPMixer": mixer_timm}

@@ -181,6 +181,14 @@ def test_gelu_to_rounding(form):
     assert np.all(np.abs(y[x < -15]) < 1e-30)
 
 
+def test_erf_gelu_far_away_is_a_ramp():
+    x = np.array([-3e38, -1e20, -33, 33, 1e20, 3e38], np.float32)
+    y = x.copy()
+    derivative = cpu.gelu_in_place(y, "erf", with_derivative=True)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(derivative, x > 0)
+
+
 @pytest.mark.parametrize("form", ["tanh", "erf"])
 def test_blocks_do_not_show(form):
     x = np.random.default_rng(0).standard_normal(70_001, dtype=np.float32)

@@ -117,6 +117,7 @@ def _gelu_tanh(x: Array, d: Array | None, s: Array, w: Array, *_: Array) -> None
 N0, N1, N2 = 4.876938308971113, 2.1350513063177705, 0.4051464629247098
 D0, D1, D2 = 9.75387483246838, 12.052689246597279, 5.548750181621831
 SIGN_BIT = 0x80000000
+FAR = 32.0  # exp(-FAR²/2) is 0 in float32
 
 
 def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array) -> None:
@@ -126,6 +127,7 @@ def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array)
     polynomials in |x|: one exponential serves both. Φ(x) = 1/2 ± (1/2 - Φ(-|x|)), with x's sign.
     """
     np.abs(x, out=z)
+    np.minimum(z, FAR, out=z)  # or the polynomials overflow
     np.square(x, out=e)
     e *= -0.5
     np.exp(e, out=e)
