@@ -168,6 +168,64 @@ def test_a_lesson_shows_code_and_does_not_paste_it(lesson):
         assert not [i for i in range(len(lines) - 4) if lines[i : i + 5] in known], cell.id
 
 
+# --- The map -----------------------------------------------------------------------------------
+
+
+MAP = (ROOT / "lessons" / "README.md").read_text("utf-8")
+
+
+def table(heading):
+    """The table under a heading of the map: the cells behind the number of each lesson."""
+    section = MAP.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d\d) \| (.*) \|$", section, re.MULTILINE)
+    return {number: cells.split(" | ") for number, cells in rows}
+
+
+def modules():
+    """All of tinymixer by dotted name; a package goes by its own name."""
+    package = ROOT / "tinymixer"
+    paths = [path.relative_to(package.parent).with_suffix("") for path in package.rglob("*.py")]
+    names = {".".join(path.parts).removesuffix(".__init__") for path in paths}
+    return {name.removeprefix("tinymixer.") for name in names}
+
+
+def taught(cell, known):
+    """The modules that a cell of the map names; `data.*` is a package and all that is in it."""
+    for name in re.findall(r"`([\w.*]+)`", cell):
+        package = name.removesuffix(".*")
+        inside = {m for m in known if m.startswith(package + ".")} if package != name else set()
+        assert package in known, f"the map names {name}, which is not in tinymixer/"
+        yield from {package} | inside
+
+
+def test_every_module_is_taught_in_one_lesson():
+    known = modules()
+    lessons = {module: [] for module in known}
+    for number, (_, cell) in table("Which module is taught where").items():
+        for module in taught(cell, known):
+            lessons[module].append(number)
+    assert {m: numbers for m, numbers in lessons.items() if len(numbers) != 1} == {}
+
+
+def test_the_map_has_every_lesson():
+    titles = {path.name[:2]: read(path).cells[0].source.split("\n")[0][2:] for path in LESSONS}
+    links = {path.name[:2]: f"[{titles[path.name[:2]]}]({path.name})" for path in LESSONS}
+    rows = table("The map").items()
+    assert {number: cells[0].partition(": ")[0] for number, cells in rows} == links
+    rows = table("Which module is taught where").items()
+    assert {number: cells[0] for number, cells in rows} == titles
+
+
+def test_links_between_lessons_lead_somewhere():
+    words = {
+        path.name: "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+        for path in LESSONS
+    }
+    for name, text in (words | {"README.md": MAP}).items():
+        for target in re.findall(r"\]\(([\w./]+\.\w+)\)", text):
+            assert (ROOT / "lessons" / target).exists(), f"{name} links to {target}"
+
+
 # --- The tools themselves ----------------------------------------------------------------------
 
 
