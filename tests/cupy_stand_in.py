@@ -79,6 +79,8 @@ def _unwrap(x):
 
 def _wrap(y):
     """NumPy's answer, back behind the wall; reductions stay there too, as 0-d arrays."""
+    if isinstance(y, tuple):  # nonzero
+        return tuple(map(_wrap, y))
     return ndarray(y) if isinstance(y, _np.ndarray | _np.generic) else y
 
 

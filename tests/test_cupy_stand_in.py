@@ -103,6 +103,7 @@ OPERATIONS = {
     "list as index": lambda x: x[:, [0, 2]],
     "device array as index": lambda x: x[cp.asarray(np.array([1, 0]))],
     "device mask": lambda x: x[x > 2],
+    "nonzero": lambda x: cp.nonzero(x > 2)[1],
     "exp": cp.exp,
     "sqrt": cp.sqrt,
     "tanh": cp.tanh,

@@ -125,3 +125,42 @@ def cross_entropy(logits, q):
     """-(1/B) Σ q log p, for a target distribution q (B, K)."""
     log_p = logits - logits.exp().sum(axis=1, keepdims=True).log()
     return -(log_p * q).sum() / len(logits)
+
+
+def softmax(z):
+    """Without the shift by the largest: the numbers of a test do not overflow."""
+    e = z.exp()
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def where_rows(rows, N, xp):
+    """Row selection as a matrix (n, N): a 1 where row i of the answer is row n of x."""
+    return (rows[:, None] == xp.arange(N)).astype(np.float64)
+
+
+def dispatch(x, rows):
+    return where_rows(rows, len(x), array_module(x.data)) @ x
+
+
+def combine(p, *answers_and_order):
+    """Every answer spread over all rows by a matrix of ones and zeros, and added up."""
+    *answers, order = answers_and_order
+    y, start = 0.0, 0
+    for e, a in enumerate(answers):
+        rows = order[start : start + len(a)]
+        spread = where_rows(rows, len(p), array_module(p.data)).T @ a  # (N, D)
+        y, start = y + p[:, e : e + 1] * spread, start + len(a)
+    return y
+
+
+def load(z, noisy, last, sigma):
+    """Row by row the threshold is looked up."""
+    xp = array_module(z.data)
+    t = noisy[(xp.arange(len(noisy)), last)].reshape(-1, 1)
+    return (0.5 * (1.0 + erf((z - t) / (sigma * math.sqrt(2))))).sum(axis=0)
+
+
+def imbalance(v):
+    """(std / mean)² = mean of squares / square of mean - 1."""
+    m = v.mean()
+    return (v * v).mean() / (m * m) - 1.0

@@ -19,13 +19,18 @@ from tinymixer.ops import (
     BatchNorm,
     ChannelLinear,
     ChannelMLP,
+    Combine,
+    Dispatch,
     Dropout,
     GroupNorm,
+    Imbalance,
     LayerNorm,
+    Load,
     Patchify,
     Regions,
     ReLU,
     Shift,
+    Softmax,
     SoftmaxCrossEntropy,
     SplitAttention,
     TokenLinear,
@@ -114,6 +119,8 @@ def mlp(*x: int, n: int, hidden: int, tokens: bool) -> tuple[Any, ...]:
     )
 
 
+ORDER = np.array([0, 2, 3, 6, 2, 5, 3])  # rows of expert 0 (four), 1 (two), 2; rows 1, 4 of none
+
 CASES = [
     Case(ChannelLinear(), normal(S, B, C), normal(C, D_C), normal(D_C)),
     Case(ChannelLinear(), normal(B, C), normal(C, K), normal(K)),
@@ -167,6 +174,18 @@ CASES = [
     Case(Unfold(kernel=3, stride=2, padding=1), normal(7, 2, B, C)),
     Case(Unfold(kernel=2, stride=3), normal(7, 2, B, C)),
     Case(Unfold(kernel=1, stride=1), normal(1, 1, 1, 1)),
+    Case(Softmax(), normal(S, B, C)),
+    Case(Softmax(), normal(1, 1)),
+    Case(Dispatch(), normal(S, C), np.array([5, 0, 3])),
+    Case(Dispatch(axis=1), normal(C, S), np.array([5, 0, 3])),
+    Case(Dispatch(), normal(1, 1), np.zeros(1, int)),
+    Case(Combine(), positive(S, B), normal(4, C), normal(2, C), normal(1, C), ORDER),
+    Case(Combine(axis=1), positive(S, B), normal(C, 4), normal(C, 2), normal(C, 1), ORDER),
+    Case(Combine(), positive(1, 1), normal(1, 1), np.zeros(1, int)),
+    Case(Load(sigma=0.5), normal(S, B), normal(S, B), np.array([0, 2, 1, 1, 0, 2, 2])),
+    Case(Load(sigma=1.0), normal(1, 1), normal(1, 1), np.zeros(1, int)),
+    Case(Imbalance(), positive(C)),
+    Case(Imbalance(), positive(1)),
     Case(Add(), normal(S, B, C), normal(B, 1)),
     Case(Add(), normal(1), normal(1)),
     Case(Subtract(), normal(B, 1), normal(S, B, C)),

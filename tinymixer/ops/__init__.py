@@ -2,7 +2,9 @@
 
 from tinymixer.ops import primitives
 from tinymixer.ops.attention import SplitAttention
+from tinymixer.ops.balance import Imbalance, Load
 from tinymixer.ops.dropout import Dropout
+from tinymixer.ops.experts import Combine, Dispatch
 from tinymixer.ops.gelu import GELU
 from tinymixer.ops.linear import ChannelLinear, TokenLinear
 from tinymixer.ops.loss import SoftmaxCrossEntropy
@@ -11,19 +13,25 @@ from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
 from tinymixer.ops.region import Regions, Shift, Unregions
 from tinymixer.ops.relu import ReLU
+from tinymixer.ops.softmax import Softmax
 
 __all__ = [
     "GELU",
     "BatchNorm",
     "ChannelLinear",
     "ChannelMLP",
+    "Combine",
+    "Dispatch",
     "Dropout",
     "GroupNorm",
+    "Imbalance",
     "LayerNorm",
+    "Load",
     "Patchify",
     "ReLU",
     "Regions",
     "Shift",
+    "Softmax",
     "SoftmaxCrossEntropy",
     "SplitAttention",
     "TokenLinear",

@@ -1,0 +1,70 @@
+"""Keeping experts equally busy: two measures of how busy each is, and one of how unequal they are.
+
+A gate that prefers an expert trains it more, which makes it better, which makes the gate prefer it:
+left alone, a few experts end up with all the rows. So a small loss asks for balance, of
+
+    importance[e] = Σ_n p[n, e]                        what the gate gives expert e in all
+    load[e]       = Σ_n Φ((z[n, e] - t[n]) / σ)        how many rows expert e gets, smoothed
+
+Importance alone would be content with one expert that gets few rows with large p and another that
+gets many with small p.
+
+Source: Shazeer et al. 2017, arXiv 1701.06538, section 4 and appendix A; in the form of Riquelme et
+al. 2021, arXiv 2106.05974, appendix A.
+"""
+
+from tinymixer.backend import Array, array_module
+from tinymixer.engine import Function
+from tinymixer.ops.erf import normal_cdf, normal_density
+
+
+class Load(Function):
+    """How many rows an expert gets, as far as noise decides: load[e] = Σ_n Φ((z[n, e] - t[n]) / σ).
+
+    z (N, E) logits, noisy (N, E): the same with the noise that chose, last (N,): the K-th choice of
+    each row  ->  load (E,)
+
+    t[n] = noisy[n, last[n]] is what it took to be chosen. If the noise of expert e alone, of
+    standard deviation σ, were drawn again, Φ is the chance that e would get there. A count of rows
+    has no slope; this has one, φ density of Φ:
+        dz[n, e] = dload[e] φ(a[n, e]) / σ,  a = (z - t) / σ,
+    and the threshold, to which noisy[n, last[n]] lends its value, gets minus their sum over e.
+    """
+
+    def __init__(self, sigma: float):
+        self.sigma = sigma
+
+    def forward(self, z: Array, noisy: Array, last: Array) -> Array:
+        is_last = last[:, None] == array_module(z).arange(z.shape[1])  # (N, E)
+        t = (noisy * is_last).sum(1, keepdims=True)  # (N, 1)
+        a = (z - t) / self.sigma
+        self.save(a, is_last)
+        return normal_cdf(a).sum(0)
+
+    def backward(self, dload: Array) -> tuple:
+        a, is_last = self.saved
+        dz = dload * normal_density(a) / self.sigma  # (N, E)
+        dnoisy = -dz.sum(1, keepdims=True) * is_last if self.needs[1] else None
+        return dz if self.needs[0] else None, dnoisy, None
+
+
+class Imbalance(Function):
+    """How unequal the numbers v are: L = (s / m)², m their mean and s their standard deviation.
+
+    v (E,)  ->  L ();  0 if all are equal, E - 1 if one has everything. A common factor of v is
+    nothing to it.
+
+    s² is the mean of (v - m)². dv[e] = (2 / E) ((v[e] - m) / m² - s² / m³) dL:  the second term is
+    what a larger mean excuses.
+    """
+
+    def forward(self, v: Array) -> Array:
+        m = v.mean()
+        centred = v - m
+        variance = (centred * centred).mean()
+        self.save(centred, variance, m)
+        return variance / (m * m)
+
+    def backward(self, dL: Array) -> Array:
+        centred, variance, m = self.saved
+        return dL * (2 / centred.size) * (centred - variance / m) / (m * m)

@@ -1,0 +1,142 @@
+"""A mixture of experts: each row is worked on by the few experts that suit it best.
+
+    y[n] = Σ_{e in T(n)} p[n, e] f_e(x[n])       p = softmax(z), z (N, E) what a gate says to row n
+
+T(n) are the K experts with the largest p; the others are not computed. Their p is left out and not
+shared among the chosen: so even with K = 1 the weight of an expert depends on z, and the gate
+learns.
+
+Who goes where is a decision. It jumps, so it has no derivative, and the functions that make it work
+on plain arrays: `top_k`, `within_capacity`, `by_expert`. What the experts compute and how it is
+weighed is smooth as long as no decision changes: `Dispatch` gives an expert its rows, `Combine`
+puts the answers back. Rows are the rows of a matrix (axis 0), as tokens are in (S*B, C), or its
+columns (axis 1), as channels are in (S, B*C): neither is turned round.
+
+Sources: Shazeer et al. 2017, arXiv 1701.06538, section 2; Riquelme et al. 2021, "Scaling vision
+with sparse mixture of experts", arXiv 2106.05974, section 2 and appendix C (capacity).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from tinymixer.backend import Array, array_module, to_numpy
+from tinymixer.engine import Function
+
+
+def top_k(p: Array, K: int) -> Array:
+    """The K experts with the largest p, best first: p (N, E) -> (N, K). Ties: the lower number."""
+    return array_module(p).argsort(-p.real, axis=1, kind="stable")[:, :K]
+
+
+def expert_capacity(N: int, E: int, K: int, factor: float) -> int:
+    """How many rows an expert takes: `factor` times its fair share of K N, to a multiple of 4."""
+    return 4 * math.ceil(math.ceil(factor * K * N / E) / 4)
+
+
+def within_capacity(choice: Array, E: int, capacity: int, priority: Array | None = None) -> Array:
+    """Which choices find room where an expert takes `capacity` rows: (N, K) -> booleans (N, K).
+
+    All first choices are served before all second ones; among equals the rows come in their order,
+    or, given priority (N,), in order of falling priority.
+    """
+    xp = array_module(choice)
+    N, K = choice.shape
+    order = xp.arange(N) if priority is None else xp.argsort(-priority, kind="stable")
+    queue = choice[order].T.reshape(-1)  # (K*N,)
+    wanted = queue[:, None] == xp.arange(E)  # (K*N, E)
+    place = (wanted.cumsum(0) * wanted).sum(1)  # from 1, in the queue of the expert
+    kept = (place <= capacity).reshape(K, N).T
+    return kept[xp.argsort(order)]  # back in the order of the rows
+
+
+def by_expert(choice: Array, kept: Array, E: int) -> tuple[Array, list[Array]]:
+    """The rows of expert 0, then those of expert 1, ..., in one array; and the E parts of it.
+
+    choice (N, K) experts, kept (N, K) booleans: which of the choices count
+    """
+    xp = array_module(choice)
+    wanted = (choice[:, :, None] == xp.arange(E)) & kept[:, :, None]  # (N, K, E)
+    goes = wanted.sum(1).T > 0  # (E, N)
+    _, order = xp.nonzero(goes)
+    stops = [int(n) for n in to_numpy(goes.sum(1).cumsum())]
+    return order, [order[a:b] for a, b in pairwise([0, *stops])]
+
+
+class Dispatch(Function):
+    """Give an expert its rows: y[i] = x[rows[i]].
+
+    x (N, D), rows (n,), none of them twice  ->  y (n, D);  with axis=1 x (D, N)  ->  y (D, n)
+
+    dx is dy in these rows and 0 elsewhere: as none comes twice, nothing has to be added up.
+    """
+
+    def __init__(self, axis: int = 0):
+        self.axis = axis
+
+    def forward(self, x: Array, rows: Array) -> Array:
+        self.save(x.shape, rows)
+        return array_module(x).take(x, rows, self.axis)
+
+    def backward(self, dy: Array) -> tuple:
+        shape, rows = self.saved
+        dx = array_module(dy).zeros(shape, dy.dtype)
+        dx[_along(self.axis, rows)] = dy
+        return dx, None
+
+
+class Combine(Function):
+    """Put the experts' answers back, weighed: y[n] = Σ_e p[n, e] a_e[i], row n being the i-th of e.
+
+    p (N, E), answers a_0 (n_0, D), a_1 (n_1, D), ..., order (n_0 + n_1 + ...,): the rows of expert
+    0, then those of expert 1, ...  ->  y (N, D);  with axis=1 answers (D, n_e)  ->  y (D, N)
+
+    A row that no expert has taken gets 0. For expert e and its rows,
+        da_e[i] = p[n, e] dy[n],  dp[n, e] = <a_e[i], dy[n]>:
+    a weight is pulled up where the answer points along dy.
+    """
+
+    def __init__(self, axis: int = 0):
+        self.axis = axis
+
+    def forward(self, p: Array, *answers_and_order: Array) -> Array:
+        self.save(p, *answers_and_order)
+        *answers, order = answers_and_order
+        shape = [len(p), len(p)]
+        shape[1 - self.axis] = answers[0].shape[1 - self.axis]
+        dtype = np.result_type(p.dtype, *(a.dtype for a in answers))
+        y = array_module(p).zeros(tuple(shape), dtype)
+        for e, (rows, a) in enumerate(self._parts(order, answers)):
+            y[_along(self.axis, rows)] += self._weights(p, rows, e) * a
+        return y
+
+    def backward(self, dy: Array) -> tuple:
+        p, *answers, order = self.saved
+        dp = array_module(p).zeros(p.shape, p.dtype) if self.needs[0] else None
+        danswers: list[Array | None] = [None] * len(answers)
+        for e, (rows, a) in enumerate(self._parts(order, answers)):
+            dy_e = array_module(dy).take(dy, rows, self.axis)
+            if dp is not None:
+                dp[rows, e] = (a * dy_e).sum(1 - self.axis)
+            if self.needs[1 + e]:
+                danswers[e] = self._weights(p, rows, e) * dy_e
+        return dp, *danswers, None
+
+    def _parts(self, order: Array, answers: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
+        """(its rows, its answers) of each expert."""
+        start = 0
+        for a in answers:
+            n = a.shape[self.axis]
+            yield order[start : start + n], a
+            start += n
+
+    def _weights(self, p: Array, rows: Array, e: int) -> Array:
+        """p[rows, e], lying as the rows do: (n, 1), or (1, n) with axis=1."""
+        return p[rows, e].reshape((1, -1) if self.axis else (-1, 1))
+
+
+def _along(axis: int, rows: Array) -> tuple:
+    """What picks `rows` of a matrix: x[rows], or x[:, rows] with axis=1."""
+    return (slice(None),) * axis + (rows,)
