@@ -21,6 +21,7 @@ FLOORS = {
     "gradcheck": 2,
     "ops": 2,
     "nn": 3,
+    "experts": 3,
     "models": 4,
     "train": 5,
     "fast": 5,

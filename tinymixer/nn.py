@@ -217,6 +217,16 @@ class ChannelLinear(Module):
         return ops.ChannelLinear()(x, self.W, *([] if self.b is None else [self.b]))
 
 
+class TokenLinear(Module):
+    """x (S, B, C)  ->  W x + b (D, B, C).  See ops.TokenLinear."""
+
+    def __init__(self, S: int, D: int, *, rng: Rng):
+        self.W, self.b = lecun_normal(rng, (D, S), fan_in=S), zeros(D)
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.TokenLinear()(x, self.W, self.b)
+
+
 class LayerNorm(Module):
     """x (..., C)  ->  y (..., C).  See ops.LayerNorm."""
 

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import hire_mlp, mixer
+from tinymixer.models import hire_mlp, mixer, sparse_mlp
 from tinymixer.models.hire_mlp import HireMLP
 from tinymixer.models.mixer import MLPMixer
+from tinymixer.models.sparse_mlp import SparseMLP
 
 # name -> (system, its options)
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (MLPMixer, options) for name, options in mixer.CONFIGS.items()},
     **{name: (HireMLP, options) for name, options in hire_mlp.CONFIGS.items()},
+    **{name: (SparseMLP, options) for name, options in sparse_mlp.CONFIGS.items()},
 }
 
-__all__ = ["HireMLP", "MLPMixer", "create_model", "list_models"]
+__all__ = ["HireMLP", "MLPMixer", "SparseMLP", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:

@@ -1,0 +1,467 @@
+"""Sparse-MLP: numbers worked out by another program, who is routed where, and what is refused."""
+
+import numpy as np
+import published
+import pytest
+from checks import CLOSE_32, assert_close
+
+from tinymixer import Tensor, create_model, nn, no_grad, ops
+from tinymixer.backend import array_module, device_of, to_numpy
+from tinymixer.engine import tensors_below
+from tinymixer.experts import MixtureOfExperts, Routing
+from tinymixer.gradcheck import check
+from tinymixer.models import SparseMLP
+from tinymixer.ops.experts import expert_capacity, top_k
+from tinymixer.summary import blueprint, summarise
+from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+
+TINY = {
+    "image_size": 8,
+    "patch_size": 2,
+    "hidden_dim": 6,
+    "num_blocks": 2,
+    "tokens_mlp_dim": 5,
+    "channels_mlp_dim": 10,
+    "sparse_blocks": 1,
+    "sparse_tokens": 32,
+    "sparse_dim": 4,
+    "token_experts": 4,
+    "token_expert_dim": 7,
+    "channel_experts": 4,
+    "channel_expert_dim": 9,
+    "num_classes": 5,
+    "noisy_gates": False,
+}
+NONE = Routing(
+    noisy=False,
+    loss_weight=0.01,
+    capacity_factor=None,
+    eval_capacity_factor=None,
+    prioritised=False,
+)
+
+
+# --- numbers of another program, on weights that a formula gives, in float64 ---
+
+
+def weights(k, name, shape):
+    """Tensor number k, laid out (out, in) by the formula, in our layout."""
+    if name == "patch_embed.linear.W":  # a convolution kernel: (C, colour, row, column)
+        return published.weights(k, name, (6, 3, 2, 2)).transpose(2, 3, 1, 0).reshape(12, 6)
+    tokens = ("token_mlp", "token_moe", "enter.linear1", "leave.linear2")
+    if len(shape) == 1 or any(part in name for part in tokens):
+        return published.weights(k, name, shape)
+    return published.weights(k, name, shape[::-1]).T
+
+
+def tiny_model(device=np, **changes):
+    options = TINY | {"gelu": "erf", "eps": 1e-6} | changes
+    model = SparseMLP(**options, rng=np.random.default_rng(0)).astype(np.float64)
+    if not changes:
+        state = model.state()
+        model.load_state({n: weights(k, n, a.shape) for k, (n, a) in enumerate(state.items())})
+    return model.to(device_of(device.zeros(1)))
+
+
+def trained_loss(model, images, labels, rng):
+    """(logits, cross-entropy, all that is added to it)."""
+    with nn.asides() as beside:
+        logits = model(images, rng=rng)
+    return logits, ops.SoftmaxCrossEntropy()(logits, labels), sum(beside.losses, 0.0)
+
+
+def test_logits_losses_and_gradients_are_those_of_the_other_program(device):
+    model = tiny_model(device)
+    images = Tensor(device.asarray(published.images(2, 8, 8, 3)))
+    with nn.asides() as beside:
+        logits = model(images, rng=np.random.default_rng(0))  # nothing is drawn
+    expected = [
+        [-0.0642549522, -0.0086092859, 0.0122827823, 0.0190060760, 0.0188380910],
+        [-0.0260688808, -0.2861182720, -0.0430984663, -0.6285910087, 0.1603763904],
+    ]
+    np.testing.assert_allclose(to_numpy(logits.data), expected, rtol=0, atol=1e-10)
+    task = ops.SoftmaxCrossEntropy()(logits, device.asarray(np.arange(2)))
+    auxiliary = beside.losses[0] + beside.losses[1]
+    assert task.item() == pytest.approx(1.717604848240, rel=0, abs=1e-11)
+    assert auxiliary.item() == pytest.approx(0.001902223946, rel=0, abs=1e-12)
+    (task + auxiliary).backward()
+    gradients = {name: to_numpy(p.grad) for name, p in model.named_parameters()}
+    measured = {name: np.linalg.norm(dx) for name, dx in gradients.items()} | {
+        "all": published.norm(*gradients.values()),
+        "images": np.linalg.norm(to_numpy(images.grad)),
+        "sum of enter.linear1.W": gradients["blocks.1.enter.linear1.W"].sum(),
+        "sum of expert 1": gradients["blocks.1.channel_moe.experts.1.W1"].sum(),
+    }
+    for name, value in {
+        "all": 4.793623217944,
+        "images": 1.169004510827,
+        "patch_embed.linear.W": 3.102024499183,
+        "blocks.1.enter.linear1.W": 1.426725812913,
+        "sum of enter.linear1.W": 1.501116159168,
+        "blocks.1.token_moe.gate": 0.235031175560,
+        "blocks.1.channel_moe.gate": 0.144343125622,
+        "blocks.1.channel_moe.experts.1.W1": 0.146784128962,
+        "sum of expert 1": 0.006244596452,
+        "head.W": 0.578847043399,
+    }.items():
+        assert measured[name] == pytest.approx(value, rel=0, abs=1e-11), name
+
+
+def routed(model, images):
+    """(z, choice) of both mixtures of the last block."""
+    found = []
+    forward = MixtureOfExperts.forward
+
+    def watched(self, x, rng=None):
+        z = self.logits(self.rows(x))
+        found.append((z, top_k(ops.Softmax()(z).data, self.K)))
+        return forward(self, x, rng)
+
+    with pytest.MonkeyPatch.context() as patch, no_grad():
+        patch.setattr(MixtureOfExperts, "forward", watched)
+        model(images)
+    return found
+
+
+def test_rows_go_where_the_other_program_sends_them(device):
+    (_, by_channel), (_, by_token) = routed(
+        tiny_model(device), device.asarray(published.images(2, 8, 8, 3))
+    )
+    assert to_numpy(by_channel)[:, 0].tolist() == [1, 2, 1, 0, 2, 2, 3, 2]  # images, then channels
+    by_token = to_numpy(by_token).reshape(32, 2, 2)  # S1, B, K
+    assert [(by_token == e).sum() for e in range(4)] == [36, 28, 30, 34]
+    first = [(3, 2), (0, 2), (0, 1), (3, 2), (3, 2), (0, 1), (0, 1), (0, 1)]
+    assert [tuple(pair) for pair in by_token[:8, 0]] == first
+
+
+def test_each_loss_is_that_of_the_other_program(device):
+    measured = []
+    for z, choice in routed(tiny_model(device), device.asarray(published.images(2, 8, 8, 3))):
+        importance = ops.Softmax().forward(z.data).sum(0)
+        load = ops.Load(sigma=0.25).forward(z.data, z.data, choice[:, -1])
+        measured += [float(ops.Imbalance().forward(v)) for v in (importance, load)]
+    expected = [0.0258968763, 0.1214992869, 0.1705990041, 0.0624496220]
+    np.testing.assert_allclose(measured, expected, rtol=0, atol=1e-10)
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("sparse_mlp_s", 22_394_904),
+        ("sparse_mlp_s_dense", 21_307_928),
+        ("sparse_mlp_b", 70_745_768),
+        ("sparse_mlp_b4", 81_611_064),
+        ("sparse_mlp_l", 131_205_456),
+        ("sparse_mlp_nano", 808_714),
+    ],
+)
+def test_the_parameters_are_as_many_as_the_reconstruction_has(name, parameters):
+    model = blueprint(name)
+    assert model.num_parameters() == parameters
+    headless = parameters - model.head.W.size - model.head.b.size
+    in_millions = {"s": 21, "s_dense": 21, "b": 69, "b4": 79, "l": 130}  # the paper's
+    kind = name.removeprefix("sparse_mlp_")
+    if kind in in_millions:
+        assert headless / 1e6 == pytest.approx(in_millions[kind], rel=0.05)
+
+
+def test_only_chosen_experts_are_counted_and_computed():
+    """Per image: patches; 4 dense blocks; in each sparse block in, gate, 1 expert, gate, 2, out."""
+    S, C, S1, C1 = 64, 64, 128, 32
+    dense = 2 * S * 64 * C + 2 * S * C * 256
+    in_or_out = S * S1 * C + S1 * C * C1
+    mixtures = C1 * (S1 * 4 + 1 * 2 * S1 * 256) + S1 * (C1 * 4 + 2 * 2 * C1 * 128)
+    expected = S * 48 * C + 4 * dense + 2 * (2 * in_or_out + mixtures) + C * 10
+    assert summarise(blueprint("sparse_mlp_nano")).multiply_accumulates == expected == 22_282_880
+    more = blueprint("sparse_mlp_nano", token_experts=8, channel_experts=7)
+    gates = 2 * (C1 * S1 * 4 + S1 * C1 * 3)
+    assert summarise(more).multiply_accumulates == expected + gates
+    assert summarise(more).parameters == more.num_parameters()
+
+
+def test_multiply_accumulates_of_a_real_batch_are_those_of_the_blank_image(rng):
+    """Rows go to other experts than in the summary, and are as many."""
+    model, counted = tiny_model(), 0
+    images = Tensor(rng.standard_normal((1, 8, 8, 3)))
+    for y in tensors_below(model(images)):
+        arrays = [None if x is None else x.data for x in y.creator.inputs]
+        counted += y.creator.multiply_accumulates(*arrays)
+    assert counted == summarise(model).multiply_accumulates
+
+
+@pytest.mark.parametrize(
+    ("sparse_blocks", "expected"),
+    [(0, ""), (2, "34"), ([0, 1], "01"), ([-1], "4"), ((0, -5, 2), "02"), (5, "01234")],
+)
+def test_which_blocks_are_sparse(sparse_blocks, expected):
+    model = SparseMLP(**TINY | {"num_blocks": 5, "sparse_blocks": sparse_blocks}, rng=nn.BLANK)
+    found = [i for i, block in enumerate(model.blocks) if hasattr(block, "token_moe")]
+    assert "".join(map(str, found)) == expected
+
+
+def test_one_expert_is_an_mlp_without_a_gate(rng):
+    mixture = MixtureOfExperts(6, (1, 1, 5), tokens=False, gelu="erf", routing=NONE, rng=rng)
+    x = Tensor(rng.standard_normal((4, 2, 6)).astype(np.float32))
+    assert [name for name, _ in mixture.named_parameters()] == [
+        f"experts.0.{name}" for name in ("W1", "b1", "W2", "b2")
+    ]
+    np.testing.assert_array_equal(mixture(x).data, mixture.experts[0](x).data)
+
+
+# --- the mixture ---
+
+
+def mixture(rng, tokens, E=4, K=2, D=6, hidden_dim=5, **changes):
+    routing = Routing(**vars(NONE) | changes)
+    made = MixtureOfExperts(
+        D, (E, K, hidden_dim), tokens=tokens, gelu="erf", routing=routing, rng=rng
+    )
+    return made.astype(np.float64)
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
+def test_every_row_is_the_weighted_sum_of_its_experts(tokens, rng):
+    made = mixture(rng, tokens)
+    x = rng.standard_normal((6, 3, 6))
+    y = made(Tensor(x)).data
+    rows, answers = (a.reshape(6, -1).T if tokens else a.reshape(-1, 6) for a in (x, y))
+    for row, answer in zip(rows, answers, strict=True):
+        z = made.gate.data @ row if tokens else row @ made.gate.data
+        p = np.exp(z) / np.exp(z).sum()
+        chosen = sorted(range(4), key=lambda e: -p[e])[:2]
+        expected = 0.0
+        for e in chosen:
+            W1, b1, W2, b2 = (parameter.data for parameter in made.experts[e].parameters())
+            if tokens:
+                W1, W2 = W1.T, W2.T
+            expected = expected + p[e] * (ops.GELU("erf").forward(row @ W1 + b1) @ W2 + b2)
+        assert_close(answer, expected)
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
+def test_equal_logits_go_to_the_first_experts(tokens, rng):
+    made = mixture(rng, tokens)
+    made.gate.data[...] = 0
+    x = Tensor(rng.standard_normal((6, 3, 6)))
+    both = made.experts[0](x).data + made.experts[1](x).data
+    assert_close(made(x).data, both / 4)  # p is 1/4 each, and not shared out anew
+
+
+def test_noise_is_drawn_in_training_only_and_only_when_on(rng):
+    x = Tensor(rng.standard_normal((6, 3, 6)))
+    for noisy in (False, True):
+        made = mixture(np.random.default_rng(1), False, noisy=noisy)
+        generator = np.random.default_rng(2)
+        before = generator.bit_generator.state
+        trained = made(x, generator).data
+        assert (generator.bit_generator.state != before) == noisy
+        assert np.array_equal(trained, made(x).data) != noisy
+
+
+def test_the_noise_has_standard_deviation_one_over_E(rng):
+    made = mixture(rng, False, E=8)
+    noise = made._noise(Tensor(np.zeros((20_000, 8), np.float32)), rng)
+    assert noise.dtype == np.float32
+    assert noise.std() == pytest.approx(1 / 8, rel=0.01)
+    assert abs(noise.mean()) < 0.01 / 8
+
+
+def test_evaluation_yields_no_loss_and_training_one_for_each_mixture(rng):
+    model = tiny_model(num_blocks=3, sparse_blocks=2)
+    images = rng.standard_normal((1, 8, 8, 3))
+    with nn.asides() as beside:
+        model(images)
+    assert beside.losses == []
+    with nn.asides() as beside:
+        model(images, rng=rng)
+    assert len(beside.losses) == 4
+    assert all(loss.shape == () for loss in beside.losses)
+
+
+def test_the_loss_has_its_weight(rng):
+    images, losses = rng.standard_normal((2, 8, 8, 3)), []
+    for weight in (0.0, 0.01, 1.0):
+        model = tiny_model(loss_weight=weight)
+        *_, auxiliary = trained_loss(model, images, np.arange(2), rng)
+        losses.append(auxiliary.item())
+    assert losses[0] == 0
+    assert losses[2] == pytest.approx(100 * losses[1])
+
+
+# --- capacity ---
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
+@pytest.mark.parametrize("prioritised", [False, True])
+def test_rows_that_find_no_room_get_0(device, tokens, prioritised, rng):
+    """All 20 rows want expert 0, which takes 8 of them: 20/4 * 1.5 = 7.5."""
+    made = mixture(rng, tokens, K=1, D=5, capacity_factor=1.5, prioritised=prioritised)
+    made.gate.data[...] = 0
+    x = rng.standard_normal((5, 4, 5))
+    (made.gate.data[:1] if tokens else made.gate.data.T[:1])[...] = 1
+    x += 10 - x.mean(0 if tokens else 2, keepdims=True)  # z is 50 for expert 0, and 0
+    strength = rng.permutation(20) / 20  # now 50 and some more
+    x += strength.reshape(4, 5) if tokens else strength.reshape(5, 4, 1)
+    made = made.to(device_of(device.zeros(1)))
+    x = Tensor(device.asarray(x / 30))
+    generator = np.random.default_rng(0)
+    y, unlimited = made(x, generator), made(x)
+    rows = [to_numpy(made.rows(Tensor(a.data)).data) for a in (y, unlimited)]
+    rows = [a.T if tokens else a for a in rows]
+    served = [bool(row.any()) for row in rows[0]]
+    expected = strength >= np.sort(strength)[-8] if prioritised else np.arange(20) < 8
+    assert served == expected.tolist()
+    np.testing.assert_array_equal(rows[0][expected], rows[1][expected])
+    y.backward(device.asarray(np.ones(y.shape)))
+    logits_moved = to_numpy(made.gate.grad)
+    assert logits_moved.any()
+
+
+def test_training_and_evaluation_have_their_own_capacity(rng):
+    x = Tensor(rng.standard_normal((6, 50, 6)))
+    tight = {"capacity_factor": 0.5, "eval_capacity_factor": None}
+    for factors, train_is_less in ((tight, True), ({"eval_capacity_factor": 0.5}, False)):
+        made = mixture(np.random.default_rng(3), False, **factors)
+        trained, evaluated = ((made(x, r).data != 0).all(-1).sum() for r in (rng, None))
+        assert (trained < 300) == train_is_less
+        assert (evaluated < 300) == (not train_is_less)
+
+
+def test_with_room_for_all_nobody_is_dropped(rng):
+    x = Tensor(rng.standard_normal((6, 3, 6)))
+    made, limited = (
+        mixture(np.random.default_rng(3), True, **changes)
+        for changes in ({}, {"eval_capacity_factor": 4.0})
+    )
+    np.testing.assert_array_equal(made(x).data, limited(x).data)
+    assert expert_capacity(18, 4, 2, 4.0) >= 18
+
+
+# --- gradients ---
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
+@pytest.mark.parametrize("K", [1, 2])
+def test_the_gradient_of_a_mixture_and_of_its_losses(tokens, K, rng):
+    """Rows far from a tie: a step of the check is 2e-3, and the smallest gap is above 0.05."""
+    made = mixture(rng, tokens, E=3, K=K, D=3, hidden_dim=2)
+    x = None
+    while x is None or smallest_gap(made, x) < 0.05:
+        x = rng.standard_normal((3, 2, 3))
+    names = [name for name, _ in made.named_parameters()]
+
+    def loss(x, *arrays):
+        for name, parameter in zip(names, arrays, strict=True):
+            owner = made
+            *path, last = name.split(".")
+            for step in path:
+                owner = owner[int(step)] if step.isdigit() else getattr(owner, step)
+            setattr(owner, last, parameter)
+        with nn.asides() as beside:
+            y = made(x, np.random.default_rng(0))
+        return (y * y).sum() + 100.0 * beside.losses[0]
+
+    report = check(loss, x, *(p.data for p in made.parameters()))
+    assert not [f for f in report.findings if not f.passed], str(report)
+    assert report.worst("differences")
+    assert report.worst("complex step")
+
+
+def smallest_gap(made, x):
+    """By how much the K-th best of a row is better than the next, at the least."""
+    z = made.logits(made.rows(Tensor(x))).data
+    best = -np.sort(-z, axis=1)
+    return (best[:, made.K - 1] - best[:, made.K]).min()
+
+
+# --- workers, devices, precision ---
+
+
+def small_model():
+    return create_model("sparse_mlp_nano", num_blocks=2, sparse_blocks=1, drop_path_rate=0.1)
+
+
+def test_the_gradient_is_the_same_on_one_and_two_workers(rng):
+    images = rng.standard_normal((10, 32, 32, 3)).astype(np.float32)
+    totals = []
+    for count in (1, 2):
+        model = small_model()
+        model.head.W.data[...] = np.random.default_rng(1).standard_normal(model.head.W.shape)
+        flat = FlatParameters(model)
+        total = GradientSum(flat.weights)
+
+        def loss_of(g, piece, model=model):
+            logits = model(images[piece], rng=np.random.default_rng(g))
+            return ops.SoftmaxCrossEntropy()(logits, piece % 10), None
+
+        with Workers(count) as workers:
+            batch_gradient(loss_of, cut(np.arange(10), 4), flat, total, workers)
+        totals.append(total.total)
+    np.testing.assert_array_equal(*totals)
+    gates = [flat.named(totals[0])[f"blocks.1.{name}_moe.gate"] for name in ("token", "channel")]
+    assert all(np.abs(gate).min() > 0 for gate in gates)
+
+
+@pytest.mark.parametrize("factor", [None, 0.5])
+def test_it_trains_on_the_device(device, factor, rng):
+    model = tiny_model(device, noisy_gates=True, capacity_factor=factor, prioritised=True)
+    images = device.asarray(rng.standard_normal((3, 8, 8, 3)))
+    labels = device.asarray(np.arange(3))
+    model.head.W.data[...] = device.asarray(rng.standard_normal((6, 5)))
+    logits, task, auxiliary = trained_loss(model, images, labels, np.random.default_rng(0))
+    assert array_module(logits.data) is device
+    (task + auxiliary).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_float32_is_float64_with_fewer_digits(rng):
+    double = tiny_model()
+    single = SparseMLP(**TINY | {"gelu": "erf"}, rng=rng)
+    single.load_state(double.state())
+    images = rng.standard_normal((3, 8, 8, 3)).astype(np.float32)
+    results = []
+    for model, pixels in ((single, images), (double, images.astype(np.float64))):
+        logits = model(pixels)
+        ops.SoftmaxCrossEntropy()(logits, np.arange(3)).backward()
+        results.append([logits.data, *(p.grad for p in model.parameters())])
+    assert {array.dtype for array in results[0]} == {np.dtype(np.float32)}
+    for few_digits, many_digits in zip(*results, strict=True):
+        if np.abs(many_digits).max() > 1e-10:  # else zero by symmetry
+            assert_close(few_digits, many_digits, CLOSE_32)
+
+
+def test_without_a_capacity_images_of_a_batch_do_not_see_each_other(rng):
+    model = tiny_model()
+    images = rng.standard_normal((5, 8, 8, 3))
+    alone = np.concatenate([model(images[i : i + 1]).data for i in range(5)])
+    assert_close(model(images).data, alone)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"token_top_k": 5}, "5 of 4 experts for every channel; choose a top_k from 1 to 4"),
+        ({"channel_top_k": 0}, "0 of 4 experts for every token"),
+        ({"channel_experts": 1}, "2 of 1 experts"),
+        ({"capacity_factor": 0}, "expected a capacity factor above 0, got 0"),
+        ({"eval_capacity_factor": -1.0}, "got -1.0. 1 is an equal share"),
+        ({"sparse_blocks": 3}, "sparse_blocks=3, but there are 2 blocks"),
+        ({"sparse_blocks": [0, 2]}, "positions from -2 to 1"),
+        ({"gelu": "relu"}, "unknown form 'relu'"),
+        ({"patch_size": 3}, "patches of 3x3 do not tile images of 8x8; choose a patch_size"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SparseMLP(**TINY | changes, rng=np.random.default_rng(0))
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"expected images \(B, 8, 8, 3\), got \(1, 16, 4, 3\)"):
+        tiny_model()(np.zeros((1, 16, 4, 3)))
