@@ -188,6 +188,50 @@ def test_the_adjoint_is_tested_where_the_forward_is_linear():
     assert tested(check_function(ops.GELU(), normal(S))) == set()
 
 
+@pytest.mark.parametrize("jump", [1.5e-3, -2e-4, 1e-5, -3e-3, 1.0])
+def test_a_difference_across_a_jump_is_seen_to_be_none(jump):
+    def path(t):
+        return np.sin(1.2 + t) + (abs(t) > abs(jump) and t * jump > 0)
+
+    assert numeric.unsettled(path, np.ones(())) == (abs(jump) < numeric.STEP)
+
+
+def test_rounding_is_not_taken_for_a_jump():
+    assert not numeric.unsettled(lambda t: np.array(1e3 + 1e-12 * t), np.ones(()))
+    assert not numeric.unsettled(lambda t: np.exp(2 * t), np.ones(()))
+
+
+class Gated(nn.Module):
+    """x W, or twice that where the first weight has passed a threshold; W is moved by the check."""
+
+    def __init__(self, threshold, wrong):
+        self.W = nn.Parameter(np.ones((4, 3)))
+        self.threshold, self.wrong = threshold, wrong
+
+    def forward(self, x):
+        factor = 2.0 if self.W.data.real[0, 0] > self.threshold else 1.0
+        y = ops.ChannelLinear()(x, self.W)
+        if self.wrong:
+            y = wrong(ops.GELU, lambda dy: 1.1 * dy)()(y)
+        return y * factor
+
+
+def test_of_a_model_that_jumps_the_complex_step_is_the_judge():
+    seen = []
+
+    def at_the_threshold(model, x):  # where the check has moved the weight to, and a little more
+        seen.append(model.W.data.real[0, 0])
+        model.threshold = seen[0] + 1e-5
+        return model(x)
+
+    report = check_model(Gated(0.0, wrong=False), normal(2, 4), at_the_threshold)
+    report.raise_on_failure()
+    assert report.kinked
+    assert "steps cross" in str(report)
+    seen.clear()
+    assert not check_model(Gated(0.0, wrong=True), normal(2, 4), at_the_threshold)
+
+
 def test_order_is_none_where_there_is_no_truncation():
     assert numeric.observed_order(lambda t: np.array(3 + t - 2 * t**3), np.ones(())) is None
 

@@ -9,13 +9,13 @@ import pytest
 from checks import CLOSE_32, assert_close
 from test_mixer import scrambled
 
-from tinymixer import data, nn
+from tinymixer import data, engine, nn
 from tinymixer.backend import array_module, device_of, to_numpy
 from tinymixer.data.draws import permutation
 from tinymixer.engine import Tensor
 from tinymixer.models import HireMLP, create_model
 from tinymixer.models.hire_mlp import HireBlock, RegionMLP
-from tinymixer.ops import SoftmaxCrossEntropy
+from tinymixer.ops import ChannelLinear, ChannelMLP, SoftmaxCrossEntropy
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config
@@ -157,14 +157,22 @@ def test_the_published_models_have_the_published_sizes(name):
     assert blueprint(name, num_classes=10).num_parameters() == few
 
 
-def test_a_published_model_multiplies_as_often_as_published():
-    assert multiply_accumulates("hire_mlp_tiny") == COUNTS["hire_mlp_tiny"][2]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(COUNTS)[1:])
-def test_the_larger_ones_do_too(name):
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_published_models_multiply_as_often_as_published(name, monkeypatch):
+    for product in (ChannelLinear, ChannelMLP):
+        monkeypatch.setitem(engine.twins, (product, "cpu"), without_the_product(product))
     assert multiply_accumulates(name) == COUNTS[name][2]
+
+
+def without_the_product(function):
+    """A twin with an output of the right shape, which nobody worked for."""
+
+    class Shaped(function):
+        def forward(self, x, W, *more):
+            self.save(x)
+            return np.zeros(x.shape if function is ChannelMLP else (*x.shape[:-1], W.shape[1]), "f")
+
+    return Shaped
 
 
 def multiply_accumulates(name):

@@ -97,7 +97,10 @@ def prove(subject: Subject, probes: list[tuple[str, dict]] | None = None) -> Rep
         if probes is None:
             findings += by_element(subject, w, gradients, method)
         else:
-            findings += by_direction(subject, w, gradients, method, probes)
+            # The complex step takes the same probes, crosses no jump and bends nowhere: it decides.
+            skip_unsettled = analytic and method == "differences"
+            findings += by_direction(subject, w, gradients, method, probes, skip_unsettled)
+            kinked = kinked or len(findings) < len(probes)
     if probes is None:
         findings += adjoints(subject, rng)
     wrong = [f for f in findings if not f.passed and f.method == "differences"]
@@ -183,9 +186,17 @@ def _compare(
 
 
 def by_direction(
-    subject: Subject, w: Array, gradients: Mapping, method: str, probes: list[tuple[str, dict]]
+    subject: Subject,
+    w: Array,
+    gradients: Mapping,
+    method: str,
+    probes: list[tuple[str, dict]],
+    skip_unsettled: bool,
 ) -> list[Finding]:
-    """One finding per probe; where one disagrees, the elements of its parameter are looked at."""
+    """One finding per probe; where one disagrees, the elements of its parameter are looked at.
+
+    With skip_unsettled a probe that disagrees is left out if half the step would change its number.
+    """
     numbers = []
     for _, v in probes:
         terms = [gradients[i] * v[i] for i in v]
@@ -200,6 +211,8 @@ def by_direction(
         zero = bool(size <= INVISIBLE[method] * reference)
         error = abs(by_numbers - claimed) / (reference if zero else size)
         finding = Finding(name, method, error, by_numbers, claimed, None, zero)
+        if not finding.passed and skip_unsettled and numeric.unsettled(subject.path(v), w):
+            continue
         if not finding.passed and len(v) == 1:
             (i,) = v
             picked = np.random.default_rng(3).permutation(v[i].size)[:LOOK_CLOSER]

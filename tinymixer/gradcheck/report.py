@@ -68,7 +68,7 @@ class Report:
     order: float | None = None
     steps: Sequence[tuple[float, float]] = ()
     analytic: bool = True  # or else the complex step does not apply
-    kinked: bool = False  # then the differences do not: a model with ReLUs
+    kinked: bool = False  # then differences do not, all or some: ReLUs, or decisions
     broken: str = ""  # the rule that forward or backward does not keep
 
     def __bool__(self) -> bool:
@@ -120,7 +120,8 @@ class Report:
                 "input (a kink, a jump, or rounding inside); check at an input further away from it"
             )
         elif self.kinked:
-            yield "no differences: their steps cross kinks, as of a ReLU; the complex step does not"
+            left = "some differences left out" if self.worst("differences") else "no differences"
+            yield f"{left}: their steps cross kinks, or are too long; the complex step does not"
         elif self.order is not None:
             yield f"observed order of the differences: {self.order:.2f}"
         if self.zeros:

@@ -243,6 +243,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "strides": (2, 2, 2),
         "dilations": (2, 2, 1),
         "stem": (3, 2, 1),
+        "init_std": 0.1,  # 0.02 is for ten times as many channels
         "num_classes": 10,
     },
 }
