@@ -134,8 +134,11 @@ def test_nothing_is_kept_alive(case):
     gc.disable()
     try:
         y = op(*inputs)
-        kept = [a for a in op.saved or () if isinstance(a, np.ndarray)]
-        kept = [a for a in kept if all(a is not x for x in given)]
+        kept = [
+            a
+            for a in op.saved or ()
+            if isinstance(a, np.ndarray) and all(a is not x for x in given)
+        ]
         watched = [weakref.ref(a) for a in (op, y, *kept) if a is not y.data]
         del kept
         y.backward(np.ones(y.shape))

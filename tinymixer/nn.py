@@ -320,6 +320,19 @@ def grid(images: Any) -> Any:
     return images.transpose(1, 2, 0, 3)
 
 
+def resize(x: Any, size: tuple[int, ...], matrix: Callable[[int, int], Array]) -> Any:
+    """x (H, W, B, C)  ->  (*size, B, C), by `ops.resample.bilinear_matrix` or `bicubic_matrix`.
+
+    x itself if it has that size already. A plain array stays one, and gets no gradient.
+    """
+    if x.shape[:2] == tuple(size):
+        return x
+    xp = array_module(x.data if isinstance(x, Tensor) else x)
+    A_h, A_w = (xp.asarray(matrix(n, m)) for n, m in zip(x.shape, size, strict=False))
+    y = ops.Resample()(x, A_h, A_w)
+    return y if isinstance(x, Tensor) else y.data
+
+
 class PatchEmbed(Module):
     """images (B, H*P, W*P, 3)  ->  x (S, B, C): each patch's pixels through one linear map.
 
@@ -405,19 +418,6 @@ class SplitAttention(Module):
         q = sum(x.mean(axis=positions) for x in branches)  # (B, C)
         z = self.linear_2(ops.GELU(self.gelu)(self.linear_1(q)))  # (B, n*C)
         return ops.SplitAttention()(z, *branches)
-
-
-def resize(x: Any, size: tuple[int, ...], matrix: Callable[[int, int], Array]) -> Any:
-    """x (H, W, B, C)  ->  (*size, B, C), by `ops.resample.bilinear_matrix` or `bicubic_matrix`.
-
-    x itself if it has that size already. A plain array stays one, and gets no gradient.
-    """
-    if x.shape[:2] == tuple(size):
-        return x
-    xp = array_module(x.data if isinstance(x, Tensor) else x)
-    A_h, A_w = (xp.asarray(matrix(n, m)) for n, m in zip(x.shape, size, strict=False))
-    y = ops.Resample()(x, A_h, A_w)
-    return y if isinstance(x, Tensor) else y.data
 
 
 def dropout(x: Tensor, rate: float, rng: Rng | None) -> Tensor:

@@ -130,8 +130,8 @@ def test_the_gradient_of_the_whole_nano_model():
 
 @pytest.mark.parametrize("weighted", [True, False])
 def test_the_gradient_of_a_small_model(weighted):
-    options = {"image_size": (8, 16), "dims": (8, 12), "depths": (1, 1), "weighted": weighted}
-    model = VisionPermutator(**TINY | options, rng=np.random.default_rng(0))
+    options = {"image_size": (8, 16), "dims": (8, 12), "depths": (1, 1), "init_std": None}
+    model = VisionPermutator(**TINY | options, weighted=weighted, rng=np.random.default_rng(0))
     check_model(model, pixels(2, 8, 16)).raise_on_failure()
 
 
@@ -182,10 +182,11 @@ def test_evaluation_draws_nothing():
 
 
 def test_linear_maps_and_convolutions_start_as_published():
-    model = create_model("vip_nano")
-    W = model.stages[1].blocks[0].permute_mlp.vertical.W.data
-    assert W.std() == pytest.approx(0.02, rel=0.05)
-    assert not model.head.b.data.any()
+    for init_std, std in ((0.02, 0.02), (None, 128**-0.5)):
+        model = create_model("vip_nano", init_std=init_std)
+        W = model.stages[1].blocks[0].permute_mlp.vertical.W.data
+        assert W.std() == pytest.approx(std, rel=0.05)
+        assert not model.head.b.data.any()
     W, b = model.stages[1].embed.linear.W.data, model.stages[1].embed.linear.b.data
     assert 0.99 / 16 < np.abs(W).max() <= 1 / 16  # a window of 2 x 2 with 64 channels: 1/√256
     assert b.any()

@@ -188,17 +188,13 @@ def of_model(
     """A model's output as a function of its parameters, all moved off their initial values.
 
     At initialisation a model hides bugs: behind a head of zeros every other gradient is zero. So
-    each parameter of a copy gets noise, as large as half its own size (0.1 where it is zero). A
-    matrix that starts small gets as much as a common one: of tiny steps after one another, all that
-    differences see is rounding.
+    each parameter of a copy gets noise, as large as half its own size (0.1 where it is zero).
     """
     model, batch = copy.deepcopy(model), widened(batch)
     names, parameters = zip(*model.named_parameters(), strict=True)
     for p in parameters:
         p.data = widened(p.data)
         size = np.sqrt(np.mean(p.data * p.data)) or 0.2
-        if p.ndim > 1:
-            size = max(size, max(p.shape) ** -0.5)
         p.data = p.data + 0.5 * size * rng.standard_normal(p.shape)
     arrays = [p.data for p in parameters]
 

@@ -14,8 +14,6 @@ from typing import Any
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
 
-INIT: dict[str, Any] = {"init": nn.normal(0.02)}  # of every linear map but the convolutions
-
 
 class PermuteMLP(nn.Module):
     """y = Σ_b α_b x_b W + b over the branches x_b: columns, rows and channels of x, each mixed.
@@ -23,16 +21,25 @@ class PermuteMLP(nn.Module):
     x (H, W, B, C)  ->  y (H, W, B, C);  α by split attention, or, if not `weighted`, all 1
     """
 
-    def __init__(self, C: int, *, weighted: bool, attention_ratio: int, gelu: str, rng: nn.Rng):
-        self.channel = nn.ChannelLinear(C, C, bias=False, rng=rng, **INIT)
-        self.vertical = nn.ChannelLinear(C, C, bias=False, rng=rng, **INIT)
-        self.horizontal = nn.ChannelLinear(C, C, bias=False, rng=rng, **INIT)
+    def __init__(
+        self,
+        C: int,
+        *,
+        weighted: bool,
+        attention_ratio: int,
+        gelu: str,
+        init: nn.Init = nn.lecun_normal,
+        rng: nn.Rng,
+    ):
+        self.channel = nn.ChannelLinear(C, C, bias=False, init=init, rng=rng)
+        self.vertical = nn.ChannelLinear(C, C, bias=False, init=init, rng=rng)
+        self.horizontal = nn.ChannelLinear(C, C, bias=False, init=init, rng=rng)
         self.attention = (
-            nn.SplitAttention(C, 3, C // attention_ratio, gelu=gelu, rng=rng, **INIT)
+            nn.SplitAttention(C, 3, C // attention_ratio, gelu=gelu, init=init, rng=rng)
             if weighted
             else None
         )
-        self.output = nn.ChannelLinear(C, C, rng=rng, **INIT)
+        self.output = nn.ChannelLinear(C, C, init=init, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
         columns = ops.SwapSegments(0)(self.vertical(ops.SwapSegments(0)(x)))
@@ -57,14 +64,15 @@ class PermutatorBlock(nn.Module):
         eps: float,
         dropout: float,
         drop_path_rate: float,
+        init: nn.Init = nn.lecun_normal,
         rng: nn.Rng,
     ):
         self.permute_norm = nn.LayerNorm(C, eps)
         self.permute_mlp = PermuteMLP(
-            C, weighted=weighted, attention_ratio=attention_ratio, gelu=gelu, rng=rng
+            C, weighted=weighted, attention_ratio=attention_ratio, gelu=gelu, init=init, rng=rng
         )
         self.channel_norm = nn.LayerNorm(C, eps)
-        self.channel_mlp = nn.ChannelMLP(C, mlp_ratio * C, gelu=gelu, rng=rng, **INIT)
+        self.channel_mlp = nn.ChannelMLP(C, mlp_ratio * C, gelu=gelu, init=init, rng=rng)
         self.dropout, self.drop_path_rate = dropout, drop_path_rate
 
     def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
@@ -87,7 +95,8 @@ class VisionPermutator(nn.Module):
     Stages of patch embedding and PermutatorBlocks, each on a grid `patch_sizes[i]` times coarser
     than the one before -> LayerNorm -> mean over places -> linear head. `dims`, `depths` and
     `patch_sizes` have one entry a stage. Stochastic depth grows linearly from 0 in the first block
-    to `drop_path_rate` in the last.
+    to `drop_path_rate` in the last. Weights start with the standard deviation `init_std`, or, if it
+    is None, 1/√fan_in, which suits narrow models better; convolutions as is usual for them.
 
     image_size is a side or (height, width) in pixels. A stage on a grid of H x W places cuts its C
     channels into H segments to mix columns and into W to mix rows: both sides must divide C. Raises
@@ -109,8 +118,10 @@ class VisionPermutator(nn.Module):
         eps: float = 1e-5,
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
+        init_std: float | None = 0.02,
         rng: nn.Rng,
     ):
+        init = nn.lecun_normal if init_std is None else nn.normal(init_std)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if len({len(x) for x in (dims, depths, patch_sizes)}) != 1:
             raise ValueError(
@@ -147,6 +158,7 @@ class VisionPermutator(nn.Module):
                     eps=eps,
                     dropout=dropout,
                     drop_path_rate=drop_path_rate * i / max(1, sum(depths) - 1),
+                    init=init,
                     rng=rng,
                 )
                 for i in range(before, before + L)
@@ -154,7 +166,7 @@ class VisionPermutator(nn.Module):
             self.stages.append(Stage(embed, blocks))
             C_in, before = C, before + L
         self.norm = nn.LayerNorm(C_in, eps)
-        self.head = nn.ChannelLinear(C_in, num_classes, rng=rng, **INIT)
+        self.head = nn.ChannelLinear(C_in, num_classes, init=init, rng=rng)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         if images.shape[1:-1] != self.image_size:
@@ -196,5 +208,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "depths": (4, 4),
         "patch_sizes": (4, 2),
         "num_classes": 10,
+        "init_std": None,
     },
 }
