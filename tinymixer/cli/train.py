@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     last = trainer.run()[-1]
     best = max(trainer.history, key=lambda figures: figures["test_accuracy"])
     print(
-        f"test accuracy {last['test_accuracy']:.2%} after epoch {last['epoch']} "
-        f"(best {best['test_accuracy']:.2%} after epoch {best['epoch']})\n"
+        f"test accuracy {last['test_accuracy']:.2%} after epoch {last['epoch']:g} "
+        f"(best {best['test_accuracy']:.2%} after epoch {best['epoch']:g})\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )

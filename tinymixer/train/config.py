@@ -18,7 +18,7 @@ class Config:
 
     model, model_options   a name of `list_models()` and changes to its options
     dataset                a name of `data.NAMES`; train_size, test_size: images used, None for all
-    epochs                 passes over the training images
+    epochs                 passes over the training images; 2.5 stops half way through the third
     batch_size             images per update; micro_batch: those computed together
     lr                     the learning rate at its highest, reached after warmup_epochs
     lr_final               the share of lr that is left at the end
@@ -34,7 +34,7 @@ class Config:
     dataset: str = "cifar10"
     train_size: int | None = None
     test_size: int | None = None
-    epochs: int = 10
+    epochs: float = 10
     batch_size: int = 64
     micro_batch: int = 16
     optimizer: str = "adamw"
@@ -52,7 +52,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for names, low, high in (
-            (("epochs", "batch_size", "micro_batch"), 1, 2**31),
+            (("epochs",), 1e-9, 1e9),
+            (("batch_size", "micro_batch"), 1, 2**31),
             (("lr",), 1e-12, 1e3),
             (("lr_final", "label_smoothing"), 0, 1),
             (("momentum", "ema"), 0, 1 - 1e-9),

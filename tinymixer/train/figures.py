@@ -33,9 +33,9 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, accuracy and learning rate against epochs.
 
-    history has one mapping per epoch: epoch (from 1), train_loss, test_loss, train_accuracy,
-    test_accuracy, lr, seconds, images_per_s. A value that is missing or None leaves no point.
-    The legends give the last values; the best test accuracy wears a ring.
+    history has one mapping per epoch: epoch (from 1; the last may be a fraction), train_loss,
+    test_loss, train_accuracy, test_accuracy, lr, seconds, images_per_s. A value that is missing or
+    None leaves no point. The legends give the last values; the best test accuracy wears a ring.
 
     Raises ValueError for an empty history.
     """
@@ -51,7 +51,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     epochs, reached = _series(history, "test_accuracy")
     if len(reached):
         best = reached.argmax()
-        label = f"best {reached[best]:.1%}, epoch {epochs[best]:.0f}"
+        label = f"best {reached[best]:.1%}, epoch {epochs[best]:g}"
         accuracy.plot(epochs[best], reached[best], "o", mec=ORANGE, mfc="none", ms=9, label=label)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes, title in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
@@ -66,7 +66,8 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 def _pace(history: Sequence[Mapping[str, Any]]) -> str:
     """What the training cost, in one line: the median epoch speaks for all."""
     seconds, speed = (_series(history, key)[1] for key in ("seconds", "images_per_s"))
-    words = [f"{len(history)} epoch{'s' * (len(history) > 1)}"]
+    epochs = history[-1]["epoch"]
+    words = [f"{epochs:g} epoch{'s' * (epochs != 1)}"]
     if len(seconds):
         words.append(f"{np.median(seconds):,.1f} s per epoch")
     if len(speed):

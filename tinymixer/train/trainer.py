@@ -80,6 +80,7 @@ class Trainer:
         self.images = to_device(dataset.train_images, device)
         self.labels = to_device(dataset.train_labels, device)
         self.steps_per_epoch = -(-len(self.images) // config.batch_size)
+        self.steps = max(1, round(config.epochs * self.steps_per_epoch))  # in all
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
         self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
@@ -126,22 +127,30 @@ class Trainer:
         with self.workers, self._until_signalled():
             self._save("last")
             self._report()
-            while self.epoch < self.config.epochs:
+            while not self.finished:
                 self._train_epoch()
                 self._finish_epoch()
         return self.history
 
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch, which may be a part of one, is trained and evaluated."""
+        return self.epoch * self.steps_per_epoch >= self.steps
+
+    def _steps_done(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.step
+
     def _train_epoch(self) -> None:
         order = permutation(self.config.seed, self.epoch, len(self.images))
         with tqdm(
-            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
+            desc=f"epoch {self.epoch + 1}/{self.config.epochs:g}",
             total=len(order),
             initial=self._so_far["images"],
             unit=" images",
             leave=False,
             disable=self.quiet or None,  # None: only where there is a terminal
         ) as bar:
-            while self.step < self.steps_per_epoch:
+            while self.step < self.steps_per_epoch and self._steps_done() < self.steps:
                 start = time.perf_counter()
                 first = self.step * self.config.batch_size
                 loss, correct, images = self._train_step(order[first:][: self.config.batch_size])
@@ -173,8 +182,8 @@ class Trainer:
             raise self._non_finite(
                 f"the gradient's norm is {norm}", f"the gradient of {names[0]}" if names else None
             )
-        step = self.epoch * self.steps_per_epoch + self.step
-        self.optimizer.step(self.flat.weights, gradients, self._learning_rate(), step)
+        rate, step = self._learning_rate(), self._steps_done()
+        self.optimizer.step(self.flat.weights, gradients, rate, step)
         if self.average is not None:
             optim.update_average(self.average, self.flat.weights, self.config.ema)
         total = math.fsum(loss * len(piece) for (loss, _), piece in zip(done, pieces, strict=True))
@@ -200,17 +209,17 @@ class Trainer:
     def _learning_rate(self) -> float:
         config = self.config
         return optim.learning_rate(
-            self.epoch * self.steps_per_epoch + self.step,
+            self._steps_done(),
             base=config.lr,
             final=config.lr * config.lr_final,
             warmup=round(config.warmup_epochs * self.steps_per_epoch),
-            total=config.epochs * self.steps_per_epoch,
+            total=self.steps,
             schedule=config.schedule,
         )
 
     def _finish_epoch(self) -> None:
         """Evaluate, note the figures, save."""
-        so_far = self._so_far
+        so_far, cut_short = self._so_far, self.step < self.steps_per_epoch
         with self._averaged_weights():
             log_p = log_probabilities(
                 self.model,
@@ -221,7 +230,7 @@ class Trainer:
             )
         labels = self.dataset.test_labels
         figures_of_epoch = {
-            "epoch": self.epoch + 1,
+            "epoch": self._steps_done() / self.steps_per_epoch if cut_short else self.epoch + 1,
             "train_loss": so_far["loss"] / so_far["images"],
             "train_accuracy": so_far["correct"] / so_far["images"],
             "test_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
@@ -322,7 +331,7 @@ class Trainer:
 
 def _line(figures_of_epoch: dict[str, Any]) -> str:
     return (
-        "epoch {epoch:3d}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
+        "epoch {epoch:3g}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
         "test loss {test_loss:.3f}  accuracy {test_accuracy:6.2%}   "
         "{seconds:.0f} s, {images_per_s:.0f} images/s"
     ).format(**figures_of_epoch)
