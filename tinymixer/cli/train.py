@@ -1,7 +1,6 @@
 """tinymixer train."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from tinymixer import data, nn
 from tinymixer.cli.options import (
     add_fields,
     add_set,
+    changed,
     find_checkpoint,
     given_fields,
     writable_folder,
@@ -78,10 +78,10 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         )
     given = given_fields(args, Config)
     name = given.get("dataset", "cifar10")
-    config = _config(args, Config(**RECIPES.get(name, {})), given)
+    config = changed(Config(**RECIPES.get(name, {})), args)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
     if "dataset" not in given and not _cifar10_is_to_be_had(args.data_dir):
-        config = _config(args, Config(dataset="shapes", **RECIPES["shapes"]), given)
+        config = changed(Config(dataset="shapes", **RECIPES["shapes"]), args)
     out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
     dataset = config.load_dataset(args.data_dir, download=True)
     return Trainer(config, dataset, out, **options)
@@ -92,7 +92,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
     path = find_checkpoint(args.resume)
     saved = Config.from_dict(checkpoint.load(path).header["config"])
-    asked = _config(args, saved, given_fields(args, Config))
+    asked = changed(saved, args)
     if asked != saved:
         name = next(n for n in vars(saved) if getattr(asked, n) != getattr(saved, n))
         raise CheckpointError(
@@ -100,16 +100,6 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
             "and another setting would be another run; leave the option out, or start a new --out"
         )
     return Trainer.resume(path, saved.load_dataset(args.data_dir), **options)
-
-
-def _config(args: argparse.Namespace, base: Config, given: dict[str, Any]) -> Config:
-    """`base` with what the command line changes."""
-    return replace(
-        base,
-        **given,
-        model_options=base.model_options | dict(args.set),
-        augment=replace(base.augment, **given_fields(args, data.Augment)),
-    )
 
 
 def _cifar10_is_to_be_had(data_dir: str | None) -> bool:

@@ -10,6 +10,7 @@ are (N, K). Accuracies are fractions, 0..1.
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tinymixer.files import write_atomically
 from tinymixer.train.profile import Row
 
 BLUE, ORANGE, GREY, INK = "#2166ac", "#d6604d", "#8c8c8c", "#222222"
+MANY = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", "#01808c", "#c51b7d", INK)  # tell apart
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
@@ -285,6 +287,58 @@ def _opposite_pairs(maps: np.ndarray) -> list[int]:
     f = _frequency(maps)
     pairs.sort(key=lambda pair: f[pair[0]] + f[pair[1]])
     return [i for pair in pairs for i in pair] + list(left)
+
+
+def race(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]], cost: str, title: str, score: str
+) -> Figure:
+    """A score, 0..1, against what it cost: name -> (cost, score), each line named at its end.
+
+    The costs are on a logarithmic scale where the lines end at very different ones.
+    """
+    figure = _card(8, 4.2, title)
+    axes = figure.subplots()
+    ends = {name: (x[-1], y[-1]) for name, (x, y) in lines.items()}
+    paid = [x for x, _ in ends.values()]
+    if max(paid) > 5 * min(paid):
+        axes.set_xscale("log")
+    colours = dict(zip(lines, cycle(MANY), strict=False))
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, color=colours[name], marker="o" if len(x) < 20 else "", ms=3)
+    low, high = axes.get_ylim()
+    heights = _apart({name: y for name, (_, y) in ends.items()}, 0.055 * (high - low))
+    for name, end in ends.items():
+        axes.annotate(
+            f"{name} {end[1]:.1%}",
+            end,
+            (1.03, heights[name]),
+            textcoords=axes.get_yaxis_transform(),
+            color=colours[name],
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colours[name], "lw": 0.6, "alpha": 0.5},
+        )
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _chart(axes, score)
+    axes.set_xlabel(cost, fontsize=9)
+    return figure
+
+
+def _apart(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights in order of those wanted, at least a gap apart, with the least squared error.
+
+    Neighbours that would be too close form a group about their mean, again and again (pool
+    adjacent violators).
+    """
+    names = sorted(wanted, key=lambda name: wanted[name])
+    groups: list[list[float]] = []  # of heights, less a gap for each name below
+    for i, name in enumerate(names):
+        groups.append([wanted[name] - i * gap])
+        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    heights = [np.mean(group) for group in groups for _ in group]
+    return {name: float(heights[i] + i * gap) for i, name in enumerate(names)}
 
 
 def profile(rows: Sequence[Row], title: str) -> Figure:
