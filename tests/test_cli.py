@@ -199,6 +199,25 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(here):
     assert arrays["whole"] == arrays["cut"]
 
 
+def test_segmentation_is_trained_evaluated_and_shown(here, capsys):
+    argv = ("train", "--task", "segment", "--train-size", 20, "--test-size", 12, "--workers", 1)
+    assert call(*argv, "--set", "raft_sizes=2", "--epochs", 1) == 2  # not one for each level
+    assert call(*argv, "--epochs", 1, "--out", "run") == 0
+    said = capsys.readouterr().out
+    assert "on shapes, 20 images" in said
+    last = json.loads((here / "run" / "metrics.jsonl").read_text())
+    assert f"test mean IoU {last['test_iou']:.2%} after epoch 1" in said
+    assert call("eval", "--run", "run") == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in ("circle", "background", f"{last['test_iou']:.1%}"))
+    Image.fromarray(np.full((50, 80, 3), 99, np.uint8)).save(here / "mine.png")
+    assert call("predict", "mine.png", "--run", "run") == 0
+    assert capsys.readouterr().out.startswith("mine.png: ")
+    for name in ("segments.png", "prediction-mine.png", "curves.png"):
+        with Image.open(here / "run" / name) as picture:
+            assert min(picture.size) > 150
+
+
 COMPARE = ("compare", "mixer_pico", "mixer_nano", "--quiet", *TINY)
 
 
@@ -363,6 +382,10 @@ def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
         (("train", "--dataset", "shapes", "--flip", "upside-down"), "upside-down"),
         (("train", "--dataset", "shapes", "--train-size", "0"), "train_size=0"),
         (("train", "--dataset", "shapes", "--device", "gpu"), "CuPy"),
+        (("train", "--task", "detect"), "classify or segment"),
+        (("train", "--task", "segment", "--model", "mixer_pico"), "no maps of several sizes"),
+        (("train", "--task", "segment", "--dataset", "cifar10"), "no classes of pixels"),
+        (("train", "--task", "segment", "--mixup", "1"), "mixup"),
         (("train", "--resume", "nowhere"), "nowhere"),
         (("compare", "mixer_pico"), "--epochs --seconds --macs is required"),
         (("compare", "mixer_pico", "--epochs", "1", "--macs", "1"), "not allowed with"),

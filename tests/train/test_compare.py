@@ -66,7 +66,7 @@ def test_each_model_gets_an_ordinary_run_of_its_own(comparison, dataset, tmp_pat
         config = dataclasses.replace(CONFIG, model=result.model, epochs=2, warmup_epochs=0.2)
         alone = Trainer(config, dataset, workers=1, quiet=True)
         accuracies = [figures["test_accuracy"] for figures in alone.run()]
-        assert result.accuracies.tolist() == accuracies
+        assert result.scores.tolist() == accuracies
         saved = checkpoint.load(tmp_path / "c" / result.model / "last.npz")
         assert Config.from_dict(saved.header["config"]) == config
         assert result.parameters == alone.model.num_parameters()
@@ -167,7 +167,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_results(
     results = comparison(unit).run()
     assert "mixer_pico" not in measured  # what was begun keeps the epochs it began with
     for cut, uncut in zip(results, whole, strict=True):
-        assert cut.accuracies.tolist() == uncut.accuracies.tolist()
+        assert cut.scores.tolist() == uncut.scores.tolist()
         one, other = (
             checkpoint.load(tmp_path / folder / cut.model / "last.npz").weights
             for folder in ("c", "whole")

@@ -337,3 +337,32 @@ def test_a_race_names_each_line_at_its_end():
 def test_labels_that_are_too_close_give_way_by_the_least(wanted, expected):
     heights = figures._apart(dict(enumerate(wanted)), 1.0)
     assert [heights[i] for i in range(len(wanted))] == pytest.approx(expected, abs=1e-6)
+
+
+def test_segments_show_image_truth_and_prediction(rng):
+    images = rng.integers(0, 256, (3, 6, 8, 3), dtype=np.uint8)
+    truth = np.zeros((3, 6, 8), np.uint8)
+    truth[1] = 2
+    truth[2, 0, 0] = 255
+    figure = figures.segments(images, {"truth": truth, "prediction": truth.clip(0, 1)}, NAMES, 255)
+    axes = np.array(figure.axes).reshape(3, 3)
+    assert [row[0].get_ylabel() for row in axes] == ["image", "truth", "prediction"]
+    for i in range(3):
+        np.testing.assert_array_equal(axes[0, i].images[0].get_array(), images[i])
+    drawn = [np.asarray(picture.images[0].get_array()) for picture in axes[1]]
+    assert (drawn[1] == 1).all()  # the last class, the background, is white
+    colour = drawn[0][0, 0]
+    assert (drawn[0] == colour).all()
+    assert (drawn[2].reshape(-1, 3)[1:] == colour).all()
+    assert (drawn[2][0, 0] == 0).all()  # to be ignored
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["cat", "dog", "car"]
+    assert tuple(legend.get_patches()[0].get_facecolor()[:3]) == tuple(colour)
+
+
+def test_curves_of_segmentation_add_the_iou_and_ring_its_best():
+    rows = [{**row, "test_iou": 0.1 * (4 - abs(row["epoch"] - 2))} for row in history(4)]
+    _, accuracy, _ = figures.curves(rows).axes
+    assert legend(accuracy)[2:] == ["test IoU 20.0%", "best 40.0%, epoch 2"]
+    assert accuracy.lines[2].get_ydata().tolist() == [row["test_iou"] for row in rows]
+    assert accuracy.get_title("left") == "accuracy and mean IoU"

@@ -11,7 +11,7 @@ from tinymixer.cli.options import add_fields, add_set, changed, writable_folder
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
-from tinymixer.train.config import RECIPES, Config
+from tinymixer.train.config import Config, recipe
 from tinymixer.train.trainer import Stopped
 
 
@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
-    config = changed(Config(**RECIPES.get(args.dataset, {})), args)
+    config = changed(recipe(args.dataset, getattr(args, "task", "classify")), args)
     budget = args.budget
     name = f"compare-{config.dataset}-{budget.amount:g}-{budget.unit}"
     out = args.out or Path("runs") / name

@@ -15,7 +15,7 @@ from tinymixer.cli.options import (
 )
 from tinymixer.errors import CheckpointError, DataError, TinymixerError
 from tinymixer.train import checkpoint
-from tinymixer.train.config import RECIPES, Config
+from tinymixer.train.config import Config, recipe
 from tinymixer.train.trainer import Trainer
 
 
@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> None:
         "train",
         help="train a model",
         description="Train a model. Without --dataset it takes CIFAR-10 where that is or can be "
-        "had, and the built-in `shapes` otherwise. Ctrl-C stops it; --resume goes on.",
+        "had, and the built-in `shapes` otherwise, or to segment. Ctrl-C stops it; --resume goes "
+        "on.",
     )
     parser.set_defaults(func=run)
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/MODEL-DATASET")
@@ -60,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
             f"{len(trainer.images):,} images, {trainer.workers.count} workers -> {out}"
         )
     last = trainer.run()[-1]
-    best = max(trainer.history, key=lambda figures: figures["test_accuracy"])
+    metric = trainer.task.metric
+    best = max(trainer.history, key=lambda figures: figures[metric])
     print(
-        f"test accuracy {last['test_accuracy']:.2%} after epoch {last['epoch']:g} "
-        f"(best {best['test_accuracy']:.2%} after epoch {best['epoch']:g})\n"
+        f"{trainer.task.metric_name} {last[metric]:.2%} after epoch {last['epoch']:g} "
+        f"(best {best[metric]:.2%} after epoch {best['epoch']:g})\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )
@@ -77,11 +79,12 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
             "begins a new one"
         )
     given = given_fields(args, Config)
-    name = given.get("dataset", "cifar10")
-    config = changed(Config(**RECIPES.get(name, {})), args)
+    task = given.get("task", "classify")
+    wanted = given.get("dataset", "shapes" if task == "segment" else "cifar10")
+    config = changed(recipe(wanted, task), args)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
-    if "dataset" not in given and not _cifar10_is_to_be_had(args.data_dir):
-        config = changed(Config(dataset="shapes", **RECIPES["shapes"]), args)
+    if wanted not in (given.get("dataset"), "shapes") and not _cifar10_is_to_be_had(args.data_dir):
+        config = changed(recipe("shapes", task), args)
     out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
     dataset = config.load_dataset(args.data_dir, download=True)
     return Trainer(config, dataset, out, **options)

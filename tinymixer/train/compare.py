@@ -30,6 +30,7 @@ from tinymixer.summary import summarise
 from tinymixer.train import figures
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
+from tinymixer.train.tasks import TASKS
 from tinymixer.train.trainer import Trainer
 
 UNITS = ("epochs", "seconds", "macs")
@@ -69,14 +70,16 @@ class Result:
     macs: int  # multiply-accumulates of one image, forward
     images: int  # of one epoch
     history: Sequence[Mapping[str, Any]]
+    metric: str = "test_accuracy"
 
     @property
-    def accuracies(self) -> np.ndarray:
-        return self._column("test_accuracy")
+    def scores(self) -> np.ndarray:
+        """The test accuracy, or what else the task goes by, after each epoch."""
+        return self._column(self.metric)
 
     @property
     def epochs(self) -> np.ndarray:
-        """Those done when each accuracy was measured; so are the next two."""
+        """Those done when each score was measured; so are the next two."""
         return self._column("epoch")
 
     @property
@@ -99,13 +102,12 @@ class Result:
             f"{self.epochs[-1]:.2f}",
             f"{seconds:,.1f}",
             f"{self.images * self.epochs[-1] / seconds:,.0f}",
-            f"{self.accuracies[-1]:.2%}",
-            f"{self.accuracies.max():.2%}",
+            f"{self.scores[-1]:.2%}",
+            f"{self.scores.max():.2%}",
         ]
 
 
 HEADINGS = ["model", "parameters", "mult.-acc./image", "epochs", "seconds", "images/s"]
-HEADINGS += ["test accuracy", "best"]
 
 
 class Comparison:
@@ -137,6 +139,7 @@ class Comparison:
     ):
         self.models, self.budget, self.config = list(dict.fromkeys(models)), budget, config
         self.dataset, self.out, self.quiet = dataset, out, quiet
+        self.task = TASKS[config.task]
         self.workers = Workers.of_this_machine(workers).count
         self.options: dict[str, Any] = {"workers": self.workers, "device": device, "quiet": quiet}
         self.sizes = {model: self._size(model) for model in self.models}
@@ -161,7 +164,8 @@ class Comparison:
                     print(f"{model}: {trainer.config.epochs:.3g} epochs -> {trainer.out}")
                 trainer.run()
             images = len(self.dataset.train_images)
-            results.append(Result(model, *self.sizes[model], images, trainer.history))
+            run = Result(model, *self.sizes[model], images, trainer.history, self.task.metric)
+            results.append(run)
             self._report(results)
         return results
 
@@ -271,16 +275,17 @@ class Comparison:
             ("macs", "multiply-accumulates of training"),
             ("seconds", "seconds of training"),
         ):
-            lines = {r.model: (getattr(r, f"spent_{name}"), r.accuracies) for r in results}
+            lines = {r.model: (getattr(r, f"spent_{name}"), r.scores) for r in results}
             figure = figures.race(
-                lines, axis, f"{self.dataset.name}: {self.budget} each", "test accuracy"
+                lines, axis, f"{self.dataset.name}: {self.budget} each", self.task.metric_name
             )
             figures.save(figure, self.out / f"accuracy-{name}.png")
 
 
 def table(results: Sequence[Result]) -> str:
     """A row for each model, as Markdown that is aligned to be read as it is."""
-    lines = [HEADINGS, *(result.cells() for result in results)]
+    name = " ".join(results[0].metric.replace("iou", "mean IoU").split("_"))
+    lines = [[*HEADINGS, name, "best"], *(result.cells() for result in results)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = "<" + ">" * (len(widths) - 1)
     rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tinymixer.files import write_atomically
 from tinymixer.train.profile import Row
 
-BLUE, ORANGE, GREY, INK = "#2166ac", "#d6604d", "#8c8c8c", "#222222"
-MANY = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", "#01808c", "#c51b7d", INK)  # tell apart
+BLUE, ORANGE, GREEN = "#2166ac", "#d6604d", "#1b7837"
+GREY, INK = "#8c8c8c", "#222222"
+MANY = (BLUE, ORANGE, GREEN, "#762a83", "#b8860b", "#01808c", "#c51b7d", INK)  # tell apart
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
@@ -37,7 +40,8 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 
     history has one mapping per epoch: epoch (from 1; the last may be a fraction), train_loss,
     test_loss, train_accuracy, test_accuracy, lr, seconds, images_per_s. A value that is missing or
-    None leaves no point. The legends give the last values; the best test accuracy wears a ring.
+    None leaves no point. Where there is a test_iou it is drawn too. The legends give the last
+    values; the best test accuracy, or IoU, wears a ring.
 
     Raises ValueError for an empty history.
     """
@@ -50,13 +54,17 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
         _curve(accuracy, history, f"{part}_accuracy", part + " {:.1%}", colour)
     _curve(rate, history, "lr", "last {:.2g}", INK)
     rate.set_ylim(bottom=0)
-    epochs, reached = _series(history, "test_accuracy")
+    score, colour, scores = "test_accuracy", ORANGE, "accuracy"
+    if "test_iou" in history[-1]:
+        score, colour, scores = "test_iou", GREEN, "accuracy and mean IoU"
+        _curve(accuracy, history, score, "test IoU {:.1%}", colour)
+    epochs, reached = _series(history, score)
     if len(reached):
         best = reached.argmax()
         label = f"best {reached[best]:.1%}, epoch {epochs[best]:g}"
-        accuracy.plot(epochs[best], reached[best], "o", mec=ORANGE, mfc="none", ms=9, label=label)
+        accuracy.plot(epochs[best], reached[best], "o", mec=colour, mfc="none", ms=9, label=label)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes, title in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
+    for axes, title in ((loss, "loss"), (accuracy, scores), (rate, "learning rate")):
         _chart(axes, title)
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -164,6 +172,51 @@ def _sheet(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     for (x, y), text in zip(_tiles(axes, images, columns, below=caption), captions, strict=True):
         axes.text(x + 0.5, y + 0.03, text, ha="center", va="top", fontsize=7, color=INK)
     return figure
+
+
+def segments(
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    ignored: int,
+) -> Figure:
+    """Images over the classes of their pixels: one column an image, one row for each of `rows`.
+
+    rows: title -> class numbers (N, height, width), such as the truth and a prediction; pixels of
+    the number `ignored` are black. The last class, the background, is white. A legend names the
+    classes that are to be seen.
+    """
+    palette = _class_colours(len(class_names))
+    n, high = len(images), images.shape[1] / images.shape[2]
+    side = min(1.1, 10 / n)  # of one image, in inches
+    figure = _card(n * side * 1.05 + 2.4, (1 + len(rows)) * side * high * 1.05 + 0.3)
+    axes = figure.subplots(1 + len(rows), n, squeeze=False)
+    for row, (title, shown) in enumerate({"image": images, **rows}.items()):
+        if shown.ndim == 3:
+            known = shown != ignored
+            shown = palette[np.where(known, shown, 0)] * known[..., None]
+        for picture, image in zip(axes[row], shown, strict=True):
+            picture.imshow(image, interpolation="nearest")
+            picture.set(xticks=[], yticks=[])
+            picture.spines[:].set_color("#cccccc")
+        axes[row, 0].set_ylabel(title, fontsize=9, color=INK)
+    seen = np.unique(np.concatenate([classes.ravel() for classes in rows.values()]))
+    handles = [
+        Patch(facecolor=palette[k], edgecolor="#cccccc", label=class_names[k])
+        for k in seen
+        if k != ignored
+    ]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def _class_colours(K: int) -> np.ndarray:
+    """(K, 3): colours that tell apart, the last of them white."""
+    if K <= 11:
+        colours = colormaps["tab10"](np.arange(K - 1))
+    else:
+        colours = colormaps["turbo"](np.linspace(0, 1, K - 1))
+    return np.concatenate([colours[:, :3], np.ones((1, 3))])
 
 
 def prediction(
