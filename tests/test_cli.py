@@ -213,6 +213,8 @@ def test_segmentation_is_trained_evaluated_and_shown(here, capsys):
     Image.fromarray(np.full((50, 80, 3), 99, np.uint8)).save(here / "mine.png")
     assert call("predict", "mine.png", "--run", "run") == 0
     assert capsys.readouterr().out.startswith("mine.png: ")
+    (here / "run" / "curves.png").unlink()
+    assert call("plot", "--run", "run") == 0
     for name in ("segments.png", "prediction-mine.png", "curves.png"):
         with Image.open(here / "run" / name) as picture:
             assert min(picture.size) > 150

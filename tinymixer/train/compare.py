@@ -190,12 +190,11 @@ class Comparison:
         return blueprint.num_parameters(), summary.multiply_accumulates
 
     def _common(self) -> dict[str, Any]:
-        """What decides the table, except for the models; as JSON gives it back."""
-        options = asdict(self.config)
+        """What decides the table, except for the models."""
+        options = _plain(self.config)
         del options["model"], options["epochs"]
         options |= {"budget": str(self.budget), "fingerprint": self.dataset.fingerprint}
-        options |= {"workers": self.workers, "device": self.options["device"]}
-        return json.loads(json.dumps(options))
+        return options | {"workers": self.workers, "device": self.options["device"]}
 
     def _check_folder(self) -> None:
         path, common = self.out / "comparison.json", self._common()
@@ -222,7 +221,7 @@ class Comparison:
             config = self._config(model, self._affordable_epochs(model))
             return Trainer(config, self.dataset, folder, **self.options)
         trainer = Trainer.resume(folder / "last.npz", self.dataset, **self.options)
-        if trainer.config != self._config(model, trainer.config.epochs):
+        if _plain(trainer.config) != _plain(self._config(model, trainer.config.epochs)):
             raise CheckpointError(
                 f"{folder} holds a run with other options; choose another --out, or move it away"
             )
@@ -280,6 +279,11 @@ class Comparison:
                 lines, axis, f"{self.dataset.name}: {self.budget} each", self.task.metric_name
             )
             figures.save(figure, self.out / f"accuracy-{name}.png")
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The options as a file gives them back: JSON knows no tuples."""
+    return json.loads(json.dumps(asdict(config)))
 
 
 def table(results: Sequence[Result]) -> str:
