@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tinymixer import cli
 from tinymixer.data import cifar
+from tinymixer.train import Trainer
 
 TINY = [
     *("--set", "hidden_dim=8", "--set", "num_blocks=1"),
@@ -203,6 +205,66 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(here):
     assert arrays["whole"] == arrays["cut"]
 
 
+def test_segmentation_is_trained_evaluated_and_shown(here, capsys):
+    argv = ("train", "--task", "segment", "--train-size", 20, "--test-size", 12, "--workers", 1)
+    assert call(*argv, "--set", "raft_sizes=2", "--epochs", 1) == 2  # not one for each level
+    assert call(*argv, "--epochs", 1, "--out", "run") == 0
+    said = capsys.readouterr().out
+    assert "on shapes, 20 images" in said
+    last = json.loads((here / "run" / "metrics.jsonl").read_text())
+    assert f"test mean IoU {last['test_iou']:.2%} after epoch 1" in said
+    assert call("eval", "--run", "run") == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in ("circle", "background", f"{last['test_iou']:.1%}"))
+    Image.fromarray(np.full((50, 80, 3), 99, np.uint8)).save(here / "mine.png")
+    assert call("predict", "mine.png", "--run", "run") == 0
+    assert capsys.readouterr().out.startswith("mine.png: ")
+    (here / "run" / "curves.png").unlink()
+    assert call("plot", "--run", "run") == 0
+    for name in ("segments.png", "prediction-mine.png", "curves.png"):
+        with Image.open(here / "run" / name) as picture:
+            assert min(picture.size) > 150
+
+
+COMPARE = ("compare", "mixer_pico", "mixer_nano", "--quiet", *TINY)
+
+
+def test_compare_shows_what_each_model_made_of_the_budget(here, capsys):
+    assert call(*COMPARE, "--epochs", 1.5) == 0
+    said = capsys.readouterr().out
+    assert "Budget: 1.5 epochs for each model. Data: shapes, 40 training and 30 test" in said
+    out = here / "runs" / "compare-shapes-1.5-epochs"
+    names = {"comparison.json", "comparison.md", "accuracy-macs.png", "accuracy-seconds.png"}
+    assert {path.name for path in out.iterdir()} == names | {"mixer_pico", "mixer_nano"}
+    for model in ("mixer_pico", "mixer_nano"):
+        rows = (out / model / "metrics.jsonl").read_text().splitlines()
+        assert f"{json.loads(rows[-1])['test_accuracy']:.2%}" in said
+        assert call("eval", "--run", out / model) == 0
+
+
+def test_compare_stopped_goes_on_by_the_same_command(here, capsys, monkeypatch):
+    argv = (*COMPARE, "--macs", 1e7, "--out", "c")
+    train_step = Trainer._train_step
+
+    def stopped(trainer, batch):
+        signal.raise_signal(signal.SIGINT)
+        return train_step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", stopped)
+    assert call(*argv) == 130
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "tinymixer: stopped by SIGINT; all is saved: the same command goes on\n"
+    )
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert call(*argv) == 0
+    saved = contents(here / "c")
+    assert call(*argv) == 0
+    assert contents(here / "c") == saved
+    refused(capsys, here, (*argv, "--lr", 0.5), "lr=0.004, not 0.5")
+
+
 # Bad input: one clear line, an exit code, nothing lost ----------------------------------------
 
 
@@ -328,7 +390,18 @@ def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
         (("train", "--dataset", "shapes", "--flip", "upside-down"), "upside-down"),
         (("train", "--dataset", "shapes", "--train-size", "0"), "train_size=0"),
         (("train", "--dataset", "shapes", "--device", "gpu"), "CuPy"),
+        (("train", "--task", "detect"), "classify or segment"),
+        (("train", "--task", "segment", "--model", "mixer_pico"), "no maps of several sizes"),
+        (("train", "--task", "segment", "--dataset", "cifar10"), "no classes of pixels"),
+        (("train", "--task", "segment", "--mixup", "1"), "mixup"),
         (("train", "--resume", "nowhere"), "nowhere"),
+        (("compare", "mixer_pico"), "--epochs --seconds --macs is required"),
+        (("compare", "mixer_pico", "--epochs", "1", "--macs", "1"), "not allowed with"),
+        (("compare", "mixer_pico", "--seconds", "soon"), "soon"),
+        (("compare", "mixer_pico", "--seconds", "0"), "above 0"),
+        (("compare", "mixer_xxl", "--epochs", "1"), "mixer_xxl"),
+        (("compare", "mixer_s32", "--epochs", "1", "--train-size", "9"), "224"),
+        (("compare", "mixer_pico", "--macs", "1", "--train-size", "9"), "one step"),
         (("eval",), "tinymixer train"),
         (("eval", "--run", "nowhere"), "nowhere"),
         (("summary", "mixer_xxl"), "mixer_pico"),

@@ -66,15 +66,17 @@ def blueprint(name: str, num_classes: int | None = None, **changes: Any) -> nn.M
     return create_model(name, num_classes, rng=nn.BLANK, **changes)
 
 
-def summarise(model: Any) -> Summary:
-    """What `model` computes for one image of its `image_size`, Function by Function.
+def summarise(model: Any, image_size: tuple[int, int] | None = None) -> Summary:
+    """What `model` computes for one image, of its own `image_size` or another, by Function.
 
     Memory is counted in the precision of the weights, and as an evaluation would keep it: the
     masks of dropout come on top in training.
     """
     layers = layer_names(model)
     weights = [parameter.data for parameter in layers]
-    blank = array_module(weights[0]).zeros((1, *model.image_size, 3), weights[0].dtype)
+    blank = array_module(weights[0]).zeros(
+        (1, *(image_size or model.image_size), 3), weights[0].dtype
+    )
     met: set[Tensor] = set()  # Parameters, and
     held = {id(_owner(W)) for W in weights}  # memory, that rows so far have counted
     rows = []

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from tinymixer.data.augment import Augment, _beta, normalise
+from tinymixer.data.augment import IGNORED, Augment, _beta, normalise
 from tinymixer.data.draws import Stream, draws
 from tinymixer.errors import TinymixerError
 
@@ -244,3 +244,31 @@ def test_normalise():
     y = normalise(images, (10, 100, 5), (2, 4, 50))
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, [[-5, 0, 5], [0, -2.5, -0.04]], atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+@pytest.mark.parametrize("flip", ["none", "random", "alternating"])
+@pytest.mark.parametrize("crop_padding", [0, 3])
+def test_the_classes_of_pixels_go_where_their_pixels_go(padding, flip, crop_padding):
+    """An image whose colour is its pixels' class, and never black, tells where each came from."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 255, (7, 12, 9)).astype(np.uint8)
+    images = np.repeat(labels[..., None], 3, -1)
+    augment = Augment(crop_padding=crop_padding, padding=padding, flip=flip)
+    batch, targets = augment(
+        images, labels, np.array([6, 2, 2, 0]), epoch=1, seed=5, num_classes=255
+    )
+    assert (targets.shape, targets.dtype) == ((4, 12, 9), np.uint8)
+    black = batch[..., 0] == 0
+    np.testing.assert_array_equal(targets[~black], batch[..., 0][~black])
+    assert (targets[black] == IGNORED).all()
+    assert black.any() == (crop_padding > 0 and padding == "zero")
+
+
+def test_behind_a_hole_a_pixel_keeps_its_class():
+    labels = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 8, 8)
+    images = np.repeat(labels[..., None], 3, -1)
+    _, targets = Augment(cutout=4, random_erasing=1.0)(
+        images, labels, np.array([1, 0]), epoch=0, seed=0, num_classes=128
+    )
+    np.testing.assert_array_equal(targets, labels[[1, 0]])

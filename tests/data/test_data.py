@@ -143,3 +143,25 @@ def test_fingerprint_tells_data_apart():
     ]
     assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 5
     assert len(base.fingerprint) == 64
+
+
+def test_shapes_have_a_class_for_every_pixel():
+    """On the shape it is the image's, off it the last one; the images are the same."""
+    plain = data.load("shapes", train_size=13, test_size=4)
+    dense = data.load("shapes", train_size=13, test_size=4, pixels=True)
+    assert dense.class_names == (*plain.class_names, "background")
+    assert dense.num_classes == 11
+    for part, first in (("train", 0), ("test", 2**32)):
+        images, labels = (getattr(dense, f"{part}_{kind}") for kind in ("images", "labels"))
+        np.testing.assert_array_equal(images, getattr(plain, f"{part}_images"))
+        assert (labels.shape, labels.dtype) == (images.shape[:3], np.uint8)
+        _, numbers, masks = shapes.draw(first + np.arange(len(images)))
+        for label, number, mask in zip(labels, numbers, masks, strict=True):
+            assert (label[mask] == number).all()
+            assert (label[~mask] == 10).all()
+    assert dense.fingerprint != plain.fingerprint
+
+
+def test_labels_of_pixels_are_refused_where_there_are_none():
+    with pytest.raises(DataError, match="cifar10 has no classes of pixels to learn; `shapes` has"):
+        data.load("cifar10", pixels=True)

@@ -76,6 +76,37 @@ def test_a_shift_of_all_logits_changes_nothing(rng):
     assert SoftmaxCrossEntropy().forward(logits + 100.0, LABELS) == pytest.approx(loss, rel=1e-12)
 
 
+@pytest.mark.parametrize("alpha", SMOOTHING)
+def test_of_pixels_those_to_ignore_change_nothing(device, alpha, rng):
+    (logits,) = normal(rng, (2, 3, B, K))
+    labels = rng.integers(0, K, (2, 3, B)).astype(np.uint8)
+    ignored = rng.random((2, 3, B)) < 0.4
+    assert 0 < ignored.sum() < ignored.size
+    with_holes = np.where(ignored, np.uint8(255), labels)
+    loss_of = SoftmaxCrossEntropy(alpha, ignore=255)
+    one = device.asarray(np.array(1.0))
+    loss = loss_of.forward(device.asarray(logits), device.asarray(with_holes))
+    dlogits, _ = loss_of.backward(one)
+    alone = SoftmaxCrossEntropy(alpha)
+    expected = alone.forward(device.asarray(logits[~ignored]), device.asarray(labels[~ignored]))
+    assert float(loss) == pytest.approx(float(expected), rel=1e-13)
+    assert_close(to_numpy(dlogits)[~ignored], alone.backward(one)[0])
+    assert not to_numpy(dlogits)[ignored].any()
+
+
+def test_of_nothing_the_loss_and_its_gradient_are_zero(device, rng):
+    (logits,) = normal(rng, (B, K))
+    loss_of = SoftmaxCrossEntropy(ignore=255)
+    loss = loss_of.forward(device.asarray(logits), device.asarray(np.full(B, 255)))
+    assert float(loss) == 0
+    assert not to_numpy(loss_of.backward(device.asarray(np.array(1.0)))[0]).any()
+
+
+def test_only_the_class_to_ignore_may_be_out_of_range():
+    with pytest.raises(ValueError, match="run from 0 to 254"):
+        SoftmaxCrossEntropy(ignore=255).forward(np.zeros((3, K)), np.array([0, 254, 255]))
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_label_smoothing_is_a_share(alpha):
     with pytest.raises(ValueError, match=r"expected label_smoothing in \[0, 1\], got"):
@@ -97,8 +128,9 @@ def test_label_smoothing_is_a_share(alpha):
         (np.zeros(3), r"expected 3 integer class numbers .*got float64 \(3,\)"),
         (np.zeros((3, 16)), r"or probabilities \(3, 17\), got float64 \(3, 16\)"),
         (np.array([True, False, True]), r"got bool \(3,\)"),
+        (np.zeros((1, 3), int), r"expected 3 integer class numbers .*got int64 \(1, 3\)"),
     ],
-    ids=["too large", "negative", "too few", "floats", "other K", "booleans"],
+    ids=["too large", "negative", "too few", "floats", "other K", "booleans", "an axis more"],
 )
 def test_targets_that_do_not_fit_are_refused(device, targets, says):
     with pytest.raises(ValueError, match=says):

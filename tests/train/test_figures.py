@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -297,3 +298,71 @@ def test_a_profile_has_a_bar_for_each_operation():
     assert [bar.get_x() for bar in axes.patches] == [0, 0, 3, 0, 8, 0]
     assert [text.get_text() for text in axes.texts] == [" 8.0 ms, 80.0%", " 2.0 ms, 20.0%"]
     assert axes.lines[0].get_xdata()[0] == 6
+
+
+def test_a_race_names_each_line_at_its_end():
+    lines = {
+        "a": (np.array([1.0, 2.0]), np.array([0.5, 0.9])),
+        "b": (np.array([4.0, 8.0]), np.array([0.6, 0.899])),
+        "c": (np.array([3.0, 6.0]), np.array([0.2, 0.4])),
+    }
+    figure = figures.race(lines, "seconds", "a title", "test accuracy")
+    (axes,) = figure.axes
+    for line, (x, y) in zip(axes.lines, lines.values(), strict=True):
+        assert line.get_xdata().tolist() == x.tolist()
+        assert line.get_ydata().tolist() == y.tolist()
+    labels = {text.get_text(): text for text in axes.texts}
+    assert set(labels) == {"a 90.0%", "b 89.9%", "c 40.0%"}
+    for text, line in zip(labels.values(), axes.lines, strict=True):
+        assert text.get_color() == line.get_color()
+        assert text.xy == (line.get_xdata()[-1], line.get_ydata()[-1])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in labels.values()]
+    assert all(figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    assert axes.get_xscale() == "linear"
+    lines["d"] = (np.array([99.0]), np.array([0.1]))
+    assert figures.race(lines, "seconds", "", "").axes[0].get_xscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ([3, 1, 5], [3, 1, 5]),
+        ([1, 1], [0.5, 1.5]),
+        ([1, 1, 1.5], [0.166667, 1.166667, 2.166667]),
+        ([7, 1, 1], [7, 0.5, 1.5]),
+    ],
+)
+def test_labels_that_are_too_close_give_way_by_the_least(wanted, expected):
+    heights = figures._apart(dict(enumerate(wanted)), 1.0)
+    assert [heights[i] for i in range(len(wanted))] == pytest.approx(expected, abs=1e-6)
+
+
+def test_segments_show_image_truth_and_prediction(rng):
+    images = rng.integers(0, 256, (3, 6, 8, 3), dtype=np.uint8)
+    truth = np.zeros((3, 6, 8), np.uint8)
+    truth[1] = 2
+    truth[2, 0, 0] = 255
+    figure = figures.segments(images, {"truth": truth, "prediction": truth.clip(0, 1)}, NAMES, 255)
+    axes = np.array(figure.axes).reshape(3, 3)
+    assert [row[0].get_ylabel() for row in axes] == ["image", "truth", "prediction"]
+    for i in range(3):
+        np.testing.assert_array_equal(axes[0, i].images[0].get_array(), images[i])
+    drawn = [np.asarray(picture.images[0].get_array()) for picture in axes[1]]
+    assert (drawn[1] == 1).all()  # the last class, the background, is white
+    colour = drawn[0][0, 0]
+    assert (drawn[0] == colour).all()
+    assert (drawn[2].reshape(-1, 3)[1:] == colour).all()
+    assert (drawn[2][0, 0] == 0).all()  # to be ignored
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["cat", "dog", "car"]
+    assert tuple(legend.get_patches()[0].get_facecolor()[:3]) == tuple(colour)
+
+
+def test_curves_of_segmentation_add_the_iou_and_ring_its_best():
+    rows = [{**row, "test_iou": 0.1 * (4 - abs(row["epoch"] - 2))} for row in history(4)]
+    _, accuracy, _ = figures.curves(rows).axes
+    assert legend(accuracy)[2:] == ["test IoU 20.0%", "best 40.0%, epoch 2"]
+    assert accuracy.lines[2].get_ydata().tolist() == [row["test_iou"] for row in rows]
+    assert accuracy.get_title("left") == "accuracy and mean IoU"

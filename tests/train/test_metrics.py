@@ -7,7 +7,10 @@ from tinymixer.train.metrics import (
     accuracy,
     class_table,
     confusion_matrix,
+    iou_table,
+    mean_iou,
     per_class_accuracy,
+    per_class_iou,
     worst_mistakes,
 )
 
@@ -74,4 +77,35 @@ def test_table_names_each_class_and_its_commonest_mistake():
         "nothing       0         -  -",
         "car           1    100.0%  -",
         "all           6     50.0%",
+    ]
+
+
+def test_intersection_over_union_by_hand():
+    """Two rows of four pixels: class 0 has 3 of a union of 6, class 1 has 2 of 4, 2 has 0 of 1."""
+    truth = np.array([[0, 0, 0, 1], [1, 1, 0, 2]])
+    found = np.array([[0, 0, 1, 1], [1, 0, 0, 0]])
+    matrix = confusion_matrix(truth.ravel(), found.ravel(), 4)
+    np.testing.assert_array_equal(per_class_iou(matrix), [3 / 6, 2 / 4, 0, np.nan])
+    assert mean_iou(matrix) == pytest.approx((3 / 6 + 2 / 4 + 0) / 3)
+
+
+def test_a_class_that_is_only_predicted_counts_as_missed():
+    matrix = confusion_matrix(np.array([0, 0, 0]), np.array([0, 0, 1]), 3)
+    np.testing.assert_allclose(per_class_iou(matrix), [2 / 3, 0, np.nan])
+    assert mean_iou(matrix) == pytest.approx(1 / 3)
+
+
+def test_a_perfect_answer_has_a_mean_iou_of_one():
+    assert mean_iou(np.diag([5, 0, 2])) == 1
+
+
+def test_the_table_of_pixels():
+    matrix = confusion_matrix(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]), 3)
+    table = [line.split() for line in iou_table(matrix, ["cat", "dog", "car"]).splitlines()]
+    assert table == [
+        ["class", "pixels", "found", "IoU"],
+        ["cat", "4", "75.0%", "75.0%"],
+        ["dog", "1", "100.0%", "50.0%"],
+        ["car", "0", "nan%", "nan%"],
+        ["all,", "mean", "5", "80.0%", "62.5%"],
     ]

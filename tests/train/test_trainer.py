@@ -199,6 +199,32 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
     assert bits(resumed) == bits(uninterrupted)
 
 
+def test_a_fraction_of_an_epoch_ends_the_schedule_with_it(changed, dataset, tmp_path):
+    """Three steps an epoch: 5/3 of one are five, and a run stopped after four goes on to them."""
+    config = changed(epochs=5 / 3)
+    whole = Trainer(config, dataset, workers=1, quiet=True)
+    history = whole.run()
+    assert [figures["epoch"] for figures in history] == [1, 5 / 3]
+    assert history[-1]["lr"] == pytest.approx(config.lr * config.lr_final, rel=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        StopAt(patch, 4)
+        with pytest.raises(Stopped):
+            Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    assert not resumed.finished
+    resumed.run()
+    assert bits(resumed) == bits(whole)
+    again = Trainer.resume(tmp_path / "last.npz", dataset, quiet=True)
+    assert again.finished
+    assert again.history == resumed.history
+
+
+def test_the_least_training_is_one_step(changed, dataset):
+    trainer = Trainer(changed(epochs=0.01), dataset, workers=1, quiet=True)
+    assert trainer.steps == 1
+    assert [figures["epoch"] for figures in trainer.run()] == [1 / 3]
+
+
 def test_data_smaller_than_a_batch_make_one_step(changed):
     few = data.load("shapes", train_size=3, test_size=2)
     trainer = Trainer(changed(epochs=1, train_size=3), few, workers=2, quiet=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import tinymixer
-from tinymixer.cli import bench, convert, data, doctor, evaluate, gradcheck, inspect, train
+from tinymixer.cli import bench, compare, convert, data, doctor, evaluate, gradcheck, inspect, train
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.cpu import keep_freed_memory
 from tinymixer.train.trainer import Stopped
@@ -27,7 +27,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="tinymixer", description=tinymixer.__doc__)
     parser.add_argument("--version", action="version", version=f"tinymixer {tinymixer.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, evaluate, inspect, gradcheck, bench, convert, data, doctor):
+    for module in (train, compare, evaluate, inspect, convert, gradcheck, bench, data, doctor):
         module.add_parser(commands)
     return parser
 

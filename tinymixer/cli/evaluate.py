@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tinymixer import data
 from tinymixer.cli.options import add_run, find_checkpoint, save_pictures, writable_folder
 from tinymixer.errors import DataError
 from tinymixer.train import figures, metrics
 from tinymixer.train.checkpoint import load_model
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
-from tinymixer.train.trainer import log_probabilities
+from tinymixer.train.tasks import TASKS
+from tinymixer.train.trainer import log_probabilities, measure, segments
+
+SHOWN = 10  # segmented images; of `shapes`, one of each class
 
 
 def add_parser(commands: Any) -> None:
@@ -34,9 +38,12 @@ def evaluate(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
-    dataset = Config.from_dict(saved.header["config"]).load_dataset(args.data_dir)
+    config = Config.from_dict(saved.header["config"])
+    dataset = config.load_dataset(args.data_dir)
     if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
         print(f"note: these are not the same {dataset.name} files that {path} was trained on")
+    if TASKS[config.task].pixels:
+        return _evaluate_pixels(config, model, dataset, out)
     with Workers.of_this_machine() as workers:
         log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
     labels, predictions = dataset.test_labels, log_p.argmax(1)
@@ -56,6 +63,17 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_pixels(config: Config, model: Any, dataset: data.Dataset, out: Path) -> int:
+    with Workers.of_this_machine() as workers:
+        _, matrix = measure(TASKS[config.task], model, dataset, workers)
+    print(metrics.iou_table(matrix, dataset.class_names))
+    images, truth = dataset.test_images[:SHOWN], dataset.test_labels[:SHOWN]
+    rows = {"truth": truth, "prediction": segments(model, images, dataset.mean, dataset.std)}
+    figure = figures.segments(images, rows, dataset.class_names, data.IGNORED)
+    save_pictures({"segments.png": figure}, out)
+    return 0
+
+
 def predict(args: argparse.Namespace) -> int:
     pictures = [read_picture(path) for path in args.images]
     path = find_checkpoint(args.run)
@@ -63,15 +81,21 @@ def predict(args: argparse.Namespace) -> int:
     model, saved = load_model(path)
     header = saved.header["dataset"]
     names = header["class_names"]
+    task = TASKS[Config.from_dict(saved.header["config"]).task]
+    colours = header["mean"], header["std"]
     height, width = model.image_size
     for source, picture in zip(args.images, pictures, strict=True):
         seen = as_seen(picture, height, width)
-        with Workers(1) as workers:
-            log_p = log_probabilities(model, seen[None], header["mean"], header["std"], workers)
-        p = np.exp(log_p[0])
-        best = p.argsort()[::-1][:5]
-        print(f"{source}: " + ", ".join(f"{names[k]} {p[k]:.1%}" for k in best))
-        figure = figures.prediction(np.asarray(picture), seen, p, names)
+        if task.pixels:
+            classes = segments(model, seen[None], *colours)
+            found = [f"{names[k]} {(classes == k).mean():.1%}" for k in np.unique(classes)]
+            figure = figures.segments(seen[None], {"prediction": classes}, names, data.IGNORED)
+        else:
+            with Workers(1) as workers:
+                p = np.exp(log_probabilities(model, seen[None], *colours, workers)[0])
+            found = [f"{names[k]} {p[k]:.1%}" for k in p.argsort()[::-1][:5]]
+            figure = figures.prediction(np.asarray(picture), seen, p, names)
+        print(f"{source}: {', '.join(found)}")
         save_pictures({f"prediction-{source.stem}.png": figure}, out)
     return 0
 

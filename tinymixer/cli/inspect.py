@@ -12,7 +12,7 @@ from tinymixer.cli.options import (
 )
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
-from tinymixer.models import list_models
+from tinymixer.models import MLPMixer, list_models
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import figures
 from tinymixer.train.checkpoint import load_model
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     add_set(parser)
 
     parser = commands.add_parser(
-        "plot", help="a run's curves, token-mixing weights and patch filters as pictures"
+        "plot", help="a run's curves and, of a Mixer, token-mixing weights and patch filters"
     )
     parser.set_defaults(func=plot)
     add_run(parser)
@@ -48,13 +48,15 @@ def plot(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
-    height, width = model.image_size
-    P = model.patch_embed.patch_size
-    maps = {f"block {i}": block.token_mlp.W1.data for i, block in enumerate(model.blocks)}
-    pictures = {
-        "token-mixing.png": figures.token_maps(maps, (height // P, width // P), n=30),
-        "patch-filters.png": figures.patch_filters(model.patch_embed.linear.W.data, P),
-    }
+    pictures = {}
+    if isinstance(model, MLPMixer):
+        height, width = model.image_size
+        P = model.patch_embed.patch_size
+        maps = {f"block {i}": block.token_mlp.W1.data for i, block in enumerate(model.blocks)}
+        pictures = {
+            "token-mixing.png": figures.token_maps(maps, (height // P, width // P), n=30),
+            "patch-filters.png": figures.patch_filters(model.patch_embed.linear.W.data, P),
+        }
     if saved.header["history"]:
         pictures["curves.png"] = figures.curves(saved.header["history"])
     save_pictures(pictures, out)

@@ -3,15 +3,17 @@
 import argparse
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from matplotlib.figure import Figure
 
+from tinymixer import data
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.train import figures
+from tinymixer.train.config import Config
 
 
 def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -> None:
@@ -33,6 +35,16 @@ def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -
 def given_fields(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:
     """The fields of `dataclass` that options were given for."""
     return {f.name: getattr(args, f.name) for f in fields(dataclass) if hasattr(args, f.name)}
+
+
+def changed(config: Config, args: argparse.Namespace) -> Config:
+    """`config` with what the command line changes."""
+    return replace(
+        config,
+        **given_fields(args, Config),
+        model_options=config.model_options | dict(args.set),
+        augment=replace(config.augment, **given_fields(args, data.Augment)),
+    )
 
 
 def add_set(parser: Any) -> None:

@@ -1,7 +1,6 @@
 """tinymixer train."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,14 @@ from tinymixer import data, nn
 from tinymixer.cli.options import (
     add_fields,
     add_set,
+    changed,
     find_checkpoint,
     given_fields,
     writable_folder,
 )
 from tinymixer.errors import CheckpointError, DataError, TinymixerError
 from tinymixer.train import checkpoint
-from tinymixer.train.config import RECIPES, Config
+from tinymixer.train.config import Config, recipe
 from tinymixer.train.trainer import Trainer
 
 
@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> None:
         "train",
         help="train a model",
         description="Train a model. Without --dataset it takes CIFAR-10 where that is or can be "
-        "had, and the built-in `shapes` otherwise. Ctrl-C stops it; --resume goes on.",
+        "had, and the built-in `shapes` otherwise, or to segment. Ctrl-C stops it; --resume goes "
+        "on.",
     )
     parser.set_defaults(func=run)
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/MODEL-DATASET")
@@ -60,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
             f"{len(trainer.images):,} images, {trainer.workers.count} workers -> {out}"
         )
     last = trainer.run()[-1]
-    best = max(trainer.history, key=lambda figures: figures["test_accuracy"])
+    metric = trainer.task.metric
+    best = max(trainer.history, key=lambda figures: figures[metric])
     print(
-        f"test accuracy {last['test_accuracy']:.2%} after epoch {last['epoch']} "
-        f"(best {best['test_accuracy']:.2%} after epoch {best['epoch']})\n"
+        f"{trainer.task.metric_name} {last[metric]:.2%} after epoch {last['epoch']:g} "
+        f"(best {best[metric]:.2%} after epoch {best['epoch']:g})\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )
@@ -77,11 +79,12 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
             "begins a new one"
         )
     given = given_fields(args, Config)
-    name = given.get("dataset", "cifar10")
-    config = _config(args, Config(**RECIPES.get(name, {})), given)
+    task = given.get("task", "classify")
+    wanted = given.get("dataset", "shapes" if task == "segment" else "cifar10")
+    config = changed(recipe(wanted, task), args)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
-    if "dataset" not in given and not _cifar10_is_to_be_had(args.data_dir):
-        config = _config(args, Config(dataset="shapes", **RECIPES["shapes"]), given)
+    if wanted not in (given.get("dataset"), "shapes") and not _cifar10_is_to_be_had(args.data_dir):
+        config = changed(recipe("shapes", task), args)
     out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
     dataset = config.load_dataset(args.data_dir, download=True)
     return Trainer(config, dataset, out, **options)
@@ -92,7 +95,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
     path = find_checkpoint(args.resume)
     saved = Config.from_dict(checkpoint.load(path).header["config"])
-    asked = _config(args, saved, given_fields(args, Config))
+    asked = changed(saved, args)
     if asked != saved:
         name = next(n for n in vars(saved) if getattr(asked, n) != getattr(saved, n))
         raise CheckpointError(
@@ -100,16 +103,6 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
             "and another setting would be another run; leave the option out, or start a new --out"
         )
     return Trainer.resume(path, saved.load_dataset(args.data_dir), **options)
-
-
-def _config(args: argparse.Namespace, base: Config, given: dict[str, Any]) -> Config:
-    """`base` with what the command line changes."""
-    return replace(
-        base,
-        **given,
-        model_options=base.model_options | dict(args.set),
-        augment=replace(base.augment, **given_fields(args, data.Augment)),
-    )
 
 
 def _cifar10_is_to_be_had(data_dir: str | None) -> bool:

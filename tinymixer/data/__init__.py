@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from tinymixer.data import cifar, shapes
-from tinymixer.data.augment import Augment, normalise
+from tinymixer.data.augment import IGNORED, Augment, normalise
 from tinymixer.data.download import fetch
 from tinymixer.errors import DataError
 
-__all__ = ["NAMES", "Augment", "Dataset", "add", "find", "load", "normalise"]
+__all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "add", "find", "load", "normalise"]
 
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
@@ -30,7 +30,8 @@ TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images, unless told otherwise
 class Dataset:
     """Training and test images with their labels.
 
-    images uint8 (N, 32, 32, 3), labels int64 (N,); mean and std (of a colour, over the training
+    images uint8 (N, 32, 32, 3); labels int64 (N,), or uint8 (N, 32, 32) for the class of every
+    pixel, IGNORED where there is none; mean and std (of a colour, over the training
     images) in pixel units 0..255
     """
 
@@ -64,18 +65,22 @@ def load(
     download: bool = False,
     train_size: int | None = None,
     test_size: int | None = None,
+    pixels: bool = False,
     seed: int = 0,
 ) -> Dataset:
     """The data set `name`, one of NAMES, in memory.
 
     Of its images the first `train_size` and `test_size` are kept; None: all of them, or 20,000 and
-    4,000 shapes, drawn from `seed`. Raises DataError for a data set that is unknown,
-    missing or damaged; a missing one is downloaded first if `download` is true.
+    4,000 shapes, drawn from `seed`. With `pixels` the labels are those of pixels, and "background"
+    is a class of its own, the last. Raises DataError for a data set that is unknown, missing,
+    damaged or without labels of pixels; a missing one is downloaded first if `download` is true.
     """
+    if pixels and name in _LAYOUTS:
+        raise DataError(f"{name} has no classes of pixels to learn; `shapes` has")
     if name == "shapes":
         train_size = TRAIN_SHAPES if train_size is None else train_size
         test_size = TEST_SHAPES if test_size is None else test_size
-        return _shapes(train_size, test_size, seed)
+        return _shapes(train_size, test_size, seed, pixels)
     layout = _layout(name)
     path = find(name, data_dir)
     if path is None:
@@ -163,20 +168,25 @@ def _download(layout: cifar.Layout, data_dir: Path) -> Path:
     return folder
 
 
-def _shapes(train_size: int, test_size: int, seed: int) -> Dataset:
+def _shapes(train_size: int, test_size: int, seed: int, pixels: bool) -> Dataset:
     """Training images count from 0, test images from 2**32: they never meet, whatever the sizes."""
     for option, size in (("train_size", train_size), ("test_size", test_size)):
         if size < 1:
             raise DataError(f"shapes: {option}={size}: expected at least one image")
-    train_images, train_labels, _ = shapes.draw(np.arange(train_size), seed)
-    test_images, test_labels, _ = shapes.draw(2**32 + np.arange(test_size), seed)
+    train_images, train_labels, train_masks = shapes.draw(np.arange(train_size), seed)
+    test_images, test_labels, test_masks = shapes.draw(2**32 + np.arange(test_size), seed)
+    names = shapes.CLASS_NAMES
+    if pixels:
+        train_labels = shapes.of_pixels(train_labels, train_masks)
+        test_labels = shapes.of_pixels(test_labels, test_masks)
+        names = (*names, "background")
     return Dataset(
         "shapes",
         train_images,
         train_labels,
         test_images,
         test_labels,
-        shapes.CLASS_NAMES,
+        names,
         shapes.MEAN,
         shapes.STD,
     )

@@ -16,6 +16,7 @@ from tinymixer.data.draws import Stream, draws, integers, noise
 from tinymixer.errors import TinymixerError
 
 _ONE = 256  # weights of mixing are whole 256ths
+IGNORED = 255  # in place of a pixel's class: it has none
 _GREY = 128  # fills a cutout: close to zero once an image is normalised
 
 
@@ -79,24 +80,31 @@ class Augment:
 
         images uint8 (N, H, W, 3), labels (N,): the whole training set; indices (B,)
         ->  batch uint8 (B, H, W, 3), targets (B,) of the labels' dtype; float32 (B, K) if it mixes
+
+        Labels of pixels, uint8 (N, H, W), are cropped and flipped with the image, IGNORED beyond a
+        black border and as they were behind a hole: targets (B, H, W). Images are not mixed then.
         """
         xp = array_module(images)
         indices = xp.asarray(indices)
         batch = self._view(images, indices, epoch, seed)
+        if labels.ndim == 3:
+            return batch, self._crop_and_flip(labels, indices, epoch, seed, outside=IGNORED)
         if not self.mixes:
             return batch, labels[indices]
         return self._mix(batch, images, labels, indices, epoch, seed, num_classes)
 
     def _view(self, images: Array, indices: Array, epoch: int, seed: int) -> Array:
         """Each image by itself: cropped, flipped, with holes.  ->  uint8 (B, H, W, 3)"""
-        batch = self._crop_and_flip(images, indices, epoch, seed)
+        batch = self._crop_and_flip(images, indices, epoch, seed, outside=0)
         if self.cutout:
             batch = self._cut_out(batch, draws(seed, Stream.CUTOUT, epoch, indices))
         if self.random_erasing:
             batch = self._erase(batch, indices, epoch, seed)
         return batch
 
-    def _crop_and_flip(self, images: Array, indices: Array, epoch: int, seed: int) -> Array:
+    def _crop_and_flip(
+        self, images: Array, indices: Array, epoch: int, seed: int, outside: int
+    ) -> Array:
         """One gather: every pixel of the result knows the row and the column it comes from."""
         xp = array_module(images)
         height, width = images.shape[1:3]
@@ -109,8 +117,8 @@ class Augment:
             y, x = y + shift[0], x + shift[1]  # (B, H), (B, W)
         rows, columns = _reflect(y, height), _reflect(x, width)
         batch = images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
-        if self.padding == "zero":
-            batch *= ((rows == y)[:, :, None] & (columns == x)[:, None, :])[..., None]
+        if self.crop_padding and self.padding == "zero":
+            batch[(rows != y)[:, :, None] | (columns != x)[:, None, :]] = outside
         return batch
 
     def _flipped(self, indices: Array, epoch: int, seed: int) -> Array:

@@ -115,6 +115,14 @@ def draw(indices: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
     return images, indices % len(SHAPES), masks
 
 
+def of_pixels(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The class of each pixel: its shape's, or, off the shape, one more, the background.
+
+    labels (N,), masks bool (N, 32, 32)  ->  uint8 (N, 32, 32)
+    """
+    return np.where(masks, labels[:, None, None], len(SHAPES)).astype(np.uint8)
+
+
 def _draw_chunk(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """From the ground up: paper, distractors, the shape, grain. Colours lead, as (n, 3, 32, 32)."""
     blocks = indices[:, None] * (_NUMBERS // 4) + np.arange(_NUMBERS // 4)

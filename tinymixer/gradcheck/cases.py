@@ -110,6 +110,12 @@ def labels(count: int) -> Array:
     return _rng.integers(0, K, count)
 
 
+def partly(numbers: Array, *shape: int) -> Array:
+    """The class numbers, every third of them 255: to be ignored."""
+    numbers[::3] = 255
+    return numbers.reshape(shape)
+
+
 def distribution(*shape: int) -> Array:
     p = positive(*shape)
     return p / p.sum(-1, keepdims=True)
@@ -155,6 +161,8 @@ CASES = [
     Case(SoftmaxCrossEntropy(label_smoothing=0.1), normal(B, K), labels(B)),
     Case(SoftmaxCrossEntropy(0.1), normal(B, K), distribution(B, K), constants=["targets"]),
     Case(SoftmaxCrossEntropy(), normal(1, 1), np.zeros(1, int)),
+    Case(SoftmaxCrossEntropy(ignore=K), normal(S, B, K), labels(S * B).reshape(S, B)),
+    Case(SoftmaxCrossEntropy(0.1, ignore=255), normal(S, B, K), partly(labels(S * B), S, B)),
     Case(SplitAttention(), normal(B, 3 * C), *(normal(2, S, B, C) for _ in range(3))),
     Case(SplitAttention(), normal(B, 2 * C), normal(S, B, C), normal(S, B, C)),
     Case(SplitAttention(), normal(1, 1), normal(1, 1, 1)),

@@ -121,15 +121,19 @@ MUTANTS = [
     Mutant(
         BatchNorm, "batch statistics as constants", "g - g_mean - x_hat * g_x_hat_mean", "g", Norm
     ),
-    Mutant(SoftmaxCrossEntropy, "1/B dropped", " / len(p)", ""),
+    Mutant(SoftmaxCrossEntropy, "1/n dropped", " / n, None", ", None"),
     Mutant(SoftmaxCrossEntropy, "sign", "dloss * (p", "-dloss * (p"),
-    Mutant(SoftmaxCrossEntropy, "divided by B K", "/ len(p)", "/ p.size"),
+    Mutant(SoftmaxCrossEntropy, "divided by n K", "/ n, None", "/ p.size, None"),
+    Mutant(
+        SoftmaxCrossEntropy, "divided by the ignored too", "/ n, None", "/ p[..., 0].size, None"
+    ),
+    Mutant(SoftmaxCrossEntropy, "the ignored pull", "p = counted * ", "p = "),
     Mutant(SoftmaxCrossEntropy, "forgets dloss", "dloss * (p", "(p"),
     Mutant(
         SoftmaxCrossEntropy,
         "smoothing off by α/K",
-        "log_p, q)\n",
-        "log_p, q + self.label_smoothing / q.shape[1])\n",
+        "save(log_p, q,",
+        "save(log_p, q + self.label_smoothing / q.shape[1],",
     ),
     Mutant(
         SplitAttention, "weights not normalised", " - (alpha * dalpha).sum(1, keepdims=True)", ""

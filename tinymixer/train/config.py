@@ -10,6 +10,7 @@ from tinymixer import data, models, optim
 from tinymixer.backend import Array
 from tinymixer.errors import TinymixerError
 from tinymixer.nn import Module
+from tinymixer.train.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,9 @@ class Config:
     """Everything that decides the trained weights: two runs of one Config end in the same bits.
 
     model, model_options   a name of `list_models()` and changes to its options
+    task                   "classify" images or "segment" them, which is to classify their pixels
     dataset                a name of `data.NAMES`; train_size, test_size: images used, None for all
-    epochs                 passes over the training images
+    epochs                 passes over the training images; 2.5 stops half way through the third
     batch_size             images per update; micro_batch: those computed together
     lr                     the learning rate at its highest, reached after warmup_epochs
     lr_final               the share of lr that is left at the end
@@ -31,10 +33,11 @@ class Config:
 
     model: str = "mixer_pico"
     model_options: dict[str, Any] = field(default_factory=dict)
+    task: str = "classify"
     dataset: str = "cifar10"
     train_size: int | None = None
     test_size: int | None = None
-    epochs: int = 10
+    epochs: float = 10
     batch_size: int = 64
     micro_batch: int = 16
     optimizer: str = "adamw"
@@ -52,7 +55,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for names, low, high in (
-            (("epochs", "batch_size", "micro_batch"), 1, 2**31),
+            (("epochs",), 1e-9, 1e9),
+            (("batch_size", "micro_batch"), 1, 2**31),
             (("lr",), 1e-12, 1e3),
             (("lr_final", "label_smoothing"), 0, 1),
             (("momentum", "ema"), 0, 1 - 1e-9),
@@ -64,12 +68,18 @@ class Config:
                     raise _error(name, getattr(self, name), f"{low} to {high}")
         for name, known in (
             ("model", models.list_models()),
+            ("task", TASKS),
             ("dataset", data.NAMES),
             ("optimizer", OPTIMIZERS),
             ("schedule", optim.SCHEDULES),
         ):
             if getattr(self, name) not in known:
                 raise _error(name, getattr(self, name), _choice(known))
+        if TASKS[self.task].pixels and self.augment.mixes:
+            raise TinymixerError(
+                "mixup and cutmix mix the classes of whole images, which --task segment has not; "
+                "leave them out"
+            )
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "Config":
@@ -84,12 +94,14 @@ class Config:
             download=download,
             train_size=self.train_size,
             test_size=self.test_size,
+            pixels=TASKS[self.task].pixels,
         )
 
     def build_model(self, num_classes: int, rng: np.random.Generator) -> Module:
         """The model, freshly initialised. Raises TinymixerError where its options do not fit."""
         try:
-            return models.create_model(self.model, num_classes, rng=rng, **self.model_options)
+            model = models.create_model(self.model, num_classes, rng=rng, **self.model_options)
+            return TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
             changes = f" with {self.model_options}" if self.model_options else ""
             raise TinymixerError(f"model {self.model}{changes}: {error}") from error
@@ -105,12 +117,21 @@ OPTIMIZERS: dict[str, Callable[[Config, Array], optim.AdamW | optim.SGD]] = {
 }
 
 
-# What `tinymixer train` does on a data set unless told otherwise.
+# What `tinymixer train` does unless told otherwise: on a data set, and then for a task.
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 6},
 }
+TASK_RECIPES: dict[str, dict[str, Any]] = {
+    "segment": {"model": "raft_mlp_nano", "label_smoothing": 0.0},
+}
+
+
+def recipe(dataset: str, task: str) -> Config:
+    """The options for a data set and a task that are not Config's own. One unknown is refused."""
+    options = RECIPES.get(dataset, {}) | TASK_RECIPES.get(task, {})
+    return Config(dataset=dataset, task=task, **options)
 
 
 def _error(name: str, value: Any, expected: str) -> TinymixerError:

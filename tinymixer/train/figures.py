@@ -10,19 +10,24 @@ are (N, K). Accuracies are fractions, 0..1.
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tinymixer.files import write_atomically
 from tinymixer.train.profile import Row
 
-BLUE, ORANGE, GREY, INK = "#2166ac", "#d6604d", "#8c8c8c", "#222222"
+BLUE, ORANGE, GREEN = "#2166ac", "#d6604d", "#1b7837"
+GREY, INK = "#8c8c8c", "#222222"
+MANY = (BLUE, ORANGE, GREEN, "#762a83", "#b8860b", "#01808c", "#c51b7d", INK)  # tell apart
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
@@ -33,9 +38,10 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, accuracy and learning rate against epochs.
 
-    history has one mapping per epoch: epoch (from 1), train_loss, test_loss, train_accuracy,
-    test_accuracy, lr, seconds, images_per_s. A value that is missing or None leaves no point.
-    The legends give the last values; the best test accuracy wears a ring.
+    history has one mapping per epoch: epoch (from 1; the last may be a fraction), train_loss,
+    test_loss, train_accuracy, test_accuracy, lr, seconds, images_per_s. A value that is missing or
+    None leaves no point. Where there is a test_iou it is drawn too. The legends give the last
+    values; the best test accuracy, or IoU, wears a ring.
 
     Raises ValueError for an empty history.
     """
@@ -48,13 +54,17 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
         _curve(accuracy, history, f"{part}_accuracy", part + " {:.1%}", colour)
     _curve(rate, history, "lr", "last {:.2g}", INK)
     rate.set_ylim(bottom=0)
-    epochs, reached = _series(history, "test_accuracy")
+    score, colour, scores = "test_accuracy", ORANGE, "accuracy"
+    if "test_iou" in history[-1]:
+        score, colour, scores = "test_iou", GREEN, "accuracy and mean IoU"
+        _curve(accuracy, history, score, "test IoU {:.1%}", colour)
+    epochs, reached = _series(history, score)
     if len(reached):
         best = reached.argmax()
-        label = f"best {reached[best]:.1%}, epoch {epochs[best]:.0f}"
-        accuracy.plot(epochs[best], reached[best], "o", mec=ORANGE, mfc="none", ms=9, label=label)
+        label = f"best {reached[best]:.1%}, epoch {epochs[best]:g}"
+        accuracy.plot(epochs[best], reached[best], "o", mec=colour, mfc="none", ms=9, label=label)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes, title in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
+    for axes, title in ((loss, "loss"), (accuracy, scores), (rate, "learning rate")):
         _chart(axes, title)
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -66,7 +76,8 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 def _pace(history: Sequence[Mapping[str, Any]]) -> str:
     """What the training cost, in one line: the median epoch speaks for all."""
     seconds, speed = (_series(history, key)[1] for key in ("seconds", "images_per_s"))
-    words = [f"{len(history)} epoch{'s' * (len(history) > 1)}"]
+    epochs = history[-1]["epoch"]
+    words = [f"{epochs:g} epoch{'s' * (epochs != 1)}"]
     if len(seconds):
         words.append(f"{np.median(seconds):,.1f} s per epoch")
     if len(speed):
@@ -161,6 +172,51 @@ def _sheet(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     for (x, y), text in zip(_tiles(axes, images, columns, below=caption), captions, strict=True):
         axes.text(x + 0.5, y + 0.03, text, ha="center", va="top", fontsize=7, color=INK)
     return figure
+
+
+def segments(
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    ignored: int,
+) -> Figure:
+    """Images over the classes of their pixels: one column an image, one row for each of `rows`.
+
+    rows: title -> class numbers (N, height, width), such as the truth and a prediction; pixels of
+    the number `ignored` are black. The last class, the background, is white. A legend names the
+    classes that are to be seen.
+    """
+    palette = _class_colours(len(class_names))
+    n, high = len(images), images.shape[1] / images.shape[2]
+    side = min(1.1, 10 / n)  # of one image, in inches
+    figure = _card(n * side * 1.05 + 2.4, (1 + len(rows)) * side * high * 1.05 + 0.3)
+    axes = figure.subplots(1 + len(rows), n, squeeze=False)
+    for row, (title, shown) in enumerate({"image": images, **rows}.items()):
+        if shown.ndim == 3:
+            known = shown != ignored
+            shown = palette[np.where(known, shown, 0)] * known[..., None]
+        for picture, image in zip(axes[row], shown, strict=True):
+            picture.imshow(image, interpolation="nearest")
+            picture.set(xticks=[], yticks=[])
+            picture.spines[:].set_color("#cccccc")
+        axes[row, 0].set_ylabel(title, fontsize=9, color=INK)
+    seen = np.unique(np.concatenate([classes.ravel() for classes in rows.values()]))
+    handles = [
+        Patch(facecolor=palette[k], edgecolor="#cccccc", label=class_names[k])
+        for k in seen
+        if k != ignored
+    ]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def _class_colours(K: int) -> np.ndarray:
+    """(K, 3): colours that tell apart, the last of them white."""
+    if K <= 11:
+        colours = colormaps["tab10"](np.arange(K - 1))
+    else:
+        colours = colormaps["turbo"](np.linspace(0, 1, K - 1))
+    return np.concatenate([colours[:, :3], np.ones((1, 3))])
 
 
 def prediction(
@@ -284,6 +340,58 @@ def _opposite_pairs(maps: np.ndarray) -> list[int]:
     f = _frequency(maps)
     pairs.sort(key=lambda pair: f[pair[0]] + f[pair[1]])
     return [i for pair in pairs for i in pair] + list(left)
+
+
+def race(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]], cost: str, title: str, score: str
+) -> Figure:
+    """A score, 0..1, against what it cost: name -> (cost, score), each line named at its end.
+
+    The costs are on a logarithmic scale where the lines end at very different ones.
+    """
+    figure = _card(8, 4.2, title)
+    axes = figure.subplots()
+    ends = {name: (x[-1], y[-1]) for name, (x, y) in lines.items()}
+    paid = [x for x, _ in ends.values()]
+    if max(paid) > 5 * min(paid):
+        axes.set_xscale("log")
+    colours = dict(zip(lines, cycle(MANY), strict=False))
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, color=colours[name], marker="o" if len(x) < 20 else "", ms=3)
+    low, high = axes.get_ylim()
+    heights = _apart({name: y for name, (_, y) in ends.items()}, 0.055 * (high - low))
+    for name, end in ends.items():
+        axes.annotate(
+            f"{name} {end[1]:.1%}",
+            end,
+            (1.03, heights[name]),
+            textcoords=axes.get_yaxis_transform(),
+            color=colours[name],
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colours[name], "lw": 0.6, "alpha": 0.5},
+        )
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _chart(axes, score)
+    axes.set_xlabel(cost, fontsize=9)
+    return figure
+
+
+def _apart(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights in order of those wanted, at least a gap apart, with the least squared error.
+
+    Neighbours that would be too close form a group about their mean, again and again (pool
+    adjacent violators).
+    """
+    names = sorted(wanted, key=lambda name: wanted[name])
+    groups: list[list[float]] = []  # of heights, less a gap for each name below
+    for i, name in enumerate(names):
+        groups.append([wanted[name] - i * gap])
+        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    heights = [np.mean(group) for group in groups for _ in group]
+    return {name: float(heights[i] + i * gap) for i, name in enumerate(names)}
 
 
 def profile(rows: Sequence[Row], title: str) -> Figure:

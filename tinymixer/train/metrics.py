@@ -39,6 +39,22 @@ def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
     return np.where(images > 0, matrix.diagonal() / np.maximum(images, 1), np.nan)
 
 
+def per_class_iou(matrix: np.ndarray) -> np.ndarray:
+    """(K,): of all that is class k or was predicted to be, the fraction that is both.
+
+    Intersection over union, TP / (TP + FP + FN), from a confusion matrix of pixels. NaN for a class
+    that is nowhere, true or predicted.
+    """
+    both = matrix.diagonal()
+    either = matrix.sum(0) + matrix.sum(1) - both
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
+def mean_iou(matrix: np.ndarray) -> float:
+    """The mean of per_class_iou over the classes that are somewhere, each weighing the same."""
+    return float(np.nanmean(per_class_iou(matrix)))
+
+
 def worst_mistakes(log_probabilities: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     """Which images are most wrong: at most n indices, the highest loss -log p[label] first.
 
@@ -47,6 +63,19 @@ def worst_mistakes(log_probabilities: np.ndarray, labels: np.ndarray, n: int) ->
     wrong = np.flatnonzero(log_probabilities.argmax(1) != labels)
     log_p = log_probabilities[wrong, labels[wrong]]
     return wrong[log_p.argsort(kind="stable")[:n]]
+
+
+def iou_table(matrix: np.ndarray, class_names: Sequence[str]) -> str:
+    """Intersection over union class by class, as text, beside the share of its pixels found."""
+    wide = max(len("class"), *map(len, class_names))
+    lines = [f"{'class':{wide}}      pixels    found      IoU"]
+    for name, count, found, iou in zip(
+        class_names, matrix.sum(1), per_class_accuracy(matrix), per_class_iou(matrix), strict=True
+    ):
+        lines.append(f"{name:{wide}}  {count:10,}  {found:7.1%}  {iou:7.1%}")
+    found = matrix.trace() / matrix.sum()
+    lines.append(f"{'all, mean':{wide}}  {matrix.sum():10,}  {found:7.1%}  {mean_iou(matrix):7.1%}")
+    return "\n".join(lines)
 
 
 def class_table(matrix: np.ndarray, class_names: Sequence[str]) -> str:

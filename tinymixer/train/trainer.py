@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tinymixer import data, ops, optim
+from tinymixer import data, optim
 from tinymixer.backend import array_module, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, no_grad
@@ -29,9 +29,10 @@ from tinymixer.errors import CheckpointError, NonFiniteError
 from tinymixer.files import write_atomically
 from tinymixer.nn import Module
 from tinymixer.summary import first_non_finite
-from tinymixer.train import checkpoint, figures
+from tinymixer.train import checkpoint, figures, metrics
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.tasks import TASKS, Classification
 
 EVAL_BATCH = 64  # images that a worker evaluates at once
 NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
@@ -51,7 +52,7 @@ class Trainer:
     Where the run stands is (epoch, step): both count from 0, and `step` is the next one to do
     within the epoch. Given `out`, a folder, the run leaves there
 
-        last.npz, best.npz   checkpoints: the latest, and the one with the best test accuracy
+        last.npz, best.npz   checkpoints: the latest, and the one with the best test figure
         config.json          the Config
         metrics.jsonl        one line of figures per epoch
         curves.png           the same as a picture
@@ -72,6 +73,7 @@ class Trainer:
         quiet: bool = False,
     ):
         self.config, self.dataset, self.out = config, dataset, out
+        self.task = TASKS[config.task]
         self.save_every, self.quiet = save_every, quiet
         self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
         self.flat = FlatParameters(self.model.to(device))
@@ -80,6 +82,7 @@ class Trainer:
         self.images = to_device(dataset.train_images, device)
         self.labels = to_device(dataset.train_labels, device)
         self.steps_per_epoch = -(-len(self.images) // config.batch_size)
+        self.steps = max(1, round(config.epochs * self.steps_per_epoch))  # in all
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
         self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
@@ -126,22 +129,30 @@ class Trainer:
         with self.workers, self._until_signalled():
             self._save("last")
             self._report()
-            while self.epoch < self.config.epochs:
+            while not self.finished:
                 self._train_epoch()
                 self._finish_epoch()
         return self.history
 
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch, which may be a part of one, is trained and evaluated."""
+        return self.epoch * self.steps_per_epoch >= self.steps
+
+    def _steps_done(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.step
+
     def _train_epoch(self) -> None:
         order = permutation(self.config.seed, self.epoch, len(self.images))
         with tqdm(
-            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
+            desc=f"epoch {self.epoch + 1}/{self.config.epochs:g}",
             total=len(order),
             initial=self._so_far["images"],
             unit=" images",
             leave=False,
             disable=self.quiet or None,  # None: only where there is a terminal
         ) as bar:
-            while self.step < self.steps_per_epoch:
+            while self.step < self.steps_per_epoch and self._steps_done() < self.steps:
                 start = time.perf_counter()
                 first = self.step * self.config.batch_size
                 loss, correct, images = self._train_step(order[first:][: self.config.batch_size])
@@ -158,8 +169,8 @@ class Trainer:
                 if time.monotonic() - self._saved_at > self.save_every:
                     self._save("last")
 
-    def _train_step(self, batch: np.ndarray) -> tuple[float, int, int]:
-        """One update from the images at indices `batch`: sum of losses, number correct, images."""
+    def _train_step(self, batch: np.ndarray) -> tuple[float, float, int]:
+        """One update from the images at indices `batch`: sum of losses, number right, images."""
         pieces = cut(batch, self.config.micro_batch)
         done = batch_gradient(self._loss, pieces, self.flat, self._gradients, self.workers)
         for g, (loss, _) in enumerate(done):
@@ -173,15 +184,15 @@ class Trainer:
             raise self._non_finite(
                 f"the gradient's norm is {norm}", f"the gradient of {names[0]}" if names else None
             )
-        step = self.epoch * self.steps_per_epoch + self.step
-        self.optimizer.step(self.flat.weights, gradients, self._learning_rate(), step)
+        rate, step = self._learning_rate(), self._steps_done()
+        self.optimizer.step(self.flat.weights, gradients, rate, step)
         if self.average is not None:
             optim.update_average(self.average, self.flat.weights, self.config.ema)
         total = math.fsum(loss * len(piece) for (loss, _), piece in zip(done, pieces, strict=True))
         return total, sum(hits for _, hits in done), len(batch)
 
-    def _loss(self, g: int, indices: np.ndarray) -> tuple[Tensor, int]:
-        """The mean loss of micro-batch g, and how many of its images are classified right."""
+    def _loss(self, g: int, indices: np.ndarray) -> tuple[Tensor, float]:
+        """The mean loss of micro-batch g, and how many of its images are answered right."""
         config, dataset = self.config, self.dataset
         images, targets = config.augment(
             self.images,
@@ -193,48 +204,41 @@ class Trainer:
         )
         rng = generator(config.seed, Stream.DROPOUT, self.epoch, self.step, g)
         logits = self.model(data.normalise(images, dataset.mean, dataset.std), rng=rng)
-        wanted = targets if targets.ndim == 1 else targets.argmax(1)
-        hits = int((logits.data.argmax(1) == wanted).sum())
-        return ops.SoftmaxCrossEntropy(config.label_smoothing)(logits, targets), hits
+        loss = self.task.loss(logits, targets, config.label_smoothing)
+        return loss, self.task.right(logits.data, targets)
 
     def _learning_rate(self) -> float:
         config = self.config
         return optim.learning_rate(
-            self.epoch * self.steps_per_epoch + self.step,
+            self._steps_done(),
             base=config.lr,
             final=config.lr * config.lr_final,
             warmup=round(config.warmup_epochs * self.steps_per_epoch),
-            total=config.epochs * self.steps_per_epoch,
+            total=self.steps,
             schedule=config.schedule,
         )
 
     def _finish_epoch(self) -> None:
         """Evaluate, note the figures, save."""
-        so_far = self._so_far
+        so_far, cut_short = self._so_far, self.step < self.steps_per_epoch
         with self._averaged_weights():
-            log_p = log_probabilities(
-                self.model,
-                self.dataset.test_images,
-                self.dataset.mean,
-                self.dataset.std,
-                self.workers,
-            )
-        labels = self.dataset.test_labels
+            test_loss, matrix = measure(self.task, self.model, self.dataset, self.workers)
         figures_of_epoch = {
-            "epoch": self.epoch + 1,
+            "epoch": self._steps_done() / self.steps_per_epoch if cut_short else self.epoch + 1,
             "train_loss": so_far["loss"] / so_far["images"],
             "train_accuracy": so_far["correct"] / so_far["images"],
-            "test_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
-            "test_accuracy": float((log_p.argmax(1) == labels).mean()),
+            "test_loss": test_loss,
+            **self.task.scores(matrix),
             "lr": self._learning_rate(),
             "seconds": so_far["seconds"],
             "images_per_s": so_far["images"] / so_far["seconds"],
         }
-        best_before = max((figures["test_accuracy"] for figures in self.history), default=-1.0)
+        metric = self.task.metric
+        best_before = max((figures[metric] for figures in self.history), default=-1.0)
         self.history.append(figures_of_epoch)
         self._so_far = dict(NOTHING)
         self.epoch, self.step = self.epoch + 1, 0
-        if figures_of_epoch["test_accuracy"] > best_before:
+        if figures_of_epoch[metric] > best_before:
             self._save("best")  # before "last": if cut off between, the epoch is done again
         self._save("last")
         self._report()
@@ -321,11 +325,34 @@ class Trainer:
 
 
 def _line(figures_of_epoch: dict[str, Any]) -> str:
-    return (
-        "epoch {epoch:3d}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
+    line = (
+        "epoch {epoch:3g}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
         "test loss {test_loss:.3f}  accuracy {test_accuracy:6.2%}   "
-        "{seconds:.0f} s, {images_per_s:.0f} images/s"
-    ).format(**figures_of_epoch)
+    )
+    if "test_iou" in figures_of_epoch:
+        line += "mean IoU {test_iou:6.2%}   "
+    return (line + "{seconds:.0f} s, {images_per_s:.0f} images/s").format(**figures_of_epoch)
+
+
+def measure(
+    task: Classification, model: Module, dataset: data.Dataset, workers: Workers
+) -> tuple[float, np.ndarray]:
+    """The mean loss on the test images, in nats, and their confusion matrix (K, K), true by row.
+
+    What is counted are images, or pixels that have a class.
+    """
+
+    def of_batch(batch: np.ndarray) -> tuple[float, np.ndarray]:
+        log_p = _log_softmax(model, dataset.test_images[batch], dataset.mean, dataset.std)
+        wanted = task.beside_logits(dataset.test_labels[batch])
+        counted = wanted != (-1 if task.ignore is None else task.ignore)
+        log_p, wanted = log_p[counted], wanted[counted]  # (n, K), (n,)
+        matrix = metrics.confusion_matrix(wanted, log_p.argmax(1), dataset.num_classes)
+        return float(log_p[np.arange(len(wanted)), wanted].sum()), matrix
+
+    done = workers.map(of_batch, cut(np.arange(len(dataset.test_images)), EVAL_BATCH))
+    matrix = np.sum([matrix for _, matrix in done], axis=0)
+    return -math.fsum(log_p for log_p, _ in done) / int(matrix.sum()), matrix
 
 
 def log_probabilities(
@@ -336,14 +363,26 @@ def log_probabilities(
     workers: Workers,
 ) -> np.ndarray:
     """log p (N, K), natural, for images uint8 (N, H, W, 3); mean and std in pixel units."""
+    batches = [images[batch] for batch in cut(np.arange(len(images)), EVAL_BATCH)]
+    return np.concatenate(workers.map(lambda batch: _log_softmax(model, batch, mean, std), batches))
+
+
+def segments(
+    model: Module,
+    images: np.ndarray,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> np.ndarray:
+    """The most probable class of each pixel, (N, H, W), for images uint8 (N, H, W, 3)."""
+    return _log_softmax(model, images, mean, std).argmax(-1).transpose(2, 0, 1)
+
+
+def _log_softmax(
+    model: Module, images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray:
+    """log p, natural, of what the model answers: (B, K) or (H, W, B, K)."""
     xp = array_module(model.parameters()[0].data)
-
-    def evaluate(batch: np.ndarray) -> np.ndarray:
-        with no_grad():
-            x = data.normalise(xp.asarray(images[batch]), mean, std)
-            logits = to_numpy(model(x).data)
-        shifted = logits - logits.max(1, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-
-    batches = cut(np.arange(len(images)), EVAL_BATCH)
-    return np.concatenate(workers.map(evaluate, batches))
+    with no_grad():
+        logits = to_numpy(model(data.normalise(xp.asarray(images), mean, std)).data)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -1,0 +1,251 @@
+"""Comparing models: the budget is kept, what is done is not done again, and nothing is mixed up."""
+
+import dataclasses
+import json
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymixer import data
+from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.models import create_model
+from tinymixer.summary import summarise
+from tinymixer.train import checkpoint
+from tinymixer.train.compare import Budget, Comparison, Result, table
+from tinymixer.train.config import Config
+from tinymixer.train.trainer import Stopped, Trainer
+
+MODELS = ["mixer_pico", "mixer_nano"]  # 4 and 8 blocks of the same tiny width
+CONFIG = Config(
+    model_options={"hidden_dim": 8, "tokens_mlp_dim": 5, "channels_mlp_dim": 11},
+    dataset="shapes",
+    train_size=72,
+    test_size=24,
+    batch_size=32,  # three steps an epoch
+    lr=0.01,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return CONFIG.load_dataset()
+
+
+@pytest.fixture
+def comparison(dataset, tmp_path):
+    def make(unit="epochs", amount=2, models=MODELS, config=CONFIG, **options):
+        options = {"workers": 1, "quiet": True} | options
+        return Comparison(models, Budget(unit, amount), config, dataset, tmp_path / "c", **options)
+
+    return make
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The model of every training step that is made from now on."""
+    made, train_step = [], Trainer._train_step
+
+    def counted(trainer, batch):
+        made.append(trainer.config.model)
+        return train_step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", counted)
+    return made
+
+
+def macs_of(model):
+    return summarise(create_model(model, **CONFIG.model_options)).multiply_accumulates
+
+
+def test_each_model_gets_an_ordinary_run_of_its_own(comparison, dataset, tmp_path):
+    results = comparison().run()
+    assert [result.model for result in results] == MODELS
+    for result in results:
+        config = dataclasses.replace(CONFIG, model=result.model, epochs=2, warmup_epochs=0.2)
+        alone = Trainer(config, dataset, workers=1, quiet=True)
+        accuracies = [figures["test_accuracy"] for figures in alone.run()]
+        assert result.scores.tolist() == accuracies
+        saved = checkpoint.load(tmp_path / "c" / result.model / "last.npz")
+        assert Config.from_dict(saved.header["config"]) == config
+        assert result.parameters == alone.model.num_parameters()
+        assert result.macs == macs_of(result.model)
+
+
+def test_it_leaves_a_table_and_two_pictures(comparison, tmp_path):
+    made = comparison()
+    results = made.run()
+    text = (tmp_path / "c" / "comparison.md").read_text()
+    assert text == f"{made.statement()}\n\n{table(results)}\n"
+    assert "2 epochs for each model" in text
+    assert "shapes, 72 training and 24 test images" in text
+    assert "1 worker, cpu" in text
+    for name in ("macs", "seconds"):
+        with Image.open(tmp_path / "c" / f"accuracy-{name}.png") as picture:
+            assert min(picture.size) > 300
+
+
+def test_the_table_says_what_was_spent_and_what_came_of_it():
+    history = [
+        {"epoch": 1, "seconds": 3.0, "test_accuracy": 0.75},
+        {"epoch": 1.5, "seconds": 1.0, "test_accuracy": 0.5},
+    ]
+    result = Result("mixer_pico", 1234, 5678, 1000, history)
+    assert result.spent_seconds.tolist() == [3, 4]
+    assert result.spent_macs.tolist() == [3 * 5678 * 1000, 3 * 5678 * 1500]
+    head, rule, row = table([result]).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["mixer_pico", "1,234", "5,678", "1.50", "4.0", "375", "50.00%", "75.00%"]
+    assert len(head) == len(rule) == len(row)
+
+
+def test_multiply_accumulates_buy_less_of_a_larger_model(comparison):
+    per_image = [macs_of(model) for model in MODELS]
+    budget = 3 * per_image[1] * 72 * 5 / 3  # five steps of the larger one
+    small, large = comparison("macs", budget).run()
+    assert large.epochs[-1] == 5 / 3
+    steps = round(3 * 5 / 3 * per_image[1] / per_image[0])
+    assert small.epochs[-1] == pytest.approx(steps / 3)
+    assert small.spent_macs[-1] == pytest.approx(budget, rel=0.5 / steps)
+
+
+def test_the_learning_rate_ends_with_the_budget(comparison):
+    for result in comparison("epochs", 4 / 3).run():
+        assert result.history[-1]["lr"] == pytest.approx(CONFIG.lr * CONFIG.lr_final, rel=1e-12)
+
+
+def test_seconds_become_epochs_by_the_speed_measured(comparison, monkeypatch):
+    monkeypatch.setattr(Comparison, "_trial", lambda self, model, batches, epochs: 144.0)
+    for result in comparison("seconds", 2.0).run():
+        assert result.epochs[-1] == 4  # 2 s of 144 images/s are four times 72
+
+
+def test_the_speed_is_measured_without_a_trace(comparison, tmp_path):
+    made = comparison("seconds", 0.01)
+    assert made._images_per_s("mixer_pico") > 0
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_is_finished_is_not_done_again(comparison, steps):
+    before = comparison().run()
+    assert steps == 6 * ["mixer_pico"] + 6 * ["mixer_nano"]
+    steps.clear()
+    assert comparison().run() == before
+    assert steps == []
+    again = comparison(models=["mixer_nano_slim", *MODELS]).run()
+    assert steps == 6 * ["mixer_nano_slim"]
+    assert again[1:] == before
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 7, 11])
+@pytest.mark.parametrize("unit", ["epochs", "seconds"])
+def test_a_stopped_comparison_goes_on_to_the_same_results(
+    comparison, monkeypatch, tmp_path, stop_at, unit
+):
+    measured = []
+
+    def trial(self, model, batches, epochs):
+        measured.append(model)
+        return 72.0
+
+    monkeypatch.setattr(Comparison, "_trial", trial)
+    whole = comparison(unit).run()
+    (tmp_path / "c").rename(tmp_path / "whole")
+    train_step, left = Trainer._train_step, [stop_at]
+
+    def stopped_once(trainer, batch):
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", stopped_once)
+    with pytest.raises(Stopped, match="SIGINT"):
+        comparison(unit).run()
+    measured.clear()
+    results = comparison(unit).run()
+    assert "mixer_pico" not in measured  # what was begun keeps the epochs it began with
+    for cut, uncut in zip(results, whole, strict=True):
+        assert cut.scores.tolist() == uncut.scores.tolist()
+        one, other = (
+            checkpoint.load(tmp_path / folder / cut.model / "last.npz").weights
+            for folder in ("c", "whole")
+        )
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"amount": 3}, "budget='2 epochs', not '3 epochs'"),
+        ({"unit": "seconds"}, "budget='2 epochs', not '2 s of training'"),
+        ({"config": dataclasses.replace(CONFIG, lr=0.02)}, "lr=0.01, not 0.02"),
+        ({"config": dataclasses.replace(CONFIG, train_size=71)}, "train_size=72, not 71"),
+        ({"workers": 2}, "workers=1, not 2"),
+    ],
+)
+def test_another_comparison_in_the_same_folder_is_refused(comparison, steps, changes, named):
+    comparison(models=MODELS[:1], amount=2).run()
+    steps.clear()
+    with pytest.raises(CheckpointError, match=named):
+        comparison(**changes)
+    assert steps == []
+
+
+def test_other_data_are_refused(comparison, dataset):
+    made = comparison(models=MODELS[:1])
+    made.run()
+    other = data.load("shapes", train_size=72, test_size=24, seed=1)
+    with pytest.raises(CheckpointError, match="fingerprint="):
+        Comparison(MODELS, made.budget, CONFIG, other, made.out, workers=1)
+
+
+def test_a_foreign_run_in_a_folder_is_refused(comparison, dataset, tmp_path):
+    config = dataclasses.replace(CONFIG, seed=9, epochs=1)
+    Trainer(config, dataset, tmp_path / "c" / "mixer_nano", workers=1, quiet=True).run()
+    with pytest.raises(CheckpointError, match="mixer_nano holds a run with other options"):
+        comparison().run()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"lr": 0.01'])
+def test_a_damaged_comparison_is_named(comparison, tmp_path, text):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "comparison.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"comparison\.json is not what a comparison writes"):
+        comparison()
+
+
+@pytest.mark.parametrize("amount", [0, -1, float("nan"), float("inf")])
+def test_a_budget_that_buys_nothing_is_refused(amount):
+    with pytest.raises(TinymixerError, match="expected a number above 0"):
+        Budget("seconds", amount)
+
+
+def test_a_budget_of_less_than_a_step_is_refused(comparison, steps):
+    with pytest.raises(TinymixerError, match="does not buy mixer_pico one step of 32 images"):
+        comparison("macs", 1000).run()
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "named"),
+    [
+        (["mixer_pico", "mixer_xxl"], {}, "mixer_xxl"),
+        (["mixer_pico"], {"depth": 3}, "no option 'depth'"),
+        (["mixer_pico"], {"image_size": 64}, r"mixer_pico on shapes: .*\(B, 64, 64, 3\)"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_first(comparison, models, options, named, tmp_path):
+    with pytest.raises(TinymixerError, match=named):
+        comparison(models=models, config=dataclasses.replace(CONFIG, model_options=options))
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_settings_are_there_to_read(comparison, tmp_path):
+    comparison(models=MODELS[:1]).run()
+    common = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert common["budget"] == "2 epochs"
+    assert common["lr"] == 0.01
+    assert "model" not in common

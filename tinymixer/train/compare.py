@@ -1,0 +1,299 @@
+"""Several models, the same data, the same budget for each: which one learns most from it?
+
+Before its first step a model is told how many epochs the budget buys it, and its learning-rate
+schedule spans exactly these. With N training images:
+
+    epochs     the same number for all
+    macs       epochs = macs / (3 m N), m the multiply-accumulates of one image forward: backward
+               makes two products, one for dx and one for dW, of each that forward makes
+    seconds    epochs = seconds v / N, v the images/s of a short run that is thrown away
+
+So each run is an ordinary one: its config.json says all of it, and it resumes bit for bit, which
+no schedule by the clock could. The price: the seconds of training keep to the budget as well as
+the machine keeps its speed, and the table tells those that it really took.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymixer import data, nn
+from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.files import write_atomically
+from tinymixer.summary import summarise
+from tinymixer.train import figures
+from tinymixer.train.config import Config
+from tinymixer.train.parallel import Workers
+from tinymixer.train.tasks import TASKS
+from tinymixer.train.trainer import Trainer
+
+UNITS = ("epochs", "seconds", "macs")
+PRODUCTS = 3  # of a training step for each of a forward: itself, dx and dW
+WARMUP_SHARE = 0.1  # of the epochs, at most
+TRIAL_SHARE = 0.05  # of a budget of seconds, for measuring the speed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each model may spend on its training: an amount of one of UNITS.
+
+    Raises TinymixerError for an amount that buys nothing.
+    """
+
+    unit: str
+    amount: float
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS or not 0 < self.amount < math.inf:
+            raise TinymixerError(
+                f"a budget of {self.amount:g} {self.unit}: expected a number above 0 of "
+                f"{' or '.join(UNITS)}"
+            )
+
+    def __str__(self) -> str:
+        names = {"seconds": "s of training", "macs": "multiply-accumulates of training"}
+        return f"{self.amount:.12g} {names.get(self.unit, self.unit)}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model's run: a row of the table, and a line in each figure."""
+
+    model: str
+    parameters: int
+    macs: int  # multiply-accumulates of one image, forward
+    images: int  # of one epoch
+    history: Sequence[Mapping[str, Any]]
+    metric: str = "test_accuracy"
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The test accuracy, or what else the task goes by, after each epoch."""
+        return self._column(self.metric)
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """Those done when each score was measured; so are the next two."""
+        return self._column("epoch")
+
+    @property
+    def spent_seconds(self) -> np.ndarray:
+        return self._column("seconds").cumsum()
+
+    @property
+    def spent_macs(self) -> np.ndarray:
+        return PRODUCTS * self.macs * self.images * self.epochs
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.array([row[name] for row in self.history], float)
+
+    def cells(self) -> list[str]:
+        seconds = self.spent_seconds[-1]
+        return [
+            self.model,
+            f"{self.parameters:,}",
+            f"{self.macs:,}",
+            f"{self.epochs[-1]:.2f}",
+            f"{seconds:,.1f}",
+            f"{self.images * self.epochs[-1] / seconds:,.0f}",
+            f"{self.scores[-1]:.2%}",
+            f"{self.scores.max():.2%}",
+        ]
+
+
+HEADINGS = ["model", "parameters", "mult.-acc./image", "epochs", "seconds", "images/s"]
+
+
+class Comparison:
+    """Models trained in turn: `Comparison(models, budget, config, dataset, out).run()`.
+
+    config is the recipe of all; its model and epochs do not matter. Each model has the folder of
+    an ordinary run, out/MODEL. Beside these lie
+
+        comparison.json        what all runs have in common
+        comparison.md          the table
+        accuracy-macs.png, accuracy-seconds.png
+
+    Where `out` holds a part of the same comparison already, `run` does the rest. Raises
+    TinymixerError for a model that cannot be built, does not take the images or gets no step, and
+    CheckpointError where `out` holds another comparison; both before anything is trained.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        budget: Budget,
+        config: Config,
+        dataset: data.Dataset,
+        out: Path,
+        *,
+        workers: int | None = None,
+        device: str = "cpu",
+        quiet: bool = False,
+    ):
+        self.models, self.budget, self.config = list(dict.fromkeys(models)), budget, config
+        self.dataset, self.out, self.quiet = dataset, out, quiet
+        self.task = TASKS[config.task]
+        self.workers = Workers.of_this_machine(workers).count
+        self.options: dict[str, Any] = {"workers": self.workers, "device": device, "quiet": quiet}
+        self.sizes = {model: self._size(model) for model in self.models}
+        if budget.unit != "seconds":  # these are bought by a speed that is measured in time
+            for model in self.models:
+                self._affordable_epochs(model)
+        self._check_folder()
+
+    def run(self) -> list[Result]:
+        """Train what is not trained yet; the results, in order of the models.
+
+        Raises Stopped after SIGINT or SIGTERM: all that was trained is saved.
+        """
+        write_atomically(
+            self.out / "comparison.json", json.dumps(self._common(), indent=2).encode()
+        )
+        results = []
+        for model in self.models:
+            trainer = self._trainer(model)
+            if not trainer.finished:
+                if not self.quiet:
+                    print(f"{model}: {trainer.config.epochs:.3g} epochs -> {trainer.out}")
+                trainer.run()
+            images = len(self.dataset.train_images)
+            run = Result(model, *self.sizes[model], images, trainer.history, self.task.metric)
+            results.append(run)
+            self._report(results)
+        return results
+
+    def statement(self) -> str:
+        """What all models were given, in one line."""
+        config, dataset = self.config, self.dataset
+        threads = f"{self.workers} worker{'s' * (self.workers > 1)}"
+        return (
+            f"Budget: {self.budget} for each model. Data: {dataset.name}, "
+            f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images. "
+            f"{config.optimizer}, {config.schedule} schedule from {config.lr:g}, batches of "
+            f"{config.batch_size}, seed {config.seed}; {threads}, {self.options['device']}."
+        )
+
+    def _size(self, model: str) -> tuple[int, int]:
+        """The model's parameters, and its multiply-accumulates for one image of the data set."""
+        blueprint = self._config(model, 1).build_model(self.dataset.num_classes, nn.BLANK)
+        try:
+            summary = summarise(blueprint, self.dataset.train_images.shape[1:3])
+        except ValueError as error:
+            raise TinymixerError(f"model {model} on {self.dataset.name}: {error}") from error
+        return blueprint.num_parameters(), summary.multiply_accumulates
+
+    def _common(self) -> dict[str, Any]:
+        """What decides the table, except for the models."""
+        options = _plain(self.config)
+        del options["model"], options["epochs"]
+        options |= {"budget": str(self.budget), "fingerprint": self.dataset.fingerprint}
+        return options | {"workers": self.workers, "device": self.options["device"]}
+
+    def _check_folder(self) -> None:
+        path, common = self.out / "comparison.json", self._common()
+        try:
+            found = json.loads(path.read_bytes())
+            different = [name for name in common if found[name] != common[name]]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is not what a comparison writes; choose another --out"
+            ) from error
+        if different:
+            name = different[0]
+            raise CheckpointError(
+                f"{self.out} holds a comparison with {name}={found[name]!r}, not {common[name]!r}; "
+                "ask for the same again to go on with it, or choose another --out"
+            )
+
+    def _trainer(self, model: str) -> Trainer:
+        """The run of `model`, where it stands."""
+        folder = self.out / model
+        if not (folder / "last.npz").exists():
+            config = self._config(model, self._affordable_epochs(model))
+            return Trainer(config, self.dataset, folder, **self.options)
+        trainer = Trainer.resume(folder / "last.npz", self.dataset, **self.options)
+        if _plain(trainer.config) != _plain(self._config(model, trainer.config.epochs)):
+            raise CheckpointError(
+                f"{folder} holds a run with other options; choose another --out, or move it away"
+            )
+        return trainer
+
+    def _config(self, model: str, epochs: float) -> Config:
+        """The common recipe, stretched or squeezed over these epochs."""
+        warmup = min(self.config.warmup_epochs, WARMUP_SHARE * epochs)
+        return replace(self.config, model=model, epochs=epochs, warmup_epochs=warmup)
+
+    def _affordable_epochs(self, model: str) -> float:
+        images, amount = len(self.dataset.train_images), self.budget.amount
+        if self.budget.unit == "epochs":
+            epochs = amount
+        elif self.budget.unit == "macs":
+            epochs = amount / (PRODUCTS * self.sizes[model][1] * images)
+        else:
+            epochs = amount * self._images_per_s(model) / images
+        if epochs * images < min(self.config.batch_size, images) / 2:
+            raise TinymixerError(
+                f"a budget of {self.budget} does not buy {model} one step of "
+                f"{self.config.batch_size} images; give more, or make --batch-size smaller"
+            )
+        return epochs
+
+    def _images_per_s(self, model: str) -> float:
+        """Measured in two runs: the first tells how long the second may be."""
+        images = TRIAL_SHARE * self.budget.amount * self._trial(model, batches=1, epochs=3)
+        batches = max(1, int(images / (self.config.batch_size * 5)))
+        return self._trial(model, batches, epochs=5)
+
+    def _trial(self, model: str, batches: int, epochs: int) -> float:
+        """Median speed of a few epochs of a few batches, after one to warm up."""
+        images = slice(batches * self.config.batch_size)
+        few = replace(
+            self.dataset,
+            train_images=self.dataset.train_images[images],
+            train_labels=self.dataset.train_labels[images],
+            test_images=self.dataset.test_images[:1],
+            test_labels=self.dataset.test_labels[:1],
+        )
+        options: dict[str, Any] = self.options | {"quiet": True}
+        history = Trainer(self._config(model, epochs), few, **options).run()
+        return statistics.median(row["images_per_s"] for row in history[1:])
+
+    def _report(self, results: Sequence[Result]) -> None:
+        text = f"{self.statement()}\n\n{table(results)}\n"
+        write_atomically(self.out / "comparison.md", text.encode())
+        for name, axis in (
+            ("macs", "multiply-accumulates of training"),
+            ("seconds", "seconds of training"),
+        ):
+            lines = {r.model: (getattr(r, f"spent_{name}"), r.scores) for r in results}
+            figure = figures.race(
+                lines, axis, f"{self.dataset.name}: {self.budget} each", self.task.metric_name
+            )
+            figures.save(figure, self.out / f"accuracy-{name}.png")
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The options as a file gives them back: JSON knows no tuples."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row for each model, as Markdown that is aligned to be read as it is."""
+    name = " ".join(results[0].metric.replace("iou", "mean IoU").split("_"))
+    lines = [[*HEADINGS, name, "best"], *(result.cells() for result in results)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = "<" + ">" * (len(widths) - 1)
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(
+        f"| {' | '.join(map('{:{}{}}'.format, line, sides, widths))} |"
+        for line in (lines[0], rules, *lines[1:])
+    )

@@ -1,0 +1,72 @@
+"""What a model is asked: the class of each image, or the class of each pixel.
+
+A task knows how its labels lie beside the logits, what is left out of the loss, and by what number
+an answer is judged. All else, from the order of the images to the checkpoint, is the same.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tinymixer import ops
+from tinymixer.backend import Array, array_module
+from tinymixer.data import IGNORED
+from tinymixer.engine import Tensor
+from tinymixer.models.segmentation import Segmenter
+from tinymixer.nn import Module, Rng
+from tinymixer.train import metrics
+
+
+class Classification:
+    """The class of each image: targets (B,) numbers or (B, K) probabilities, logits (B, K)."""
+
+    pixels = False
+    metric, metric_name = "test_accuracy", "test accuracy"  # by which the best epoch is best
+    ignore: int | None = None
+
+    def model(self, model: Module, K: int, rng: Rng) -> Any:
+        """The model that answers, made of a model that classifies images."""
+        return model
+
+    def beside_logits(self, targets: Array) -> Array:
+        """Targets with the axes of the logits."""
+        return targets
+
+    def loss(self, logits: Tensor, targets: Array, label_smoothing: float) -> Tensor:
+        op = ops.SoftmaxCrossEntropy(label_smoothing, self.ignore)
+        return op(logits, self.beside_logits(targets))
+
+    def right(self, logits: Array, targets: Array) -> float:
+        """How many images are answered right; in parts of an image, where it has many answers."""
+        wanted = targets if targets.ndim == 1 else targets.argmax(1)
+        return int((logits.argmax(1) == wanted).sum())
+
+    def scores(self, matrix: np.ndarray) -> dict[str, float]:
+        """What a confusion matrix (K, K) of the test images comes to."""
+        return {"test_accuracy": float(matrix.trace() / matrix.sum())}
+
+
+class Segmentation(Classification):
+    """The class of each pixel: targets uint8 (B, H, W), IGNORED for none; logits (H, W, B, K)."""
+
+    pixels = True
+    metric, metric_name = "test_iou", "test mean IoU"
+    ignore = IGNORED
+
+    def model(self, model: Module, K: int, rng: Rng) -> Any:
+        return Segmenter(model, K, rng=rng)
+
+    def beside_logits(self, targets: Array) -> Array:
+        return array_module(targets).ascontiguousarray(targets.transpose(1, 2, 0))  # (H, W, B)
+
+    def right(self, logits: Array, targets: Array) -> float:
+        wanted = self.beside_logits(targets)
+        counted = wanted != IGNORED
+        share = float((logits.argmax(-1) == wanted)[counted].sum()) / max(1, int(counted.sum()))
+        return share * len(targets)
+
+    def scores(self, matrix: np.ndarray) -> dict[str, float]:
+        return super().scores(matrix) | {"test_iou": metrics.mean_iou(matrix)}
+
+
+TASKS = {"classify": Classification(), "segment": Segmentation()}
