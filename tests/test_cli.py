@@ -166,6 +166,10 @@ def test_the_newest_run_is_meant_if_none_is_named(run, here, capsys):
         ("mixer_nano", "1,132,170"),
         ("mixer_nano_slim", "673,418"),
         ("as_mlp_nano", "983,946"),
+        ("hire_mlp_nano", "791,162"),
+        ("vip_nano", "948,106"),
+        ("sparse_mlp_nano", "808,714"),
+        ("raft_mlp_nano", "959,170"),
     ],
 )
 def test_summary_gives_the_totals(name, total, capsys):
