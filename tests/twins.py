@@ -86,3 +86,19 @@ def cross_entropy(logits, q):
     """-(1/B) Σ q log p, for a target distribution q (B, K)."""
     log_p = logits - logits.exp().sum(axis=1, keepdims=True).log()
     return -(log_p * q).sum() / len(logits)
+
+
+def axial_shift(x, axis, source):
+    """A matrix of zeros and ones per channel: M[c, i, j] = 1 where line i is a copy of line j.
+
+    source[c][i] names that j, or None for a line of zeros.
+    """
+    n, C = x.shape[axis], x.shape[3]
+    M = np.zeros((C, n, n))
+    for c, lines in enumerate(source):
+        for i, j in enumerate(lines):
+            M[c, i, j] = j is not None
+    order = (3, axis, 1 - axis, 2)  # channels, the lines that move, all others
+    moved = x.transpose(order)
+    y = array_module(x.data).asarray(M) @ moved.reshape(C, n, -1)
+    return y.reshape(*moved.shape).transpose(tuple(order.index(i) for i in range(4)))

@@ -16,6 +16,7 @@ from tinymixer.gradcheck.checks import check_function
 from tinymixer.gradcheck.report import Report
 from tinymixer.ops import (
     GELU,
+    AxialShift,
     BatchNorm,
     ChannelLinear,
     ChannelMLP,
@@ -137,6 +138,12 @@ CASES = [
     Case(Unfold(kernel=3, stride=2, padding=1), normal(7, 2, B, C)),
     Case(Unfold(kernel=2, stride=3), normal(7, 2, B, C)),
     Case(Unfold(kernel=1, stride=1), normal(1, 1, 1, 1)),
+    Case(AxialShift(axis=0, shift_size=3), normal(7, 5, 2, 11)),
+    Case(AxialShift(axis=1, shift_size=5), normal(2, 7, 3, 13)),
+    Case(AxialShift(axis=1, shift_size=3, dilation=2, padding="circular"), normal(2, 5, 3, 7)),
+    Case(AxialShift(axis=0, shift_size=5, dilation=3, padding="reflect"), normal(3, 2, 2, 11)),
+    Case(AxialShift(axis=1, shift_size=5, dilation=2, padding="replicate"), normal(2, 3, 2, 11)),
+    Case(AxialShift(axis=0, shift_size=3), normal(1, 1, 1, 1)),
     Case(Add(), normal(S, B, C), normal(B, 1)),
     Case(Add(), normal(1), normal(1)),
     Case(Subtract(), normal(B, 1), normal(S, B, C)),

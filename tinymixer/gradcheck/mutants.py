@@ -24,6 +24,7 @@ from tinymixer.gradcheck.checks import adjoints, by_element
 from tinymixer.gradcheck.subject import Subject, of_composition, of_function
 from tinymixer.ops import (
     GELU,
+    AxialShift,
     BatchNorm,
     ChannelLinear,
     ChannelMLP,
@@ -119,6 +120,13 @@ MUTANTS = [
     Mutant(Patchify, "rows and columns swapped", "(2, 0, 3, 1, 4, 5)", "(2, 0, 4, 1, 3, 5)"),
     Mutant(Unfold, "overlaps overwrite", "] += dy", "] = dy"),
     Mutant(Unfold, "padding not cropped", "dpadded[p : p + H, p : p + W]", "dpadded[:H, :W]"),
+    Mutant(
+        AxialShift, "shifted the same way again", "dx[source] += dy[to]", "dx[to] += dy[source]"
+    ),
+    Mutant(AxialShift, "copies of the border overwrite", "dx[source] +=", "dx[source] ="),
+    Mutant(
+        AxialShift, "a residual too many", "array_module(dy).zeros(dy.shape, dy.dtype)", "dy.copy()"
+    ),
     Mutant(p.Add, "broadcast not summed", "dy = unbroadcast(dz, y_shape)", "dy = dz"),
     Mutant(p.Subtract, "sign", "unbroadcast(-dz", "unbroadcast(dz"),
     Mutant(p.Multiply, "the wrong factor", "(dz * y,", "(dz * x,"),

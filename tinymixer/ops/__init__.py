@@ -8,9 +8,11 @@ from tinymixer.ops.loss import SoftmaxCrossEntropy
 from tinymixer.ops.mlp import ChannelMLP, TokenMLP
 from tinymixer.ops.norm import BatchNorm, GroupNorm, LayerNorm
 from tinymixer.ops.patch import Patchify, Unfold
+from tinymixer.ops.shift import AxialShift
 
 __all__ = [
     "GELU",
+    "AxialShift",
     "BatchNorm",
     "ChannelLinear",
     "ChannelMLP",
