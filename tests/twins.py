@@ -68,10 +68,11 @@ def patchify(images, P):
 def unfold(x, kernel, stride, padding):
     """Every element of every window looked up; what lies outside the grid is masked."""
     H, W, B, C = x.shape
-    rows, columns = [(side + 2 * padding - kernel) // stride + 1 for side in (H, W)]
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+    rows, columns = [(side + before + after - kernel) // stride + 1 for side in (H, W)]
     at_row, at_column, image, channel = np.ogrid[:rows, :columns, :B, : kernel**2 * C]
-    row = at_row * stride + channel // (kernel * C) - padding
-    column = at_column * stride + channel // C % kernel - padding
+    row = at_row * stride + channel // (kernel * C) - before
+    column = at_column * stride + channel // C % kernel - before
     inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
     key = (row.clip(0, H - 1), column.clip(0, W - 1), image, channel % C)
     xp = array_module(x.data)

@@ -22,6 +22,7 @@ CASES = {
     "GroupNorm": (ops.GroupNorm, [(S, 2, B, C), (C,), (C,)], []),
     "BatchNorm": (ops.BatchNorm, [(S, 2, B, C), (C,), (C,)], []),
     "Unfold": (lambda: ops.Unfold(3, 2, 1), [(S, 2, B, C)], []),
+    "AxialShift": (lambda: ops.AxialShift(0, 3), [(S, 2, B, C)], []),
     "Patchify": (lambda: ops.Patchify(2), [(B, 4, 10, 3)], []),
     "Dropout": (lambda: ops.Dropout(0.5), [(S, B, C)], [np.arange(B)[:, None] > 0]),
     "SoftmaxCrossEntropy": (ops.SoftmaxCrossEntropy, [(B, K)], [np.array([16, 0, 5])]),

@@ -66,7 +66,9 @@ def test_an_image_without_its_batch_axis_is_refused_with_the_cure(device, shape)
         Patchify(4).forward(device.zeros(shape))
 
 
-WINDOWS = [(3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 3, 0), (7, 4, 2), (1, 1, 0)]  # kernel, stride, pad
+# kernel, stride, padding
+WINDOWS = [(3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 3, 0), (7, 4, 2), (1, 1, 0)]
+WINDOWS += [(2, 2, (0, 1)), (3, 1, (2, 0)), (1, 2, (1, 3))]
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
@@ -87,5 +89,16 @@ def test_windows_that_tile_are_patches(rng):
 
 
 def test_a_window_larger_than_the_grid_is_refused(device):
-    with pytest.raises(ValueError, match=r"windows of 5x5 do not fit a grid of 2x7 padded by 1"):
+    message = "windows of 5x5 do not fit a grid of 2x7 padded by 2 in all"
+    with pytest.raises(ValueError, match=message):
         Unfold(5, 2, 1).forward(device.zeros((2, 7, B, C)))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 4), (2, 5), (3, 3), (4, 6)], ids=str)
+def test_zeros_below_and_on_the_right_complete_the_last_windows_of_odd_grids(device, grid, rng):
+    H, W = grid
+    x = rng.standard_normal((H, W, B, C))
+    even = np.zeros((H + H % 2, W + W % 2, B, C))
+    even[:H, :W] = x
+    y = Unfold(2, 2, (0, 1)).forward(frozen(device, x))
+    np.testing.assert_array_equal(to_numpy(y), Unfold(2, 2).forward(even))

@@ -137,6 +137,7 @@ CASES = [
     Case(Patchify(1), normal(1, 1, 1, 1)),
     Case(Unfold(kernel=3, stride=2, padding=1), normal(7, 2, B, C)),
     Case(Unfold(kernel=2, stride=3), normal(7, 2, B, C)),
+    Case(Unfold(kernel=2, stride=2, padding=(0, 1)), normal(7, 2, B, C)),
     Case(Unfold(kernel=1, stride=1), normal(1, 1, 1, 1)),
     Case(AxialShift(axis=0, shift_size=3), normal(7, 5, 2, 11)),
     Case(AxialShift(axis=1, shift_size=5), normal(2, 7, 3, 13)),

@@ -62,22 +62,26 @@ class Unfold(Function):
     map of such vectors is a convolution. backward is the fold: each position collects what all
     windows that saw it send back.
 
+    padding is the width of the zeros on every side, or a pair: above and on the left, below and on
+    the right, with their sum for `2 padding`. With (0, 1), windows of 2 x 2 tile odd grids too.
+
     Raises ValueError where the grid, with its padding, is smaller than a window.
     """
 
-    def __init__(self, kernel: int, stride: int, padding: int = 0):
-        self.kernel, self.stride, self.padding = kernel, stride, padding
+    def __init__(self, kernel: int, stride: int, padding: int | tuple[int, int] = 0):
+        self.kernel, self.stride = kernel, stride
+        self.padding = (padding, padding) if isinstance(padding, int) else padding
 
     def forward(self, x: Array) -> Array:
         H, W, B, C = x.shape
-        k, p = self.kernel, self.padding
-        if min(H, W) + 2 * p < k:
+        k, p, both = self.kernel, self.padding[0], sum(self.padding)
+        if min(H, W) + both < k:
             raise ValueError(
-                f"Unfold: windows of {k}x{k} do not fit a grid of {H}x{W} padded by {p}. Use "
-                "larger images, or a smaller patch or kernel"
+                f"Unfold: windows of {k}x{k} do not fit a grid of {H}x{W} padded by {both} in all. "
+                "Use larger images, or a smaller patch or kernel"
             )
         xp = array_module(x)
-        padded = xp.zeros((H + 2 * p, W + 2 * p, B, C), x.dtype)
+        padded = xp.zeros((H + both, W + both, B, C), x.dtype)
         padded[p : p + H, p : p + W] = x
         seen_by = self._seen_by(H, W)
         self.save(x.shape, seen_by)
@@ -86,9 +90,9 @@ class Unfold(Function):
 
     def backward(self, dy: Array) -> Array:
         (H, W, B, C), seen_by = self.saved
-        p = self.padding
+        p, both = self.padding[0], sum(self.padding)
         dy = dy.reshape(*dy.shape[:3], -1, C)
-        dpadded = array_module(dy).zeros((H + 2 * p, W + 2 * p, B, C), dy.dtype)
+        dpadded = array_module(dy).zeros((H + both, W + both, B, C), dy.dtype)
         for i, positions in enumerate(seen_by):
             dpadded[positions] += dy[:, :, :, i]
         return dpadded[p : p + H, p : p + W]
@@ -97,7 +101,7 @@ class Unfold(Function):
         """The padded positions that are row i, column j of some window, for each (i, j)."""
         k, s = self.kernel, self.stride
         rows, columns = [
-            [slice(i, i + (side + 2 * self.padding - k) // s * s + 1, s) for i in range(k)]
+            [slice(i, i + (side + sum(self.padding) - k) // s * s + 1, s) for i in range(k)]
             for side in (H, W)
         ]
         return [(row, column) for row in rows for column in columns]
