@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
-from tinymixer.models import mixer
+from tinymixer.models import as_mlp, mixer
+from tinymixer.models.as_mlp import ASMLP
 from tinymixer.models.mixer import MLPMixer
 
 # name -> (system, its options)
 MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (MLPMixer, options) for name, options in mixer.CONFIGS.items()},
+    **{name: (ASMLP, options) for name, options in as_mlp.CONFIGS.items()},
 }
 
-__all__ = ["MLPMixer", "create_model", "list_models"]
+__all__ = ["ASMLP", "MLPMixer", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:

@@ -1,0 +1,233 @@
+"""AS-MLP: channels step aside, so that a linear map of one place's channels sees its neighbours.
+
+No parameter knows the size of the grid: a model takes images of any size that patches tile.
+
+Source: Lian, Yu, Sun, Gao 2021, "AS-MLP: an axial shifted MLP architecture for vision", arXiv
+2107.08391, sections 3.1 and 3.2; the order within a block, normalisation and initialisation as in
+the code released with it; serial connection, paddings and dilation as in its ablation study.
+"""
+
+from typing import Any
+
+from tinymixer import nn, ops
+from tinymixer.engine import Tensor
+from tinymixer.ops.gelu import check_form
+
+CONNECTIONS = ("parallel", "serial")
+AS_PUBLISHED: Any = {"init": nn.fan_in_uniform, "bias_init": nn.fan_in_uniform}
+
+
+class ASMLPBlock(nn.Module):
+    """u = x + AxialMLP(GN(x)),  y = u + ChannelMLP(GN(u));  x, u, y (H, W, B, C).
+
+    AxialMLP, with g = GELU and every W a linear map of the C channels of one place:
+        a = g(GN(W_in x))
+        h = g(W_h shift(a, along the rows)),  v = g(W_v shift(a, along the columns))
+        y = W_out GN(h + v)
+    With connection="serial" the second shift takes h instead of a, and y = W_out GN(v).
+
+    Raises ValueError for options out of range.
+    """
+
+    def __init__(
+        self,
+        C: int,
+        *,
+        shift_size: int,
+        dilation: int,
+        padding: str,
+        connection: str,
+        mlp_ratio: float,
+        gelu: str,
+        eps: float,
+        drop_path_rate: float,
+        rng: nn.Rng,
+    ):
+        if connection not in CONNECTIONS:
+            raise ValueError(
+                f"ASMLPBlock: unknown connection {connection!r}; expected 'parallel' or 'serial'"
+            )
+        self.norm = nn.GroupNorm(C, eps)
+        self.linear_in = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.norm_in = nn.GroupNorm(C, eps)
+        self.horizontal = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.vertical = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.norm_out = nn.GroupNorm(C, eps)
+        self.linear_out = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.mlp_norm = nn.GroupNorm(C, eps)
+        self.mlp = nn.ChannelMLP(C, int(mlp_ratio * C), gelu=gelu, **AS_PUBLISHED, rng=rng)
+        self.shift: dict[str, Any] = {
+            "shift_size": shift_size,
+            "dilation": dilation,
+            "padding": padding,
+        }
+        self.connection, self.gelu = connection, check_form(gelu)
+        self.drop_path_rate = drop_path_rate
+        self._shifted(0)  # refuses bad options now and not at the first image
+
+    def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
+        x = x + nn.drop_path(self.axial_mlp(self.norm(x)), self.drop_path_rate, rng)
+        return x + nn.drop_path(self.mlp(self.mlp_norm(x)), self.drop_path_rate, rng)
+
+    def axial_mlp(self, x: Tensor) -> Tensor:
+        """x (H, W, B, C)  ->  y (H, W, B, C)"""
+        a = self._activated(self.norm_in(self.linear_in(x)))
+        h = self._activated(self.horizontal(self._shifted(1)(a)))
+        serial = self.connection == "serial"
+        v = self._activated(self.vertical(self._shifted(0)(h if serial else a)))
+        return self.linear_out(self.norm_out(v if serial else h + v))
+
+    def _activated(self, x: Tensor) -> Tensor:
+        return ops.GELU(self.gelu)(x)
+
+    def _shifted(self, axis: int) -> ops.AxialShift:
+        return ops.AxialShift(axis, **self.shift)
+
+
+class PatchMerge(nn.Module):
+    """Four neighbours become one: y = W GN(the channels of each 2 x 2 window).
+
+    x (H, W, B, C)  ->  y (⌈H/2⌉, ⌈W/2⌉, B, 2C);  an odd grid gets a last row or column of zeros.
+    """
+
+    def __init__(self, C: int, *, eps: float, rng: nn.Rng):
+        self.norm = nn.GroupNorm(4 * C, eps)
+        self.linear = nn.ChannelLinear(4 * C, 2 * C, bias=False, init=nn.fan_in_uniform, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.norm(ops.Unfold(2, 2, padding=(0, 1))(x)))
+
+
+class Stage(nn.Module):
+    """Merge patches, except in the first stage, then ASMLPBlocks."""
+
+    def __init__(self, merge: PatchMerge | None, blocks: list[ASMLPBlock]):
+        self.merge, self.blocks = merge, blocks
+
+    def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
+        if self.merge is not None:
+            x = self.merge(x)
+        for block in self.blocks:
+            x = block(x, rng)
+        return x
+
+
+class ASMLP(nn.Module):
+    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+
+    patch embedding -> GN -> stages of `depths` ASMLPBlocks -> GN -> mean over the grid -> linear
+    head. From stage to stage the grid is halved and the channels, `hidden_dim` at first, doubled.
+    Stochastic depth, when on, grows linearly from 0 in the first block to `drop_path_rate` in the
+    last.
+
+    image_size and patch_size are in pixels; image_size is a side or (height, width), the size that
+    the model is meant for: it takes others too. Raises ValueError for options out of range, and
+    here and when called for images that patches do not tile.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int],
+        patch_size: int,
+        hidden_dim: int,
+        depths: tuple[int, ...],
+        num_classes: int,
+        shift_size: int = 5,
+        dilation: int = 1,
+        padding: str = "zero",
+        connection: str = "parallel",
+        mlp_ratio: float = 4.0,
+        gelu: str = "erf",
+        eps: float = 1e-5,
+        patch_norm: bool = True,
+        drop_path_rate: float = 0.0,
+        rng: nn.Rng,
+    ):
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if not depths or min(depths) < 1:
+            raise ValueError(
+                f"ASMLP: expected the number of blocks of each stage, one or more, got {depths}"
+            )
+        self.image_size, self.num_classes = (height, width), num_classes
+        self.patch_size = patch_size
+        self._check_tiling(height, width)
+        self.feature_dims = [hidden_dim * 2**i for i in range(len(depths))]
+        options: dict[str, Any] = {
+            "shift_size": shift_size,
+            "dilation": dilation,
+            "padding": padding,
+            "connection": connection,
+            "mlp_ratio": mlp_ratio,
+            "gelu": gelu,
+            "eps": eps,
+            "rng": rng,
+        }
+        L = sum(depths)
+        rates = iter([drop_path_rate * i / max(1, L - 1) for i in range(L)])
+        self.patch_embed = nn.UnfoldLinear(
+            3, hidden_dim, kernel=patch_size, stride=patch_size, **AS_PUBLISHED, rng=rng
+        )
+        self.patch_norm = nn.GroupNorm(hidden_dim, eps) if patch_norm else None
+        self.stages = []
+        for i, (C, depth) in enumerate(zip(self.feature_dims, depths, strict=True)):
+            merge = PatchMerge(C // 2, eps=eps, rng=rng) if i else None
+            blocks = [ASMLPBlock(C, drop_path_rate=next(rates), **options) for _ in range(depth)]
+            self.stages.append(Stage(merge, blocks))
+        self.norm = nn.GroupNorm(C, eps)
+        self.head = nn.ChannelLinear(C, num_classes, init=nn.normal(0.02), rng=rng)
+
+    def features(self, images: Any, rng: nn.Rng | None = None) -> list[Tensor]:
+        """What each stage i sees in images (B, height, width, 3): (H_i, W_i, B, feature_dims[i]).
+
+        For dense prediction; the first grid has a place for each patch, each further one half as
+        many rows and columns.
+        """
+        grid = nn.grid(images)
+        self._check_tiling(*grid.shape[:2])
+        x = self.patch_embed(grid)  # (H, W, B, C)
+        if self.patch_norm is not None:
+            x = self.patch_norm(x)
+        found = []
+        for stage in self.stages:
+            x = stage(x, rng)
+            found.append(x)
+        return found
+
+    def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
+        x = self.features(images, rng)[-1]
+        return self.head(self.norm(x).mean(axis=(0, 1)))  # (B, C) -> (B, K)
+
+    def _check_tiling(self, height: int, width: int) -> None:
+        P = self.patch_size
+        if height % P or width % P:
+            raise ValueError(
+                f"ASMLP: patches of {P}x{P} do not tile images of {height}x{width}; resize the "
+                "images, or choose a patch_size that divides both sides"
+            )
+
+
+def _published(hidden_dim: int, depths: tuple[int, ...], drop_path_rate: float) -> dict[str, Any]:
+    """A configuration of the released code, with shift_size 5 and mlp_ratio 4 throughout."""
+    return {
+        "image_size": 224,
+        "patch_size": 4,
+        "hidden_dim": hidden_dim,
+        "depths": depths,
+        "num_classes": 1000,
+        "drop_path_rate": drop_path_rate,
+    }
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "as_mlp_t": _published(96, (2, 2, 6, 2), 0.2),
+    "as_mlp_s": _published(96, (2, 2, 18, 2), 0.3),
+    "as_mlp_b": _published(128, (2, 2, 18, 2), 0.5),
+    "as_mlp_nano": {
+        "image_size": 32,
+        "patch_size": 2,
+        "hidden_dim": 32,
+        "depths": (2, 4, 4),
+        "num_classes": 10,
+    },
+}
