@@ -242,7 +242,7 @@ def test_options_with_parameters():
 
 
 def test_weights_start_as_in_the_published_code():
-    model = create_model("as_mlp_nano", num_classes=1000)
+    model = create_model("as_mlp_nano", num_classes=1000, init="published")
     block = model.stages[2].blocks[0]
     for layer, fan_in in ((block.vertical, 128), (model.patch_embed.linear, 12)):
         for array in (layer.W.data, layer.b.data):  # uniform in ±1/√fan_in
@@ -252,6 +252,12 @@ def test_weights_start_as_in_the_published_code():
     assert np.abs(block.mlp.W2.data).max() < 512**-0.5
     assert model.head.W.data.std() == pytest.approx(0.02, rel=0.02)
     assert not model.head.b.data.any()
+
+
+def test_weights_may_start_as_in_a_mixer():
+    block = create_model("as_mlp_nano", init="lecun").stages[2].blocks[0]
+    assert block.vertical.W.data.std() == pytest.approx(128**-0.5, rel=0.03)
+    assert not block.vertical.b.data.any()
 
 
 def test_stochastic_depth_grows_from_0_in_the_first_block_to_its_rate_in_the_last():
@@ -370,6 +376,7 @@ def test_float32_is_float64_with_fewer_digits(rng):
         ({"dilation": 0}, "expected a dilation of at least 1, got 0"),
         ({"padding": "valid"}, "unknown padding 'valid'"),
         ({"connection": "both"}, "unknown connection 'both'; expected 'parallel' or 'serial'"),
+        ({"init": "zero"}, "unknown init 'zero'; expected 'published' or 'lecun'"),
         ({"gelu": "relu"}, "unknown form 'relu'"),
     ],
     ids=str,

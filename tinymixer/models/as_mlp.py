@@ -14,7 +14,11 @@ from tinymixer.engine import Tensor
 from tinymixer.ops.gelu import check_form
 
 CONNECTIONS = ("parallel", "serial")
-AS_PUBLISHED: Any = {"init": nn.fan_in_uniform, "bias_init": nn.fan_in_uniform}
+# name -> how linear maps start
+INITS: dict[str, dict[str, Any]] = {
+    "published": {"init": nn.fan_in_uniform, "bias_init": nn.fan_in_uniform},
+    "lecun": {"init": nn.lecun_normal, "bias_init": nn.zero},
+}
 
 
 class ASMLPBlock(nn.Module):
@@ -40,6 +44,7 @@ class ASMLPBlock(nn.Module):
         mlp_ratio: float,
         gelu: str,
         eps: float,
+        init: dict[str, Any],
         drop_path_rate: float,
         rng: nn.Rng,
     ):
@@ -48,14 +53,14 @@ class ASMLPBlock(nn.Module):
                 f"ASMLPBlock: unknown connection {connection!r}; expected 'parallel' or 'serial'"
             )
         self.norm = nn.GroupNorm(C, eps)
-        self.linear_in = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.linear_in = nn.ChannelLinear(C, C, **init, rng=rng)
         self.norm_in = nn.GroupNorm(C, eps)
-        self.horizontal = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
-        self.vertical = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.horizontal = nn.ChannelLinear(C, C, **init, rng=rng)
+        self.vertical = nn.ChannelLinear(C, C, **init, rng=rng)
         self.norm_out = nn.GroupNorm(C, eps)
-        self.linear_out = nn.ChannelLinear(C, C, **AS_PUBLISHED, rng=rng)
+        self.linear_out = nn.ChannelLinear(C, C, **init, rng=rng)
         self.mlp_norm = nn.GroupNorm(C, eps)
-        self.mlp = nn.ChannelMLP(C, int(mlp_ratio * C), gelu=gelu, **AS_PUBLISHED, rng=rng)
+        self.mlp = nn.ChannelMLP(C, int(mlp_ratio * C), gelu=gelu, **init, rng=rng)
         self.shift: dict[str, Any] = {
             "shift_size": shift_size,
             "dilation": dilation,
@@ -90,9 +95,9 @@ class PatchMerge(nn.Module):
     x (H, W, B, C)  ->  y (⌈H/2⌉, ⌈W/2⌉, B, 2C);  an odd grid gets a last row or column of zeros.
     """
 
-    def __init__(self, C: int, *, eps: float, rng: nn.Rng):
+    def __init__(self, C: int, *, eps: float, init: dict[str, Any], rng: nn.Rng):
         self.norm = nn.GroupNorm(4 * C, eps)
-        self.linear = nn.ChannelLinear(4 * C, 2 * C, bias=False, init=nn.fan_in_uniform, rng=rng)
+        self.linear = nn.ChannelLinear(4 * C, 2 * C, bias=False, **init, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.norm(ops.Unfold(2, 2, padding=(0, 1))(x)))
@@ -118,7 +123,8 @@ class ASMLP(nn.Module):
     patch embedding -> GN -> stages of `depths` ASMLPBlocks -> GN -> mean over the grid -> linear
     head. From stage to stage the grid is halved and the channels, `hidden_dim` at first, doubled.
     Stochastic depth, when on, grows linearly from 0 in the first block to `drop_path_rate` in the
-    last.
+    last. init="published" starts as the released code does; "lecun" as a Mixer, which a short
+    training is better off with.
 
     image_size and patch_size are in pixels; image_size is a side or (height, width), the size that
     the model is meant for: it takes others too. Raises ValueError for options out of range, and
@@ -141,6 +147,7 @@ class ASMLP(nn.Module):
         gelu: str = "erf",
         eps: float = 1e-5,
         patch_norm: bool = True,
+        init: str = "published",
         drop_path_rate: float = 0.0,
         rng: nn.Rng,
     ):
@@ -149,6 +156,8 @@ class ASMLP(nn.Module):
             raise ValueError(
                 f"ASMLP: expected the number of blocks of each stage, one or more, got {depths}"
             )
+        if init not in INITS:
+            raise ValueError(f"ASMLP: unknown init {init!r}; expected 'published' or 'lecun'")
         self.image_size, self.num_classes = (height, width), num_classes
         self.patch_size = patch_size
         self._check_tiling(height, width)
@@ -161,17 +170,18 @@ class ASMLP(nn.Module):
             "mlp_ratio": mlp_ratio,
             "gelu": gelu,
             "eps": eps,
+            "init": INITS[init],
             "rng": rng,
         }
         L = sum(depths)
         rates = iter([drop_path_rate * i / max(1, L - 1) for i in range(L)])
         self.patch_embed = nn.UnfoldLinear(
-            3, hidden_dim, kernel=patch_size, stride=patch_size, **AS_PUBLISHED, rng=rng
+            3, hidden_dim, kernel=patch_size, stride=patch_size, **INITS[init], rng=rng
         )
         self.patch_norm = nn.GroupNorm(hidden_dim, eps) if patch_norm else None
         self.stages = []
         for i, (C, depth) in enumerate(zip(self.feature_dims, depths, strict=True)):
-            merge = PatchMerge(C // 2, eps=eps, rng=rng) if i else None
+            merge = PatchMerge(C // 2, eps=eps, init=INITS[init], rng=rng) if i else None
             blocks = [ASMLPBlock(C, drop_path_rate=next(rates), **options) for _ in range(depth)]
             self.stages.append(Stage(merge, blocks))
         self.norm = nn.GroupNorm(C, eps)
@@ -229,5 +239,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "hidden_dim": 32,
         "depths": (2, 4, 4),
         "num_classes": 10,
+        "init": "lecun",
     },
 }
