@@ -43,7 +43,7 @@ def test_the_multiply_accumulates_are_as_many_as_published(name, monkeypatch):
 
 def test_a_nano_is_small_and_cheap():
     summary = summarise(blueprint("as_mlp_nano"))
-    assert (summary.parameters, summary.multiply_accumulates) == (1_065_514, 32_605_440)
+    assert (summary.parameters, summary.multiply_accumulates) == (983_946, 22_742_272)
 
 
 # --- the published code, run on weights that a formula gives, in float64 ---
@@ -243,27 +243,27 @@ def test_options_with_parameters():
 
 def test_weights_start_as_in_the_published_code():
     model = create_model("as_mlp_nano", num_classes=1000, init="published")
-    block = model.stages[2].blocks[0]
-    for layer, fan_in in ((block.vertical, 128), (model.patch_embed.linear, 12)):
+    block = model.stages[1].blocks[0]
+    for layer, fan_in in ((block.vertical, 128), (model.patch_embed.linear, 48)):
         for array in (layer.W.data, layer.b.data):  # uniform in ±1/√fan_in
             assert np.abs(array).max() < fan_in**-0.5
             assert array.std() == pytest.approx((3 * fan_in) ** -0.5, rel=0.2)
-    assert np.abs(model.stages[1].merge.linear.W.data).max() < 128**-0.5
+    assert np.abs(model.stages[1].merge.linear.W.data).max() < 256**-0.5
     assert np.abs(block.mlp.W2.data).max() < 512**-0.5
     assert model.head.W.data.std() == pytest.approx(0.02, rel=0.02)
     assert not model.head.b.data.any()
 
 
 def test_weights_may_start_as_in_a_mixer():
-    block = create_model("as_mlp_nano", init="lecun").stages[2].blocks[0]
+    block = create_model("as_mlp_nano", init="lecun").stages[1].blocks[0]
     assert block.vertical.W.data.std() == pytest.approx(128**-0.5, rel=0.03)
     assert not block.vertical.b.data.any()
 
 
 def test_stochastic_depth_grows_from_0_in_the_first_block_to_its_rate_in_the_last():
-    model = create_model("as_mlp_nano", drop_path_rate=0.9)
+    model = create_model("as_mlp_nano", drop_path_rate=0.6)
     rates = [block.drop_path_rate for stage in model.stages for block in stage.blocks]
-    assert rates == pytest.approx([0.1 * i for i in range(10)])
+    assert rates == pytest.approx([0.1 * i for i in range(7)])
 
 
 def test_stochastic_depth_draws_twice_a_block_and_only_when_on_and_training(rng):

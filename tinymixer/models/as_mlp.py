@@ -235,9 +235,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "as_mlp_b": _published(128, (2, 2, 18, 2), 0.5),
     "as_mlp_nano": {
         "image_size": 32,
-        "patch_size": 2,
-        "hidden_dim": 32,
-        "depths": (2, 4, 4),
+        "patch_size": 4,
+        "hidden_dim": 64,
+        "depths": (3, 4),
         "num_classes": 10,
         "init": "lecun",
     },
