@@ -15,7 +15,6 @@ from PIL import Image
 
 from tinymixer import cli
 from tinymixer.data import cifar
-from tinymixer.models import list_models
 from tinymixer.train import Trainer
 
 TINY = [
@@ -160,11 +159,17 @@ def test_the_newest_run_is_meant_if_none_is_named(run, here, capsys):
     assert str(Path("runs") / "one" / "curves.png") in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", list_models()[-3:])
-def test_summary_gives_the_totals(name, capsys):
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("mixer_pico", "154,058"),
+        ("mixer_nano", "1,132,170"),
+        ("mixer_nano_slim", "673,418"),
+    ],
+)
+def test_summary_gives_the_totals(name, total, capsys):
     assert call("summary", name) == 0
-    totals = {"mixer_pico": "154,058", "mixer_nano": "1,132,170", "mixer_nano_slim": "673,418"}
-    assert totals[name] in capsys.readouterr().out
+    assert total in capsys.readouterr().out
 
 
 def test_summary_follows_changes(capsys):
