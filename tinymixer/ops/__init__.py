@@ -18,7 +18,6 @@ from tinymixer.ops.relu import ReLU
 from tinymixer.ops.resample import Resample
 from tinymixer.ops.shift import AxialShift
 from tinymixer.ops.softmax import Softmax
-from tinymixer.ops.shift import AxialShift
 
 __all__ = [
     "GELU",
