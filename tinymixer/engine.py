@@ -251,6 +251,8 @@ class Function:
 
     def _device(self, arrays: list[Any]) -> str:
         """The one device of all arrays; plain numbers, also NumPy's, are at home on both."""
+        if all(type(x) is np.ndarray for x in arrays):
+            return "cpu"  # the usual answer, ten times as fast
         numbers = (int, float, complex, np.generic)
         devices = [None if isinstance(x, numbers) else device_of(x) for x in arrays]
         found = [d for d in devices if d]
