@@ -412,7 +412,7 @@ def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
         (("summary", "mixer_nano", "--set", "patch_size=7"), "7x7"),
         (("data", "add", "nowhere.tar.gz"), "nowhere.tar.gz"),
         (("data", "download", "imagenet"), "imagenet"),
-        (("gradcheck", "--op", "Softmax"), "SoftmaxCrossEntropy"),
+        (("gradcheck", "--op", "SoftmaxCross"), "SoftmaxCrossEntropy"),
     ],
 )
 def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):

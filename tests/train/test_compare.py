@@ -138,7 +138,9 @@ def test_what_is_finished_is_not_done_again(comparison, steps):
     assert again[1:] == before
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 6, 7, 11])
+@pytest.mark.parametrize(
+    "stop_at", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 7, 11))]
+)
 @pytest.mark.parametrize("unit", ["epochs", "seconds"])
 def test_a_stopped_comparison_goes_on_to_the_same_results(
     comparison, monkeypatch, tmp_path, stop_at, unit

@@ -172,13 +172,3 @@ def test_asides_reach_the_loss_and_do_not_depend_on_the_workers():
         np.testing.assert_array_equal(again[1], gradient)
         for name, array in state.items():
             np.testing.assert_array_equal(again[2][name], array)
-
-
-@pytest.mark.parametrize(
-    ("images", "sizes"),
-    [(22, [5, 5, 5, 3, 2, 1, 1]), (20, [5, 5, 3, 2, 3, 2]), (5, [3, 2]), (1, [1]), (0, [])],
-)
-def test_the_cut_keeps_the_order_and_ends_in_halves(images, sizes):
-    pieces = cut(np.arange(images), 5)
-    assert [len(piece) for piece in pieces] == sizes
-    np.testing.assert_array_equal(np.concatenate([*pieces, []]), np.arange(images))

@@ -183,11 +183,5 @@ def batch_gradient(
 
 
 def cut(indices: np.ndarray, micro_batch: int) -> list[np.ndarray]:
-    """The batch in consecutive micro-batches, of which the last two are halved.
-
-    Workers take the next one as they come, and at the end some wait for the last of them to
-    finish: half as long, if what they finish is half as large.
-    """
-    whole = [indices[i : i + micro_batch] for i in range(0, len(indices), micro_batch)]
-    halves = [half for piece in whole[-2:] for half in np.array_split(piece, 2) if len(half)]
-    return whole[:-2] + halves
+    """The batch in consecutive micro-batches; the last one may be smaller."""
+    return [indices[i : i + micro_batch] for i in range(0, len(indices), micro_batch)]
