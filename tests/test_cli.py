@@ -13,9 +13,10 @@ import pytest
 from fake_cifar import fake_files
 from PIL import Image
 
-from tinymixer import cli
+from tinymixer import cli, create_model, nn
 from tinymixer.data import cifar
 from tinymixer.train import Trainer
+from tinymixer.weights import load_state, save_state
 
 TINY = [
     *("--set", "hidden_dim=8", "--set", "num_blocks=1"),
@@ -497,3 +498,57 @@ def test_python_m_tinymixer_is_the_command():
     assert done.returncode == 2
     assert done.stderr.startswith("tinymixer: no model 'nothing'")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_model_for_other_images_is_refused_before_training(here, capsys):
+    data = ("--dataset", "shapes", "--train-size", "8", "--test-size", "4")
+    assert call("train", "--model", "mixer_pico", "--set", "image_size=64", *data) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "model mixer_pico on shapes: MLPMixer: expected images (B, 64, 64, 3)" in line
+
+
+# --- convert ---
+
+
+def released(here, **changes):
+    """A small Mixer's weights in a file, named and laid out as its authors do."""
+    model = create_model("mixer_pico", **changes)
+    save_state(model, here / "released.npz", "official")
+    return model
+
+
+def test_convert_brings_weights_from_one_layout_to_another(here, capsys):
+    model = released(here, num_classes=7)  # as many as the file's head has
+    to_timm = ("--from", "official", "--to", "timm")
+    assert (
+        call("convert", "released.npz", "timm.safetensors", "--model", "mixer_pico", *to_timm) == 0
+    )
+    assert "wrote timm.safetensors: mixer_pico, 153,863 parameters, timm" in capsys.readouterr().out
+    again = create_model("mixer_pico", num_classes=7, rng=nn.BLANK)
+    load_state(again, here / "timm.safetensors", "timm")
+    for name, array in model.state().items():
+        np.testing.assert_array_equal(again.state()[name], array)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("released.npz", "x.npz", "--model", "mixer_nano", "--from", "official"), "misshapen"),
+        (("released.npz", "x.npz", "--model", "mixer_pico", "--from", "timm"), "left over"),
+        (("released.npz", "x.pth", "--model", "mixer_pico", "--from", "official"), ".safetensors"),
+        (("released.npz", "x.npz", "--model", "mixer_xl", "--from", "official"), "mixer_xl"),
+        (("released.npz", "x.npz", "--model", "sparse_mlp_nano", "--from", "timm"), "no layout"),
+        (("nowhere.npz", "x.npz", "--model", "mixer_pico", "--from", "official"), "nowhere.npz"),
+        (("damaged.npz", "x.npz", "--model", "mixer_pico", "--from", "official"), "damaged.npz"),
+        (("released.npz", "x.npz", "--model", "mixer_pico", "--from", "keras"), "keras"),
+        (
+            ("released.npz", "damaged.npz/x.npz", "--model", "mixer_pico", "--from", "official"),
+            "damaged.npz",
+        ),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else x,
+)
+def test_convert_refuses_what_does_not_fit(argv, named, here, capsys):
+    released(here)
+    (here / "damaged.npz").write_bytes((here / "released.npz").read_bytes()[:-1])
+    refused(capsys, here, ("convert", *argv), named)

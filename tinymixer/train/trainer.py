@@ -25,7 +25,7 @@ from tinymixer import data, optim
 from tinymixer.backend import array_module, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, no_grad
-from tinymixer.errors import CheckpointError, NonFiniteError
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.nn import Module
 from tinymixer.summary import first_non_finite
@@ -59,6 +59,8 @@ class Trainer:
 
     and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. save_every is in
     seconds; the end of an epoch and a signal to stop save as well.
+
+    Raises TinymixerError for a model that cannot take the images of the data set.
     """
 
     def __init__(
@@ -90,6 +92,11 @@ class Trainer:
         self.workers = Workers(1) if device == "gpu" else Workers.of_this_machine(workers)
         self._stop_signal = 0
         self._saved_at = -math.inf
+        try:
+            with no_grad():
+                self.model(data.normalise(self.images[:1], dataset.mean, dataset.std))
+        except ValueError as error:
+            raise TinymixerError(f"model {config.model} on {dataset.name}: {error}") from error
 
     @classmethod
     def resume(cls, path: Path, dataset: data.Dataset, **options: Any) -> "Trainer":
