@@ -27,7 +27,7 @@ from tinymixer.gradcheck.report import TOLERANCES, worst_of
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.models import MODELS, create_model
 
-IMAGE_SIZE = 32  # pixels; models for larger images are made of the same parts
+SMALL = ("_nano", "_pico")  # other models of a system are made of the same parts
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
 CURVE_OF = "TokenMLP"  # what the plot shows if no operation or model is named
 
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument(
         "--all",
         action="store_true",
-        help=f"every operation and every {IMAGE_SIZE}x{IMAGE_SIZE} model",
+        help="every operation and a small model of every system",
     )
     what.add_argument(
         "--mutants", action="store_true", help=f"plant {len(MUTANTS)} bugs and count those caught"
@@ -135,7 +135,7 @@ def _jobs(args: argparse.Namespace) -> Sequence[tuple[str, Callable[[str], list[
         return [(args.op, _check_operation)]
     if args.model:
         return [(args.model, _check_model)]
-    small = [name for name, (_, options) in MODELS.items() if options["image_size"] == IMAGE_SIZE]
+    small = [name for name in MODELS if name.endswith(SMALL)]
     models = small if args.all else []
     return [(name, _check_model) for name in models] + [(n, _check_operation) for n in operations]
 
