@@ -17,33 +17,17 @@ The twins compute in float32. Given any other precision they turn into their ref
 import ctypes
 import math
 import threading
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import numpy as np
 
 from tinymixer import ops
 from tinymixer.backend import Array
-from tinymixer.fast.table import twin_of
+from tinymixer.fast.table import float32_only, twin_of
 from tinymixer.ops.gelu import CUBIC, SLOPE
 from tinymixer.ops.linear import check_tokens
 
 BLOCK = 32768  # elements: enough for threads not to queue for the interpreter, and near L2's size
 _thread = threading.local()  # .buffers: each thread's own, overwritten from block to block
-
-
-def float32_only(forward: Callable[..., Array]) -> Callable[..., Array]:
-    """Turn the twin into its reference, for backward too, unless all of its inputs are float32."""
-
-    @wraps(forward)
-    def checked(self: Any, *arrays: Array) -> Array:
-        if all(array.dtype == np.float32 for array in arrays):
-            return forward(self, *arrays)
-        self.__class__ = type(self).__base__
-        return self.forward(*arrays)
-
-    return checked
 
 
 def keep_freed_memory() -> bool:
