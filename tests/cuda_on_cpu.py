@@ -38,23 +38,26 @@ def why_not():
 
 
 @cache
-def _library(code):
+def _library(code, options):
     """`code`, compiled, and the names of its kernels."""
     names = re.findall(r'extern "C" __global__ void (\w+)\(', code)
     offers = "\n".join(f"OFFER({name})" for name in names)
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
         source.write_text(f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{code}\n{offers}\n', "utf-8")
-        command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, source]
+        command = ["g++", *options, "-O1", "-shared", "-fPIC", "-o", library, source]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CudaError(done.stderr)
         return ctypes.CDLL(str(library)), names
 
 
-def kernel(code, name):
-    """The kernel `name` of `code`: call it with (grid, block, arguments), NumPy's throughout."""
-    library, names = _library(code)
+def kernel(code, name, options):
+    """The kernel `name` of `code`: call it with (grid, block, arguments), NumPy's throughout.
+
+    Of options g++ understands the same as NVRTC: -std=c++17, -DNAME=VALUE.
+    """
+    library, names = _library(code, options)
     if name not in names:
         raise CudaError(f"no kernel {name!r}; there are {', '.join(names)}")
     types_of = getattr(library, f"types_of_{name}")

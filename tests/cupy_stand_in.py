@@ -150,10 +150,10 @@ class RawModule:
     """CUDA C++ source; as in CuPy, compiled when a kernel is first asked for."""
 
     def __init__(self, *, code, options=()):
-        self._code = code
+        self._code, self._options = code, options
 
     def get_function(self, name):
-        kernel = _cuda.kernel(self._code, name)
+        kernel = _cuda.kernel(self._code, name, self._options)
         return lambda grid, block, args: kernel(grid, block, _unwrap(args))
 
 

@@ -101,12 +101,14 @@ def product(A: Array, B: Array) -> Array:
     return (A.astype(bfloat16) @ B.astype(bfloat16)).astype(np.float32)
 
 
-def cuda_module(xp: ModuleType, source: str) -> Any:
+def cuda_module(xp: ModuleType, source: str, constants: dict[str, int]) -> Any:
     """CUDA C++ as a module of kernels, `module.get_function(name)(grid, block, arguments)`.
 
-    It is compiled on first use of a kernel, for the GPU at hand, and CuPy keeps what it compiled.
+    xp is CuPy. The source is compiled on first use of a kernel, for the GPU at hand, with its
+    constants defined; CuPy keeps on disk what it compiled.
     """
-    return xp.RawModule(code=source, options=("-std=c++17",))
+    defined = (f"-D{name}={value}" for name, value in constants.items())
+    return xp.RawModule(code=source, options=("-std=c++17", *defined))
 
 
 def why_no_gpu() -> str | None:

@@ -23,14 +23,15 @@ from tinymixer.backend import Array, array_module, cuda_module, product
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
 
-LANES, WARPS, TALL, WIDE = 32, 8, 128, 4096  # as in kernels.cu
-BLOCK = (LANES, WARPS)
+SOURCE = Path(__file__).with_name("kernels.cu")
+LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
+TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
+CONSTANTS = {"LANES": LANES, "WARPS": WARPS, "TALL": TALL, "WIDE": WIDE}  # of the source
 
 
 @cache
 def _module(xp: ModuleType) -> Any:
-    source = Path(__file__).with_name("kernels.cu").read_text("utf-8")
-    return cuda_module(xp, source)
+    return cuda_module(xp, SOURCE.read_text("utf-8"), CONSTANTS)
 
 
 def _launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
@@ -63,11 +64,11 @@ def _gelu(h: Array, b: Array, axis: int, form: str) -> Array:
 
 
 def _gelu_backward(h: Array, b: Array, d: Array, axis: int, form: str) -> Array:
-    """d, which is da, becomes dh = da GELU'(h + b); returned is db."""
+    """d, which is da, becomes dh = da GELU'(h + b); returned are the parts of db."""
     walk, grid, shape = _walk(h, axis)
     parts = _parts(h, grid, axis)
     _launch(f"gelu_backward_{walk}", grid, h, b, d, parts, *shape, np.int32(form == "erf"))
-    return _sum_of_parts(parts)
+    return parts
 
 
 def _add_bias(y: Array, b: Array, axis: int) -> None:
@@ -143,10 +144,11 @@ class FastTokenMLP(ops.TokenMLP):
         dW2 = product(dY, a.T) if self.needs[3] else None  # (S, D_S)
         db2 = _sum(dY, 0) if self.needs[4] else None
         dh = product(W2.T, dY)  # (D_S, B*C)
-        db1 = _gelu_backward(h, b1, dh, 0, self.form)
+        parts = _gelu_backward(h, b1, dh, 0, self.form)
+        db1 = _sum_of_parts(parts) if self.needs[2] else None
         dW1 = product(dh, X.T) if self.needs[1] else None  # (D_S, S)
         dx = product(W1.T, dh).reshape(dy.shape) if self.needs[0] else None
-        return dx, dW1, db1 if self.needs[2] else None, dW2, db2
+        return dx, dW1, db1, dW2, db2
 
 
 @twin_of(ops.ChannelMLP, "gpu")
@@ -171,10 +173,11 @@ class FastChannelMLP(ops.ChannelMLP):
         dW2 = product(a.T, dY) if self.needs[3] else None  # (D_C, C)
         db2 = _sum(dY, 1) if self.needs[4] else None
         dh = product(dY, W2.T)  # (S*B, D_C)
-        db1 = _gelu_backward(h, b1, dh, 1, self.form)
+        parts = _gelu_backward(h, b1, dh, 1, self.form)
+        db1 = _sum_of_parts(parts) if self.needs[2] else None
         dW1 = product(X.T, dh) if self.needs[1] else None  # (C, D_C)
         dx = product(dh, W1.T).reshape(dy.shape) if self.needs[0] else None
-        return dx, dW1, db1 if self.needs[2] else None, dW2, db2
+        return dx, dW1, db1, dW2, db2
 
 
 @twin_of(ops.LayerNorm, "gpu")

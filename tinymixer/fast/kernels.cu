@@ -10,30 +10,26 @@
                TALL rows: the lanes of a warp read neighbours, and each thread stays in one column.
      rows      b (rows,), as a token MLP's. A block of 32 x 8 threads takes WIDE elements of one row.
 
-   The grid is (ceil(columns / 32), ceil(rows / TALL)), or (ceil(columns / WIDE), rows). */
+   The grid is (ceil(columns / 32), ceil(rows / TALL)), or (ceil(columns / WIDE), rows). gpu.py
+   decides LANES = 32, WARPS = 8, TALL and WIDE, and defines them for the compiler. */
 
-#define LANES 32
-#define WARPS 8
-#define TALL 128
-#define WIDE 4096
-
-/* f(i, column) for each element i that this thread has of its column. */
+/* f(i, row, column) for each element i that this thread has of its column. */
 template <class F>
 __device__ void walk_columns(int rows, int columns, F f) {
     int column = blockIdx.x * LANES + threadIdx.x;
     int end = min(rows, (int)(blockIdx.y + 1) * TALL);
     if (column < columns)
         for (int row = blockIdx.y * TALL + threadIdx.y; row < end; row += WARPS)
-            f((long long)row * columns + column, column);
+            f((long long)row * columns + column, row, column);
 }
 
-/* f(i, row) for each element i that this thread has of its block's row. */
+/* f(i, row, column) for each element i that this thread has of its block's row. */
 template <class F>
 __device__ void walk_row(int columns, F f) {
     int row = blockIdx.y, end = min(columns, (int)(blockIdx.x + 1) * WIDE);
     for (int column = blockIdx.x * WIDE + threadIdx.y * LANES + threadIdx.x; column < end;
          column += WARPS * LANES)
-        f((long long)row * columns + column, row);
+        f((long long)row * columns + column, row, column);
 }
 
 __device__ float sum_of_warp(float x) {  /* in every lane: they all add the same pairs */
@@ -99,19 +95,20 @@ __device__ float gelu_derivative(float x, int erf) {
 /* a = gelu(h + b): the product h is kept as it is, and backward adds b once more. */
 extern "C" __global__ void gelu_columns(const float *h, const float *b, float *a, int rows,
                                         int columns, int erf) {
-    walk_columns(rows, columns, [&](long long i, int c) { a[i] = gelu(h[i] + b[c], erf); });
+    walk_columns(rows, columns,
+                 [&](long long i, int, int c) { a[i] = gelu(h[i] + b[c], erf); });
 }
 
 extern "C" __global__ void gelu_rows(const float *h, const float *b, float *a, int rows,
                                      int columns, int erf) {
-    walk_row(columns, [&](long long i, int r) { a[i] = gelu(h[i] + b[r], erf); });
+    walk_row(columns, [&](long long i, int r, int) { a[i] = gelu(h[i] + b[r], erf); });
 }
 
 /* d, which is da, becomes dh = da gelu'(h + b); parts are those of db. */
 extern "C" __global__ void gelu_backward_columns(const float *h, const float *b, float *d,
                                                  float *parts, int rows, int columns, int erf) {
     float db = 0;
-    walk_columns(rows, columns, [&](long long i, int c) {
+    walk_columns(rows, columns, [&](long long i, int, int c) {
         db += d[i] *= gelu_derivative(h[i] + b[c], erf);
     });
     leave_column_parts(db, parts, columns);
@@ -120,7 +117,7 @@ extern "C" __global__ void gelu_backward_columns(const float *h, const float *b,
 extern "C" __global__ void gelu_backward_rows(const float *h, const float *b, float *d,
                                               float *parts, int rows, int columns, int erf) {
     float db = 0;
-    walk_row(columns, [&](long long i, int r) {
+    walk_row(columns, [&](long long i, int r, int) {
         db += d[i] *= gelu_derivative(h[i] + b[r], erf);
     });
     leave_row_part(db, parts);
@@ -129,22 +126,22 @@ extern "C" __global__ void gelu_backward_rows(const float *h, const float *b, fl
 /* Biases alone. --------------------------------------------------------------------------------- */
 
 extern "C" __global__ void add_columns(float *y, const float *b, int rows, int columns) {
-    walk_columns(rows, columns, [&](long long i, int c) { y[i] += b[c]; });
+    walk_columns(rows, columns, [&](long long i, int, int c) { y[i] += b[c]; });
 }
 
 extern "C" __global__ void add_rows(float *y, const float *b, int rows, int columns) {
-    walk_row(columns, [&](long long i, int r) { y[i] += b[r]; });
+    walk_row(columns, [&](long long i, int r, int) { y[i] += b[r]; });
 }
 
 extern "C" __global__ void sum_columns(const float *x, float *parts, int rows, int columns) {
     float s = 0;
-    walk_columns(rows, columns, [&](long long i, int) { s += x[i]; });
+    walk_columns(rows, columns, [&](long long i, int, int) { s += x[i]; });
     leave_column_parts(s, parts, columns);
 }
 
 extern "C" __global__ void sum_rows(const float *x, float *parts, int rows, int columns) {
     float s = 0;
-    walk_row(columns, [&](long long i, int) { s += x[i]; });
+    walk_row(columns, [&](long long i, int, int) { s += x[i]; });
     leave_row_part(s, parts);
 }
 
@@ -199,8 +196,7 @@ extern "C" __global__ void layer_norm_sums(const float *dy, const float *x, cons
                                            const float *scale, float *gamma_parts,
                                            float *beta_parts, int rows, int C) {
     float dgamma = 0, dbeta = 0;
-    walk_columns(rows, C, [&](long long i, int c) {
-        int row = (int)((i - c) / C);
+    walk_columns(rows, C, [&](long long i, int row, int) {
         dgamma += dy[i] * (x[i] - mean[row]) * scale[row];
         dbeta += dy[i];
     });
