@@ -8,12 +8,14 @@ The names below are all that the tape, the operations, the layers and the models
 arrays' methods included; any other is an AttributeError. To use one more is a decision: check that
 CuPy has it, then add it here.
 
-Stricter than CuPy where CuPy copies without saying so (a NumPy index). It does not imitate kernels,
-streams, random numbers or rounding; those take a GPU: `pytest -m gpu`.
+Stricter than CuPy where CuPy copies without saying so (a NumPy index), and what `empty` makes is
+NaN. CUDA kernels run as `cuda_on_cpu` runs them. It does not imitate streams, random numbers or
+rounding, except that of a product's operands to TF32; those take a GPU: `pytest -m gpu`.
 """
 
 from types import SimpleNamespace as _SimpleNamespace
 
+import cuda_on_cpu as _cuda
 import numpy as _np
 from numpy.lib.mixins import NDArrayOperatorsMixin as _Operators
 
@@ -34,6 +36,8 @@ class ndarray(_Operators):
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__":
             raise TypeError(f"no {ufunc.__name__}.{method} on device arrays")
+        if ufunc is _np.matmul and _compute_types["float32"] == _TF32:
+            inputs = [_rounded_to_tf32(x) for x in inputs]
         return _wrap(ufunc(*_unwrap(inputs), **_unwrap(kwargs)))
 
     def __array_function__(self, function, _types, args, kwargs):
@@ -121,7 +125,7 @@ def ndim(x):
 
 # Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
 _FUNCTIONS = """
-    arange argsort bincount broadcast_to concatenate cumsum empty empty_like exp expand_dims flip
+    arange argsort ascontiguousarray bincount broadcast_to concatenate cumsum exp expand_dims flip
     full isfinite log maximum minimum moveaxis nonzero ones ones_like pad roll sqrt stack take
     take_along_axis tanh tensordot where zeros zeros_like
 """
@@ -131,3 +135,45 @@ for _name in _FUNCTIONS.split():
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
 cuda = _SimpleNamespace(is_available=lambda: True)
+
+
+def empty(shape, dtype=float):
+    """Memory as it comes: here NaN, so that what nobody writes is seen."""
+    return ndarray(_np.full(shape, _np.nan if _np.dtype(dtype).kind in "fc" else 77, dtype))
+
+
+def empty_like(x):
+    return empty(x.shape, x.dtype)
+
+
+class RawModule:
+    """CUDA C++ source; as in CuPy, compiled when a kernel is first asked for."""
+
+    def __init__(self, *, code, options=()):
+        self._code, self._options = code, options
+
+    def get_function(self, name):
+        kernel = _cuda.kernel(self._code, name, self._options)
+        return lambda grid, block, args: kernel(grid, block, _unwrap(args))
+
+
+_TF32 = 7  # COMPUTE_TYPE_TF32 of CuPy; 1 is its default
+_compute_types = {"float32": 1}
+
+
+def _set_compute_type(dtype, compute_type):
+    _compute_types[_np.dtype(dtype).name] = compute_type
+
+
+_core = _SimpleNamespace(
+    get_compute_type=lambda dtype: _compute_types[_np.dtype(dtype).name],
+    set_compute_type=_set_compute_type,
+)
+
+
+def _rounded_to_tf32(x):
+    """float32 with 10 of its 23 bits of mantissa left, rounded to nearest."""
+    if x.dtype != _np.float32 or x.ndim != 2:
+        return x
+    bits = x.get().view(_np.uint32)
+    return ndarray(((bits + 0x1000) & 0xFFFFE000).view(_np.float32))

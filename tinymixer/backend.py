@@ -4,6 +4,8 @@ There is no global device: an array says where it lives, and `array_module` read
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +54,61 @@ def to_device(x: Array, device: str) -> Array:
     import cupy
 
     return cupy.asarray(x)
+
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+_product_type = "fp32"  # of all threads, as CuPy's own setting is
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Within it, matrix products of float32 arrays on a GPU see their operands rounded:
+
+    "fp32"  not at all
+    "tf32"  to 10 bits of mantissa instead of 23, by the tensor cores: every 2-D product
+    "bf16"  to 7 bits, and their result too: the products that go through `product`
+
+    Everything else stays float32: weights, sums, norms, the optimizer. On a CPU nothing changes.
+    The setting is of the whole process. Raises TinymixerError for any other name.
+    """
+    global _product_type
+    if name not in PRECISIONS:
+        raise TinymixerError(f"unknown precision {name!r}: expected {' or '.join(PRECISIONS)}")
+    if name == "fp32" and "cupy" not in sys.modules:
+        yield  # nothing else could be set
+        return
+    if missing := why_no_gpu():
+        raise TinymixerError(f"precision {name!r} cannot be used: {missing}")
+    import cupy
+
+    # CuPy's COMPUTE_TYPE_TF32 is 7 and its COMPUTE_TYPE_FP32 is 4; CUPY_TF32=1 is overruled.
+    before = _product_type, cupy._core.get_compute_type(np.float32)
+    cupy._core.set_compute_type(np.float32, 7 if name == "tf32" else 4)
+    _product_type = name
+    try:
+        yield
+    finally:
+        _product_type = before[0]
+        cupy._core.set_compute_type(np.float32, before[1])
+
+
+def product(A: Array, B: Array) -> Array:
+    """A @ B of float32 matrices, (M, K) and (K, N), in the `precision` that is set."""
+    if _product_type != "bf16":
+        return A @ B
+    from ml_dtypes import bfloat16  # comes with CuPy
+
+    return (A.astype(bfloat16) @ B.astype(bfloat16)).astype(np.float32)
+
+
+def cuda_module(xp: ModuleType, source: str, constants: dict[str, int]) -> Any:
+    """CUDA C++ as a module of kernels, `module.get_function(name)(grid, block, arguments)`.
+
+    xp is CuPy. The source is compiled on first use of a kernel, for the GPU at hand, with its
+    constants defined; CuPy keeps on disk what it compiled.
+    """
+    defined = (f"-D{name}={value}" for name, value in constants.items())
+    return xp.RawModule(code=source, options=("-std=c++17", *defined))
 
 
 def why_no_gpu() -> str | None:

@@ -13,7 +13,31 @@ from tinymixer.backend import Array, array_module, device_of
 BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
 
 
-class SGD:
+class Optimizer:
+    """What SGD and AdamW have in common: after a step, an average of the weights may follow."""
+
+    state: dict[str, Array]
+
+    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
+        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step")
+
+    def step_and_average(
+        self,
+        weights: Array,
+        gradients: Array,
+        lr: float,
+        step: int,
+        average: Array | None,
+        average_decay: float,
+    ) -> None:
+        """`step`, and `update_average` where one is kept: two things that a GPU does at once."""
+        self.step(weights, gradients, lr, step)
+        if average is not None:
+            update_average(average, weights, average_decay)
+
+
+class SGD(Optimizer):
     """Momentum: v <- momentum v + g,  w <- w - lr (v + weight_decay w).
 
     decay (N,) says how much of weight_decay each weight feels, 0 to 1.
@@ -32,7 +56,7 @@ class SGD:
             w -= lr * (v + self.weight_decay * decay * w)
 
 
-class AdamW:
+class AdamW(Optimizer):
     """Steps of the size lr in each direction, however steep:
 
     m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g²

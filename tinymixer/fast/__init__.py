@@ -4,7 +4,7 @@ A twin is a subclass of the Function it stands for, with the same contract and t
 in an order that suits the machine. `Function.__call__` finds it in a table, so no model knows.
 """
 
-from tinymixer.fast import cpu
+from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["cpu", "reference_ops", "twin_of"]
+__all__ = ["cpu", "gpu", "reference_ops", "twin_of"]

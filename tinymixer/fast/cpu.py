@@ -17,15 +17,12 @@ The twins compute in float32. Given any other precision they turn into their ref
 import ctypes
 import math
 import threading
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import numpy as np
 
 from tinymixer import ops
 from tinymixer.backend import Array
-from tinymixer.fast.table import twin_of
+from tinymixer.fast.table import float32_only, twin_of
 from tinymixer.ops.gelu import CUBIC, SLOPE
 from tinymixer.ops.linear import check_tokens
 
@@ -35,19 +32,6 @@ TANH_IS_CHEAP = not {"AVX512_SKX", "X86_V4"}.isdisjoint(
     np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", ())
 )
 _thread = threading.local()  # .buffers: each thread's own, overwritten from block to block
-
-
-def float32_only(forward: Callable[..., Array]) -> Callable[..., Array]:
-    """Turn the twin into its reference, for backward too, unless all of its inputs are float32."""
-
-    @wraps(forward)
-    def checked(self: Any, *arrays: Array) -> Array:
-        if all(array.dtype == np.float32 for array in arrays):
-            return forward(self, *arrays)
-        self.__class__ = type(self).__base__
-        return self.forward(*arrays)
-
-    return checked
 
 
 def keep_freed_memory() -> bool:

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
+import numpy as np
+
+from tinymixer.backend import Array
 from tinymixer.engine import Function, twins
 
 Twin = TypeVar("Twin", bound=type[Function])
@@ -17,6 +21,24 @@ def twin_of(reference: type[Function], device: str) -> Callable[[Twin], Twin]:
         return twin
 
     return register
+
+
+def float32_only(forward: Callable[..., Array]) -> Callable[..., Array]:
+    """Turn the twin into its reference, for backward too, unless all of its inputs are float32."""
+
+    @wraps(forward)
+    def checked(self: Any, *arrays: Array) -> Array:
+        if all(array.dtype == np.float32 for array in arrays):
+            return forward(self, *arrays)
+        return as_reference(self, *arrays)
+
+    return checked
+
+
+def as_reference(twin: Any, *arrays: Array) -> Array:
+    """Turn the twin into its reference, for good, and start over: forward(*arrays) of `ops`."""
+    twin.__class__ = type(twin).__base__
+    return twin.forward(*arrays)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, models, optim
-from tinymixer.backend import Array
+from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
+from tinymixer.fast import gpu
 from tinymixer.nn import Module
 from tinymixer.train.tasks import TASKS
 
@@ -106,13 +107,18 @@ class Config:
             changes = f" with {self.model_options}" if self.model_options else ""
             raise TinymixerError(f"model {self.model}{changes}: {error}") from error
 
-    def build_optimizer(self, decay: Array) -> optim.AdamW | optim.SGD:
+    def build_optimizer(self, decay: Array) -> optim.Optimizer:
         """The optimizer of flat weights that feel weight decay as far as `decay` (N,) says."""
         return OPTIMIZERS[self.optimizer](self, decay)
 
 
-OPTIMIZERS: dict[str, Callable[[Config, Array], optim.AdamW | optim.SGD]] = {
-    "adamw": lambda c, decay: optim.AdamW(decay, weight_decay=c.weight_decay),
+def _adamw(config: Config, decay: Array) -> optim.AdamW:
+    kind = gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW
+    return kind(decay, weight_decay=config.weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[[Config, Array], optim.Optimizer]] = {
+    "adamw": _adamw,
     "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 

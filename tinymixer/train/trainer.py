@@ -192,9 +192,9 @@ class Trainer:
                 f"the gradient's norm is {norm}", f"the gradient of {names[0]}" if names else None
             )
         rate, step = self._learning_rate(), self._steps_done()
-        self.optimizer.step(self.flat.weights, gradients, rate, step)
-        if self.average is not None:
-            optim.update_average(self.average, self.flat.weights, self.config.ema)
+        self.optimizer.step_and_average(
+            self.flat.weights, gradients, rate, step, self.average, self.config.ema
+        )
         total = math.fsum(loss * len(piece) for (loss, _), piece in zip(done, pieces, strict=True))
         return total, sum(hits for _, hits in done), len(batch)
 

@@ -1,0 +1,191 @@
+// What CUDA adds to C++, for g++: see cuda_on_cpu.py, which puts this before a file of kernels.
+//
+// The threads of a block are coroutines that take turns in one thread of the CPU. A coroutine runs
+// until it reaches a barrier or a shuffle; when none can run on, either all of those that have to
+// meet have met, and are let go, or the kernel is wrong, and the launch says how.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__ static
+#define __shared__ static __attribute__((section("shared_memory")))
+#define __syncthreads() cuda::wait(cuda::BARRIER, 0, 0, __LINE__)
+#define __shfl_xor_sync(mask, x, apart) cuda::shuffle(mask, x, cuda::lane() ^ (apart), __LINE__)
+
+using std::max;
+using std::min;
+
+struct dim3 { unsigned x, y, z; };
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+// The linker's names for both ends of what __shared__ declares.
+extern "C" char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
+
+namespace cuda {
+
+enum State { READY, BARRIER, SHUFFLE, DONE };
+
+struct Thread {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(1 << 15);
+    dim3 index;
+    State state;
+    int line, partner;         // where it waits, and for which lane of its warp
+    uint32_t given, received;  // in a shuffle
+};
+
+static std::vector<Thread> threads;
+static ucontext_t scheduler;
+static unsigned current;
+static std::function<void()> body;
+
+static int lane() { return current % 32; }
+
+static uint32_t wait(State state, uint32_t given, int partner, int line) {
+    Thread &thread = threads[current];
+    thread.state = state, thread.given = given, thread.partner = partner, thread.line = line;
+    swapcontext(&thread.context, &scheduler);
+    return threads[current].received;
+}
+
+static float shuffle(unsigned mask, float x, int partner, int line) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits = wait(SHUFFLE, bits, mask == ~0u ? partner : -1, line);
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static void run_thread() {
+    body();
+    threads[current].state = DONE;
+    swapcontext(&threads[current].context, &scheduler);
+}
+
+static std::string at(int line) { return " (line " + std::to_string(line) + ")"; }
+
+// Exchange the values of each warp that waits in a shuffle: how many did. Or say what is wrong.
+static int shuffle_warps(std::string &wrong) {
+    int exchanged = 0;
+    for (size_t start = 0; start < threads.size(); start += 32) {
+        size_t end = std::min(threads.size(), start + 32), waiting = 0;
+        const Thread *first = nullptr;
+        for (size_t t = start; t < end; t++)
+            if (threads[t].state == SHUFFLE) waiting++, first = first ? first : &threads[t];
+        if (!waiting) continue;
+        for (size_t t = start; t < end; t++)
+            if (waiting < 32 || threads[t].line != first->line || threads[t].partner < 0) {
+                wrong = "a shuffle without its whole warp" + at(first->line);
+                return 0;
+            }
+        for (size_t t = start; t < end; t++)
+            threads[t].received = threads[start + threads[t].partner].given;
+        for (size_t t = start; t < end; t++) threads[t].state = READY;
+        exchanged++;
+    }
+    return exchanged;
+}
+
+// Let all threads pass the barrier where they wait: whether any was left. Or say what is wrong.
+static bool pass_barrier(std::string &wrong) {
+    const Thread *first = nullptr;
+    for (const Thread &thread : threads)
+        if (thread.state == BARRIER && !first) first = &thread;
+    if (!first) return false;
+    for (const Thread &thread : threads)
+        if (thread.state == DONE || thread.line != first->line) {
+            wrong = "a barrier that not every thread of the block reaches" + at(first->line);
+            return false;
+        }
+    for (Thread &thread : threads) thread.state = READY;
+    return true;
+}
+
+static std::string run_block(bool descending) {
+    memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);  // NaN
+    size_t n = threads.size();
+    for (size_t t = 0; t < n; t++) {
+        Thread &thread = threads[t];
+        thread.state = READY;
+        thread.index = {unsigned(t % blockDim.x), unsigned(t / blockDim.x % blockDim.y),
+                        unsigned(t / blockDim.x / blockDim.y)};
+        getcontext(&thread.context);
+        thread.context.uc_stack.ss_sp = thread.stack.data();
+        thread.context.uc_stack.ss_size = thread.stack.size();
+        makecontext(&thread.context, run_thread, 0);
+    }
+    std::string wrong;
+    do {
+        for (size_t k = 0; k < n; k++) {
+            current = descending ? n - 1 - k : k;
+            threadIdx = threads[current].index;
+            if (threads[current].state == READY)
+                swapcontext(&scheduler, &threads[current].context);
+        }
+    } while (shuffle_warps(wrong) || (wrong.empty() && pass_barrier(wrong)));
+    return wrong;
+}
+
+static std::string run_grid(const unsigned *grid, const unsigned *block, bool descending) {
+    gridDim = {grid[0], grid[1], grid[2]}, blockDim = {block[0], block[1], block[2]};
+    threads.resize(size_t(block[0]) * block[1] * block[2]);
+    size_t blocks = size_t(grid[0]) * grid[1] * grid[2];
+    for (size_t k = 0; k < blocks; k++) {
+        size_t b = descending ? blocks - 1 - k : k;
+        blockIdx = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]),
+                    unsigned(b / grid[0] / grid[1])};
+        std::string wrong = run_block(descending);
+        if (!wrong.empty())
+            return wrong + " in block " + std::to_string(blockIdx.x) + ", " +
+                   std::to_string(blockIdx.y);
+    }
+    return "";
+}
+
+// The types that kernels take, by NumPy's names. Another one is an error of the linker.
+template <class T> const char *type();
+template <> const char *type<int>() { return "int32"; }
+template <> const char *type<long long>() { return "int64"; }
+template <> const char *type<float>() { return "float32"; }
+template <> const char *type<float *>() { return "float32*"; }
+template <> const char *type<const float *>() { return "const float32*"; }
+template <> const char *type<const long long *>() { return "const int64*"; }
+
+template <class... A> std::string types(void (*)(A...)) {
+    std::string all;
+    ((all += std::string(all.empty() ? "" : ",") + type<A>()), ...);
+    return all;
+}
+
+template <class... A, size_t... I>
+std::function<void()> bound(void (*kernel)(A...), void **arguments, std::index_sequence<I...>) {
+    return [=] { kernel(*static_cast<A *>(arguments[I])...); };
+}
+
+template <class... A>
+std::string launch(void (*kernel)(A...), void **arguments, const unsigned *grid,
+                   const unsigned *block, bool descending) {
+    body = bound(kernel, arguments, std::index_sequence_for<A...>());
+    return run_grid(grid, block, descending);
+}
+
+static std::string answer;  // outlives the call that made it
+
+}  // namespace cuda
+
+#define OFFER(kernel)                                                                             \
+    extern "C" const char *types_of_##kernel() {                                                  \
+        return (cuda::answer = cuda::types(kernel)).c_str();                                      \
+    }                                                                                             \
+    extern "C" const char *launch_##kernel(void **arguments, const unsigned *grid,                \
+                                           const unsigned *block, bool descending) {              \
+        return (cuda::answer = cuda::launch(kernel, arguments, grid, block, descending)).c_str(); \
+    }

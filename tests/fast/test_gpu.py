@@ -1,0 +1,523 @@
+"""Each GPU twin against the Function it stands for: on a GPU, and without one.
+
+On the stand-in for CuPy the kernels are the same source, run by `cuda_on_cpu`, which refuses races,
+stray writes and wrong types. `-m gpu` runs the same tests on the real thing.
+
+The yardstick is the reference in float64. A sum of n terms in float32 is off by about √n roundings
+of 6e-8; the longest here have 1519 terms, and a few follow one another: 1e-5 is generous, and a
+wrong term or factor is off by more than 1e-3.
+"""
+
+import ctypes
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import cuda_on_cpu
+import cupy_stand_in
+import numpy as np
+import pytest
+
+from tinymixer import backend, create_model, data, engine, fast, ops, optim
+from tinymixer.backend import to_device, to_numpy
+from tinymixer.errors import TinymixerError
+from tinymixer.fast import gpu
+from tinymixer.train import Config, Trainer
+
+TOLERANCE = 1e-5
+SOURCE = gpu.SOURCE.read_text("utf-8")
+SIZES = [  # S, B, C, D_S, D_C; K is C
+    (1, 1, 1, 1, 1),
+    (7, 3, 5, 11, 13),
+    (7, 31, 67, 37, 43),  # more than one block, whole ones and others, along each axis
+]
+LONG_ROW = (2, 67, 67, 3, 2)  # B*C more than a block takes of a row
+LAYOUTS = {
+    "C": lambda a: a,
+    "reversed": lambda a: a[(slice(None, None, -1),) * a.ndim],
+    "transposed": lambda a: a.transpose(*range(a.ndim)[::-1]).copy().transpose(),
+}
+
+
+def gelu_shapes(S, B, C, D_S, D_C):
+    return [(S, B, D_C)]
+
+
+def token_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)]
+
+
+def channel_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
+
+
+def norm_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C,), (C,)]
+
+
+def soft_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (S, B, C)]
+
+
+def hard_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (S, B)]
+
+
+FORMS = [("tanh",), ("erf",)]
+CASES = [  # reference, its options, the shapes of its inputs
+    *((ops.GELU, form, gelu_shapes) for form in FORMS),
+    *((ops.TokenMLP, form, token_shapes) for form in FORMS),
+    *((ops.ChannelMLP, form, channel_shapes) for form in FORMS),
+    (ops.LayerNorm, (), norm_shapes),
+    *((ops.SoftmaxCrossEntropy, (alpha,), soft_shapes) for alpha in (0.0, 0.1)),
+    *((ops.SoftmaxCrossEntropy, (alpha,), hard_shapes) for alpha in (0.0, 0.1)),
+]
+TWINS = {reference: twin for (reference, device), twin in engine.twins.items() if device == "gpu"}
+EACH = [
+    pytest.param(*case, id="-".join(map(str, (case[0].__name__, *case[1], case[2].__name__))))
+    for case in CASES
+]
+each_case = pytest.mark.parametrize(("reference", "options", "shapes"), EACH)
+
+
+@pytest.fixture(params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request, monkeypatch):
+    """CuPy, or what stands in for it; the twins are on."""
+    if request.param == "stand_in":
+        if missing := cuda_on_cpu.why_not():
+            pytest.skip(missing)
+        monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
+        return cupy_stand_in
+    if missing := backend.why_no_gpu():
+        pytest.skip(missing)
+    import cupy
+
+    return cupy
+
+
+def inputs_of(reference, shapes, sizes, dtype=np.float32):
+    """Standard normal inputs, weights scaled by their fan-in, and a cotangent of y."""
+    rng = np.random.default_rng(sizes)
+    x, *others = [rng.standard_normal(shape).astype(dtype) for shape in shapes(*sizes)]
+    dy = rng.standard_normal(x.shape).astype(dtype)
+    if reference is ops.SoftmaxCrossEntropy:
+        K, dy = x.shape[-1], np.asarray(rng.standard_normal(), dtype)
+        q = np.abs(others[0])
+        soft = shapes is soft_shapes
+        others = [q / q.sum(-1, keepdims=True) if soft else rng.integers(0, K, x.shape[:-1])]
+    else:
+        for a in others:
+            a /= np.sqrt(a.shape[-1] if reference is ops.TokenMLP else len(a)).astype(dtype)
+    return [x, *others], dy
+
+
+def run(op, arrays, dy):
+    """y and the gradients, as a list."""
+    y = op.forward(*arrays)
+    gradients = op.backward(dy)
+    return [y, *(gradients if isinstance(gradients, tuple) else (gradients,))]
+
+
+def truth(reference, options, arrays, dy):
+    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    return run(reference(*options), wide, dy.astype(np.float64))
+
+
+def on(cupy, arrays, layout="C"):
+    """The arrays on the device, read-only in the stand-in."""
+    placed = [LAYOUTS[layout](cupy.asarray(a)) for a in arrays]
+    for a in placed:
+        if cupy is cupy_stand_in:
+            a._host.flags.writeable = False
+    return placed
+
+
+def run_on(cupy, op, arrays, dy, layout="C"):
+    *arrays, dy = on(cupy, [*arrays, dy], layout)
+    return run(op, arrays, dy)
+
+
+def assert_close(got, expected, tolerance=TOLERANCE):
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert a.shape == b.shape
+            assert a.dtype == np.float32
+            assert np.abs(to_numpy(a) - b).max() <= tolerance * max(1e-30, np.abs(b).max())
+
+
+def assert_same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
+def test_every_twin_has_its_case():
+    assert set(TWINS) == {reference for reference, _, _ in CASES}
+    for reference, twin in TWINS.items():
+        assert twin.__base__ is reference
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@each_case
+def test_twin_agrees_with_its_reference(cupy, reference, options, shapes, sizes, layout):
+    arrays, dy = inputs_of(reference, shapes, sizes)
+    got = run_on(cupy, TWINS[reference](*options), arrays, dy, layout)
+    turned = [to_numpy(a) for a in on(cupy, [*arrays, dy], layout)]
+    expected = truth(reference, options, turned[:-1], turned[-1])
+    if (
+        sizes == SIZES[0]
+    ):  # a norm or a softmax of one number: gradients that are 0 but for rounding
+        largest = max(1.0, *(np.abs(a).max() for a in expected if a is not None))
+        for a, b in zip(got, expected, strict=True):
+            assert a is b is None or np.abs(to_numpy(a) - b).max() <= TOLERANCE * largest
+    else:
+        assert_close(got, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_row_longer_than_a_block_takes(cupy, form):
+    arrays, dy = inputs_of(ops.TokenMLP, token_shapes, LONG_ROW)
+    assert arrays[0][0].size > gpu.WIDE
+    got = run_on(cupy, TWINS[ops.TokenMLP](*form), arrays, dy)
+    assert_close(got, truth(ops.TokenMLP, form, arrays, dy))
+
+
+@each_case
+def test_the_same_bits_every_time(cupy, reference, options, shapes):
+    arrays, dy = inputs_of(reference, shapes, SIZES[2])
+    first, again = (run_on(cupy, TWINS[reference](*options), arrays, dy) for _ in range(2))
+    assert_same(first, again)
+
+
+@each_case
+def test_other_precisions_are_the_reference(cupy, reference, options, shapes):
+    arrays, dy = inputs_of(reference, shapes, SIZES[1], np.float64)
+    op = TWINS[reference](*options)
+    got = run_on(cupy, op, arrays, dy)
+    assert type(op) is reference
+    assert_same(got, run_on(cupy, reference(*options), arrays, dy))
+
+
+@each_case
+def test_gradients_that_nobody_needs_change_nothing(cupy, reference, options, shapes):
+    arrays, dy = inputs_of(reference, shapes, SIZES[1])
+    everything = run_on(cupy, TWINS[reference](*options), arrays, dy)
+    if reference in (ops.GELU, ops.SoftmaxCrossEntropy):
+        return  # one gradient: it is needed, or backward is not called
+    *placed, placed_dy = on(cupy, [*arrays, dy])
+    for needs in itertools.product([False, True], repeat=len(arrays)):
+        op = TWINS[reference](*options)
+        op.needs = needs
+        assert_same([op.forward(*placed)], everything[:1])
+        for got, wanted, needed in zip(op.backward(placed_dy), everything[1:], needs, strict=True):
+            assert_same([got], [wanted if needed else None])
+
+
+@pytest.mark.parametrize("value", [0.0, 1e4, -1e4, 1e-40, 1e-20])
+@pytest.mark.parametrize(("reference", "options", "shapes"), EACH[:7])
+def test_extreme_values(cupy, reference, options, shapes, value):
+    arrays, dy = inputs_of(reference, shapes, SIZES[1])
+    arrays[0].reshape(-1)[::3] = value
+    got = run_on(cupy, TWINS[reference](*options), arrays, dy)
+    assert_close(got, truth(reference, options, arrays, dy))
+
+
+def test_cross_entropy_of_large_logits(cupy):
+    arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
+    arrays[0] *= 1000
+    got = run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](), arrays, dy)
+    assert_close(got, truth(ops.SoftmaxCrossEntropy, (), arrays, dy))
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2**32])
+def test_a_class_that_is_none_makes_the_loss_nan(cupy, label):
+    logits, classes = cupy.asarray(np.ones((3, 5), np.float32)), np.array([0, label, 1])
+    op = TWINS[ops.SoftmaxCrossEntropy](0.1)
+    assert np.isnan(float(op.forward(logits, cupy.asarray(classes))))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_labels_of_any_integer_type(cupy, dtype):
+    arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
+    expected = truth(ops.SoftmaxCrossEntropy, (), arrays, dy)
+    arrays[1] = arrays[1].astype(dtype)
+    assert_close(run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](), arrays, dy), expected)
+
+
+def test_labels_to_ignore_and_wrong_shapes_are_the_references(cupy):
+    arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
+    got = run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](0.1, 3), arrays, dy)
+    assert_close(got[:2], truth(ops.SoftmaxCrossEntropy, (0.1, 3), arrays, dy)[:2])
+    with pytest.raises(ValueError, match="SoftmaxCrossEntropy"):
+        TWINS[ops.SoftmaxCrossEntropy]().forward(*on(cupy, [arrays[0], arrays[1][0]]))
+
+
+def test_wrong_shapes_are_told_as_the_reference_tells_them(cupy):
+    shapes = (4, 2, 3), (5, 5), (5,), (5, 5), (5,)
+    arrays = on(cupy, [np.zeros(shape, np.float32) for shape in shapes])
+    for reference in (ops.TokenMLP, ops.ChannelMLP):
+        with pytest.raises(ValueError, match=reference.__name__) as expected:
+            reference().forward(*arrays)
+        with pytest.raises(ValueError, match=reference.__name__) as got:
+            TWINS[reference]().forward(*arrays)
+        assert str(got.value) == str(expected.value)
+
+
+# Precision ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "within"), [("fp32", 1e-5), ("tf32", 1e-3), ("bf16", 2e-2)])
+@pytest.mark.parametrize("reference", [ops.TokenMLP, ops.ChannelMLP])
+def test_products_in_a_named_precision(cupy, reference, name, within):
+    if name == "bf16":
+        pytest.importorskip("ml_dtypes", reason="no ml_dtypes to round to bfloat16 with")
+    shapes = token_shapes if reference is ops.TokenMLP else channel_shapes
+    arrays, dy = inputs_of(reference, shapes, SIZES[2])
+    exact = truth(reference, (), arrays, dy)
+    with backend.precision(name):
+        got = run_on(cupy, TWINS[reference](), arrays, dy)
+    assert_close(got, exact, within)
+    if name != "fp32":  # and it is not float32 by another name
+        with pytest.raises(AssertionError):
+            assert_close(got, exact, within / 100)
+    plain = run_on(cupy, TWINS[reference](), arrays, dy)
+    assert_close(plain, exact)  # the setting is gone
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(TinymixerError, match="fp32 or tf32 or bf16"), backend.precision("fp8"):
+        pass
+
+
+# The optimizer and whole models -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("n", [1, 255, 1031])
+def test_adamw_follows_the_plain_lines(cupy, n, averaged):
+    rng = np.random.default_rng(n)
+    weights, decay = rng.standard_normal(n), rng.integers(0, 2, n).astype(float)
+    plain = optim.AdamW(decay, weight_decay=0.3)
+    fused = gpu.AdamW(cupy.asarray(decay.astype(np.float32)), weight_decay=0.3)
+    w, average = cupy.asarray(weights.astype(np.float32)), weights.copy() if averaged else None
+    a = cupy.asarray(weights.astype(np.float32)) if averaged else None
+    for step in range(5):
+        g = rng.standard_normal(n)
+        plain.step_and_average(weights, g, 0.01, step, average, 0.9)
+        placed = on(cupy, [g.astype(np.float32)])[0]
+        if averaged:
+            fused.step_and_average(w, placed, 0.01, step, a, 0.9)
+        else:
+            fused.step(w, placed, 0.01, step)
+    got = [w, fused.state["m"], fused.state["v"]]
+    assert_close(got, [weights, plain.state["m"], plain.state["v"]])
+    if averaged:
+        assert_close([a], [average])
+
+
+def test_the_trainer_takes_it_where_the_weights_are(cupy):
+    decay = np.ones(3, np.float32)
+    assert type(Config().build_optimizer(decay)) is optim.AdamW
+    assert type(Config().build_optimizer(cupy.asarray(decay))) is gpu.AdamW
+
+
+def test_the_trainer_ends_where_it_does_on_the_cpu(cupy):
+    """Two updates, with an average of the weights.
+
+    Judged by the length of the way: AdamW makes a whole step even of a gradient that is 0 but for
+    rounding, so single weights may differ.
+    """
+    config = Config(dataset="shapes", epochs=1, batch_size=4, micro_batch=2, ema=0.5)
+    dataset = data.load("shapes", train_size=8, test_size=2)
+
+    def moved(device):
+        trainer = Trainer(config, dataset, device=device, workers=1, quiet=True)
+        start = to_numpy(trainer.flat.weights).copy()
+        trainer.run()
+        return [to_numpy(trainer.flat.weights) - start, to_numpy(trainer.average) - start]
+
+    for got, expected in zip(moved("gpu"), moved("cpu"), strict=True):
+        assert np.linalg.norm(got - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def small_problem(name, dtype=np.float32):
+    model = create_model(name)
+    rng = np.random.default_rng(2)
+    for p in model.parameters():  # heads and biases start at zero: nothing would flow
+        p.data += 0.02 * rng.standard_normal(p.shape, dtype=np.float32)
+    images = rng.standard_normal((3, 32, 32, 3), dtype=np.float32)
+    return model.astype(dtype), images.astype(dtype), rng.integers(0, 10, 3)
+
+
+def loss_and_gradients(model, images, labels):
+    gradients = {}
+    loss = ops.SoftmaxCrossEntropy(0.1)(model(images), labels)
+    loss.backward(into=gradients)
+    return [loss.data, *(gradients[p] for p in model.parameters())]
+
+
+def test_a_whole_model_is_as_exact_with_twins(cupy):
+    """Against float64, loss and every gradient: at most 4 times the reference's float32 error."""
+    with fast.reference_ops():
+        exact = loss_and_gradients(*small_problem("mixer_pico", np.float64))
+        plain = loss_and_gradients(*small_problem("mixer_pico"))
+    model, images, labels = small_problem("mixer_pico")
+    model.to("gpu")
+    images, labels = to_device(images, "gpu"), to_device(labels, "gpu")
+    got = [to_numpy(a) for a in loss_and_gradients(model, images, labels)]
+    used = {type(t.creator) for t in engine.tensors_below(model(images))}
+    assert {gpu.FastTokenMLP, gpu.FastChannelMLP, gpu.FastLayerNorm} <= used
+
+    def error(results):
+        largest = max(np.abs(e).max() for e in exact[1:])
+        return max(np.abs(r - e).max() for r, e in zip(results, exact, strict=True)) / largest
+
+    assert error(plain) < 1e-5
+    assert error(got) <= max(4 * error(plain), 1e-6)
+
+
+# What the kernels are run by can itself fail ------------------------------------------------------
+
+PLANTED = {
+    "a write past the end": ("a[i + 1] = 0;", "outside of argument 1"),
+    "a write before the start": ("a[i - 1] = 0;", "outside of argument 1"),
+    "a write to an input": ("((float *)x)[i] = 0;", "const"),
+    "a race for one element": ("a[0] = i;", "depends on the order"),
+    "a missing barrier": (
+        "__shared__ float s[64]; s[i] = x[i]; a[i] = s[63 - i];",
+        "depends on the order",
+    ),
+    "a barrier for some": ("if (i < 40) __syncthreads();", "not every thread"),
+    "two barriers for one": ("if (i < 32) __syncthreads();\nelse\n__syncthreads();", "not every"),
+    "half a warp in a shuffle": (
+        "if (i < 16) a[i] = __shfl_xor_sync(~0u, x[i], 1);",
+        "without its whole warp",
+    ),
+}
+PLANT = 'extern "C" __global__ void plant(const float *x, float *a, int n) {{\n\
+int i = threadIdx.x; {} }}'
+
+
+@pytest.fixture
+def planted():
+    """Launch a kernel of the given body on 64 threads, x and a of 64 elements."""
+    if missing := cuda_on_cpu.why_not():
+        pytest.skip(missing)
+
+    def launch(body, **changes):
+        x = cupy_stand_in.asarray(np.arange(64, dtype=np.float32))
+        a = cupy_stand_in.empty(64, np.float32)
+        given = {"x": x, "a": a, "n": np.int32(64), "grid": (1,), "block": (64,)} | changes
+        plant = cupy_stand_in.RawModule(
+            code=PLANT.format(body), options=("-std=c++17",)
+        ).get_function("plant")
+        plant(given["grid"], given["block"], (given["x"], given["a"], given["n"]))
+        return given["a"].get()
+
+    return launch
+
+
+def test_a_correct_kernel_passes(planted):
+    body = "__shared__ float s[64]; s[i] = x[i]; __syncthreads(); a[i] = s[63 - i];"
+    np.testing.assert_array_equal(planted(body), np.arange(64)[::-1])
+
+
+@pytest.mark.parametrize(("body", "said"), PLANTED.values(), ids=PLANTED)
+def test_a_planted_bug_is_caught(planted, body, said):
+    with pytest.raises(cuda_on_cpu.CudaError, match=said):
+        planted(body)
+
+
+WRONG_ARGUMENTS = {
+    "a host array": ({"x": np.zeros(64, np.float32)}, TypeError, "NumPy array"),
+    "a Python number": ({"n": 64}, cuda_on_cpu.CudaError, "expected int32"),
+    "a wide number": ({"n": np.int64(64)}, cuda_on_cpu.CudaError, "expected int32"),
+    "float64": ({"x": cupy_stand_in.empty(64)}, cuda_on_cpu.CudaError, "float32"),
+    "strides": (
+        {"x": cupy_stand_in.empty((64, 2), np.float32)[:, 0]},
+        cuda_on_cpu.CudaError,
+        "contiguous",
+    ),
+    "an empty grid": ({"grid": (0,)}, cuda_on_cpu.CudaError, "grid"),
+    "a huge block": ({"block": (64, 32)}, cuda_on_cpu.CudaError, "at most 1024"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"), WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS
+)
+def test_a_wrong_argument_is_refused(planted, changes, error, said):
+    with pytest.raises(error, match=said):
+        planted("a[i] = x[i];", **changes)
+
+
+EXAMPLES = (
+    (ops.LayerNorm, norm_shapes),
+    (ops.TokenMLP, token_shapes),
+    (ops.ChannelMLP, channel_shapes),
+)
+BREAKS = {  # what is taken out of kernels.cu, what is left, and a kernel that it breaks
+    "the barrier": (
+        " = s;\n    __syncthreads();\n    if (threadIdx.y",
+        " = s;\n    if (threadIdx.y",
+    ),
+    "the barrier after": ("__syncthreads();  /* or a second", "/* or a second"),
+    "the last column": ("if (column < columns)\n        for", "for"),
+    "the last row": ("min(rows, (int)(blockIdx.y + 1) * TALL)", "(blockIdx.y + 1) * TALL"),
+    "the end of a row": (
+        "min(columns, (int)(blockIdx.x + 1) * WIDE)",
+        "(int)(blockIdx.x + 1) * WIDE",
+    ),
+    "a warp of rows": ("if (row >= rows) return;  /* the whole warp leaves */", ""),
+}
+
+
+@pytest.mark.parametrize(("taken", "left"), BREAKS.values(), ids=BREAKS)
+def test_kernels_without_what_they_need_are_caught(monkeypatch, cupy, taken, left):
+    """Each line that is there for one reason is taken out, and the tests above have to notice."""
+    assert SOURCE.count(taken) == 1
+    module = backend.cuda_module(cupy_stand_in, SOURCE.replace(taken, left), gpu.CONSTANTS)
+    monkeypatch.setattr(gpu, "_module", lambda xp: module)
+    if cupy is not cupy_stand_in:
+        pytest.skip("a GPU forgives: it writes where it should not, or is quick enough")
+
+    def whole_step():
+        for reference, shapes in EXAMPLES:
+            arrays, dy = inputs_of(reference, shapes, SIZES[1])
+            run_on(cupy, TWINS[reference](), arrays, dy)
+
+    with pytest.raises(cuda_on_cpu.CudaError):
+        whole_step()
+
+
+# The real compiler, where it is installed ---------------------------------------------------------
+
+
+def test_nvrtc_compiles_every_kernel():
+    """For an H100, which need not be there. The library comes with CuPy's extra [ctk]."""
+    found = importlib.util.find_spec("nvidia")
+    places = [Path(p) / "cu13" / "lib" for p in (found.submodule_search_locations if found else ())]
+    folder = next((p for p in places if (p / "libnvrtc.so.13").exists()), None)
+    if folder is None:
+        pytest.skip("no NVRTC of CUDA 13 (nvidia/cu13/lib/libnvrtc.so.13)")
+    for builtins in folder.glob("libnvrtc-builtins.so.13*"):  # or NVRTC would not find it
+        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
+    nvrtc, program = ctypes.CDLL(str(folder / "libnvrtc.so.13")), ctypes.c_void_p()
+    assert not nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), SOURCE.encode(), b"kernels.cu", 0, None, None
+    )
+    module = backend.cuda_module(cupy_stand_in, SOURCE, gpu.CONSTANTS)
+    options = [option.encode() for option in (*module._options, "--gpu-architecture=compute_90")]
+    options = (ctypes.c_char_p * len(options))(*options)
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    assert not failed, log.value.decode()
+    assert log.value == b""

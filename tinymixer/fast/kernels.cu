@@ -1,0 +1,271 @@
+/* CUDA kernels of fast/gpu.py: what lies between the matrix products of a training step.
+
+   All arrays are float32 and C-contiguous, and so is every sum. A kernel adds in an order that
+   depends on shapes alone: no atomics, so the same input gives the same bits. A sum over many
+   blocks has two stages: each block leaves one part per result, and `sum_parts` adds the parts.
+
+   A matrix (rows, columns) is walked in one of two ways, by the axis that shares a bias:
+
+     columns   b (columns,), as a channel MLP's. A block of 32 x 8 threads takes 32 columns and
+               TALL rows: the lanes of a warp read neighbours, and each thread stays in one column.
+     rows      b (rows,), as a token MLP's. A block of 32 x 8 threads takes WIDE elements of one row.
+
+   The grid is (ceil(columns / 32), ceil(rows / TALL)), or (ceil(columns / WIDE), rows). gpu.py
+   decides LANES = 32, WARPS = 8, TALL and WIDE, and defines them for the compiler. */
+
+/* f(i, row, column) for each element i that this thread has of its column. */
+template <class F>
+__device__ void walk_columns(int rows, int columns, F f) {
+    int column = blockIdx.x * LANES + threadIdx.x;
+    int end = min(rows, (int)(blockIdx.y + 1) * TALL);
+    if (column < columns)
+        for (int row = blockIdx.y * TALL + threadIdx.y; row < end; row += WARPS)
+            f((long long)row * columns + column, row, column);
+}
+
+/* f(i, row, column) for each element i that this thread has of its block's row. */
+template <class F>
+__device__ void walk_row(int columns, F f) {
+    int row = blockIdx.y, end = min(columns, (int)(blockIdx.x + 1) * WIDE);
+    for (int column = blockIdx.x * WIDE + threadIdx.y * LANES + threadIdx.x; column < end;
+         column += WARPS * LANES)
+        f((long long)row * columns + column, row, column);
+}
+
+__device__ float sum_of_warp(float x) {  /* in every lane: they all add the same pairs */
+    for (int apart = LANES / 2; apart; apart /= 2) x += __shfl_xor_sync(~0u, x, apart);
+    return x;
+}
+
+__device__ float max_of_warp(float x) {
+    for (int apart = LANES / 2; apart; apart /= 2)
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, apart));
+    return x;
+}
+
+/* parts[blockIdx.y][column] = the sum of s over the 8 threads that share the column. */
+__device__ void leave_column_parts(float s, float *parts, int columns) {
+    __shared__ float sums[WARPS][LANES];
+    int column = blockIdx.x * LANES + threadIdx.x;
+    sums[threadIdx.y][threadIdx.x] = s;
+    __syncthreads();
+    if (threadIdx.y == 0 && column < columns) {
+        for (int warp = 1; warp < WARPS; warp++) s += sums[warp][threadIdx.x];
+        parts[(long long)blockIdx.y * columns + column] = s;
+    }
+    __syncthreads();  /* or a second call would overwrite what is still being read */
+}
+
+/* parts[blockIdx.x][row] = the sum of s over the block. */
+__device__ void leave_row_part(float s, float *parts) {
+    __shared__ float sums[WARPS];
+    s = sum_of_warp(s);
+    if (threadIdx.x == 0) sums[threadIdx.y] = s;
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        for (int warp = 1; warp < WARPS; warp++) s += sums[warp];
+        parts[(long long)blockIdx.x * gridDim.y + blockIdx.y] = s;
+    }
+}
+
+/* GELU: ops/gelu.py says what the two forms are. ------------------------------------------------ */
+
+#define SLOPE 0.7978845608028654f         /* sqrt(2 / pi) */
+#define CUBIC 0.044715f
+#define INV_SQRT2 0.7071067811865476f
+#define INV_SQRT_2PI 0.3989422804014327f
+
+__device__ float normal_cdf(float x) { return 0.5f * erfcf(-INV_SQRT2 * x); }
+
+/* (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), with no tanh; exp may reach infinity, and s is 0 then. */
+__device__ float tanh_gate(float x) {
+    return 1 / (1 + expf(-2 * SLOPE * x * (1 + CUBIC * x * x)));
+}
+
+__device__ float gelu(float x, int erf) {
+    return x * (erf ? normal_cdf(x) : tanh_gate(x));
+}
+
+__device__ float gelu_derivative(float x, int erf) {
+    if (erf) return normal_cdf(x) + x * expf(-0.5f * x * x) * INV_SQRT_2PI;
+    float s = tanh_gate(x);
+    return s + x * s * (1 - s) * 2 * SLOPE * (1 + 3 * CUBIC * x * x);
+}
+
+/* a = gelu(h + b): the product h is kept as it is, and backward adds b once more. */
+extern "C" __global__ void gelu_columns(const float *h, const float *b, float *a, int rows,
+                                        int columns, int erf) {
+    walk_columns(rows, columns,
+                 [&](long long i, int, int c) { a[i] = gelu(h[i] + b[c], erf); });
+}
+
+extern "C" __global__ void gelu_rows(const float *h, const float *b, float *a, int rows,
+                                     int columns, int erf) {
+    walk_row(columns, [&](long long i, int r, int) { a[i] = gelu(h[i] + b[r], erf); });
+}
+
+/* d, which is da, becomes dh = da gelu'(h + b); parts are those of db. */
+extern "C" __global__ void gelu_backward_columns(const float *h, const float *b, float *d,
+                                                 float *parts, int rows, int columns, int erf) {
+    float db = 0;
+    walk_columns(rows, columns, [&](long long i, int, int c) {
+        db += d[i] *= gelu_derivative(h[i] + b[c], erf);
+    });
+    leave_column_parts(db, parts, columns);
+}
+
+extern "C" __global__ void gelu_backward_rows(const float *h, const float *b, float *d,
+                                              float *parts, int rows, int columns, int erf) {
+    float db = 0;
+    walk_row(columns, [&](long long i, int r, int) {
+        db += d[i] *= gelu_derivative(h[i] + b[r], erf);
+    });
+    leave_row_part(db, parts);
+}
+
+/* Biases alone. --------------------------------------------------------------------------------- */
+
+extern "C" __global__ void add_columns(float *y, const float *b, int rows, int columns) {
+    walk_columns(rows, columns, [&](long long i, int, int c) { y[i] += b[c]; });
+}
+
+extern "C" __global__ void add_rows(float *y, const float *b, int rows, int columns) {
+    walk_row(columns, [&](long long i, int r, int) { y[i] += b[r]; });
+}
+
+extern "C" __global__ void sum_columns(const float *x, float *parts, int rows, int columns) {
+    float s = 0;
+    walk_columns(rows, columns, [&](long long i, int, int) { s += x[i]; });
+    leave_column_parts(s, parts, columns);
+}
+
+extern "C" __global__ void sum_rows(const float *x, float *parts, int rows, int columns) {
+    float s = 0;
+    walk_row(columns, [&](long long i, int, int) { s += x[i]; });
+    leave_row_part(s, parts);
+}
+
+/* total[j] = sum_p parts[p][j], the second stage of every sum. One block per 32 results. */
+extern "C" __global__ void sum_parts(const float *parts, float *total, int count, int width) {
+    int j = blockIdx.x * LANES + threadIdx.x;
+    float s = 0;
+    if (j < width)
+        for (int p = threadIdx.y; p < count; p += WARPS) s += parts[(long long)p * width + j];
+    leave_column_parts(s, total, width);
+}
+
+/* LayerNorm: one warp a row, 8 rows a block. Norm in ops/norm.py has the formulas. --------------- */
+
+extern "C" __global__ void layer_norm(const float *x, const float *gamma, const float *beta,
+                                      float *y, float *mean, float *scale, int rows, int C,
+                                      float eps) {
+    int row = blockIdx.x * WARPS + threadIdx.y;
+    if (row >= rows) return;  /* the whole warp leaves */
+    x += (long long)row * C, y += (long long)row * C;
+    float sum = 0, squares = 0;
+    for (int c = threadIdx.x; c < C; c += LANES) sum += x[c];
+    float mu = sum_of_warp(sum) / C;
+    for (int c = threadIdx.x; c < C; c += LANES) squares += (x[c] - mu) * (x[c] - mu);
+    float inverse = 1 / sqrtf(sum_of_warp(squares) / C + eps);
+    for (int c = threadIdx.x; c < C; c += LANES) y[c] = (x[c] - mu) * inverse * gamma[c] + beta[c];
+    if (threadIdx.x == 0) mean[row] = mu, scale[row] = inverse;
+}
+
+extern "C" __global__ void layer_norm_backward(const float *dy, const float *x, const float *gamma,
+                                               const float *mean, const float *scale, float *dx,
+                                               int rows, int C) {
+    int row = blockIdx.x * WARPS + threadIdx.y;
+    if (row >= rows) return;
+    dy += (long long)row * C, x += (long long)row * C, dx += (long long)row * C;
+    float mu = mean[row], inverse = scale[row], g_mean = 0, g_x_hat_mean = 0;
+    for (int c = threadIdx.x; c < C; c += LANES) {
+        float g = gamma[c] * dy[c];
+        g_mean += g;
+        g_x_hat_mean += g * (x[c] - mu) * inverse;
+    }
+    g_mean = sum_of_warp(g_mean) / C;
+    g_x_hat_mean = sum_of_warp(g_x_hat_mean) / C;
+    for (int c = threadIdx.x; c < C; c += LANES) {
+        float x_hat = (x[c] - mu) * inverse;
+        dx[c] = inverse * (gamma[c] * dy[c] - g_mean - x_hat * g_x_hat_mean);
+    }
+}
+
+/* Parts of dgamma and of dbeta, walked by columns. */
+extern "C" __global__ void layer_norm_sums(const float *dy, const float *x, const float *mean,
+                                           const float *scale, float *gamma_parts,
+                                           float *beta_parts, int rows, int C) {
+    float dgamma = 0, dbeta = 0;
+    walk_columns(rows, C, [&](long long i, int row, int) {
+        dgamma += dy[i] * (x[i] - mean[row]) * scale[row];
+        dbeta += dy[i];
+    });
+    leave_column_parts(dgamma, gamma_parts, C);
+    leave_column_parts(dbeta, beta_parts, C);
+}
+
+/* Softmax cross-entropy: one warp a row of logits, 8 rows a block. ------------------------------- */
+
+/* The wanted share of class k: (1 - alpha) q + alpha / K, q from `probabilities` (rows, K) where
+   soft, or else 1 for the class number of the row. A number that is no class makes it NaN. */
+__device__ float wanted(const long long *classes, const float *probabilities, int soft, int row,
+                        int k, int K, float alpha) {
+    float q;
+    if (soft) q = probabilities[(long long)row * K + k];
+    else if (classes[row] < 0 || classes[row] >= K) q = nanf("");
+    else q = classes[row] == k;
+    return (1 - alpha) * q + alpha / K;
+}
+
+/* losses[row] = -sum_k q log p / rows, with log p = logit - log_sum[row]. Of `classes` and
+   `probabilities` only the one that `soft` names is read. */
+extern "C" __global__ void cross_entropy(const float *logits, const long long *classes,
+                                         const float *probabilities, float *losses,
+                                         float *log_sums, int rows, int K, int soft,
+                                         float alpha) {
+    int row = blockIdx.x * WARPS + threadIdx.y;
+    if (row >= rows) return;
+    logits += (long long)row * K;
+    float top = logits[0], sum = 0, loss = 0;
+    for (int k = threadIdx.x; k < K; k += LANES) top = fmaxf(top, logits[k]);
+    top = max_of_warp(top);
+    for (int k = threadIdx.x; k < K; k += LANES) sum += expf(logits[k] - top);
+    float log_of_sum = logf(sum_of_warp(sum));
+    for (int k = threadIdx.x; k < K; k += LANES)
+        loss -= wanted(classes, probabilities, soft, row, k, K, alpha) *
+                (logits[k] - top - log_of_sum);
+    loss = sum_of_warp(loss);
+    if (threadIdx.x == 0) losses[row] = loss / rows, log_sums[2 * row] = top,
+                          log_sums[2 * row + 1] = log_of_sum;
+}
+
+/* dlogits = dloss (p - q) / rows; dloss is one number on the device. */
+extern "C" __global__ void cross_entropy_backward(const float *dloss, const float *logits,
+                                                  const long long *classes,
+                                                  const float *probabilities,
+                                                  const float *log_sums, float *dlogits, int rows,
+                                                  int K, int soft, float alpha) {
+    int row = blockIdx.x * WARPS + threadIdx.y;
+    if (row >= rows) return;
+    logits += (long long)row * K, dlogits += (long long)row * K;
+    for (int k = threadIdx.x; k < K; k += LANES) {
+        float p = expf(logits[k] - log_sums[2 * row] - log_sums[2 * row + 1]);
+        dlogits[k] = *dloss / rows *
+                     (p - wanted(classes, probabilities, soft, row, k, K, alpha));
+    }
+}
+
+/* AdamW and the average of the weights, over everything in one pass. optim.AdamW has the formulas.
+   Without an average to keep, w stands in for it, and the last line changes nothing. */
+extern "C" __global__ void adamw(float *w, const float *g, const float *decay, float *m, float *v,
+                                 float *average, long long n, float lr, float gain1, float gain2,
+                                 float unbias1, float unbias2, float eps, float weight_decay,
+                                 float average_gain) {
+    long long i = (long long)blockIdx.x * (WARPS * LANES) + threadIdx.y * LANES + threadIdx.x;
+    if (i >= n) return;
+    m[i] += gain1 * (g[i] - m[i]);
+    v[i] += gain2 * (g[i] * g[i] - v[i]);
+    w[i] -= lr * (m[i] / unbias1 / (sqrtf(v[i] / unbias2) + eps));
+    w[i] -= lr * weight_decay * decay[i] * w[i];
+    average[i] += average_gain * (w[i] - average[i]);
+}
