@@ -4,9 +4,9 @@ Renaming NumPy to CuPy would hide the commonest mistake in code for both: an ope
 the other side. Here an array of the "device" wraps a NumPy array and refuses to meet one. Data
 cross only through the two doors that CuPy has, `asarray(numpy_array)` and `array.get()`.
 
-The names below are all that the tape, the operations, the layers and the models use of CuPy,
-arrays' methods included; any other is an AttributeError. To use one more is a decision: check that
-CuPy has it, then add it here.
+The names below are all that the tape, the operations, the models, the data and the training use of
+CuPy, arrays' methods included; any other is an AttributeError. To use one more is a decision: check
+that CuPy has it, then add it here.
 
 Stricter than CuPy where CuPy copies without saying so (a NumPy index). It does not imitate kernels,
 streams, random numbers or rounding; those take a GPU: `pytest -m gpu`.
@@ -103,7 +103,7 @@ for _name in ("shape", "ndim", "size", "dtype", "real", "T"):
 
 _METHODS = """
     all any argmax argsort astype copy cumsum max mean min ravel repeat reshape sum swapaxes
-    transpose
+    transpose view
 """
 for _name in _METHODS.split():
     setattr(ndarray, _name, _walled(getattr(_np.ndarray, _name)))
@@ -121,9 +121,10 @@ def ndim(x):
 
 # Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
 _FUNCTIONS = """
-    arange argsort bincount broadcast_to concatenate cumsum empty empty_like exp expand_dims flip
-    full isfinite log maximum minimum moveaxis nonzero ones ones_like pad roll sqrt stack take
-    take_along_axis tanh tensordot where zeros zeros_like
+    arange argsort ascontiguousarray bincount broadcast_arrays broadcast_to concatenate cumsum empty
+    empty_like exp expand_dims eye flip full isfinite log maximum minimum moveaxis nonzero ones
+    ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot where zeros
+    zeros_like
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _walled(getattr(_np, _name))

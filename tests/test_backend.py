@@ -81,3 +81,28 @@ def test_a_library_that_computes_has_no_excuse(monkeypatch):
 def test_on_this_machine_the_answer_is_one_line_or_none():
     line = backend.why_no_gpu()
     assert line is None or (line.startswith("CuPy ") and "\n" not in line)
+
+
+def test_numbers_come_in_one_copy(device, rng):
+    x = rng.standard_normal(5).astype(np.float32)
+    assert backend.numbers([device.asarray(x)[i] for i in range(5)]) == x.tolist()
+    assert backend.numbers([device.asarray(x).sum()]) == [x.sum()]
+
+
+def test_a_constant_is_made_and_moved_once(device):
+    made = []
+
+    @backend.constant
+    def powers(base, n):
+        """Of a base."""
+        made.append((base, n))
+        return base ** np.arange(n)
+
+    like = device.zeros(1)
+    table = powers(like, 3, 4)
+    assert backend.array_module(table) is device
+    np.testing.assert_array_equal(backend.to_numpy(table), [1, 3, 9, 27])
+    assert powers(device.zeros(2), 3, 4) is table
+    assert powers(like, 2, 4) is not table
+    assert made == [(3, 4), (2, 4)]
+    assert powers.__doc__ == "Of a base."

@@ -4,6 +4,8 @@ There is no global device: an array says where it lives, and `array_module` read
 """
 
 import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +54,29 @@ def to_device(x: Array, device: str) -> Array:
     import cupy
 
     return cupy.asarray(x)
+
+
+def numbers(scalars: Sequence[Array]) -> list[Any]:
+    """Arrays of one number each as Python numbers: one copy from the device, however many."""
+    return to_numpy(array_module(scalars[0]).stack(scalars)).tolist()
+
+
+def constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
+    """Decorates a function that makes a table, which is then made and moved to a device once.
+
+    `f(*arguments)` becomes `f(like, *arguments)`, with the table where the array `like` is. It is
+    shared by all who ask: read it only.
+    """
+
+    @lru_cache
+    def kept(xp: ModuleType, *arguments: Any) -> Array:
+        return xp.asarray(table(*arguments))
+
+    @wraps(table)
+    def beside(like: Array, *arguments: Any) -> Array:
+        return kept(array_module(like), *arguments)
+
+    return beside
 
 
 def why_no_gpu() -> str | None:
