@@ -86,7 +86,7 @@ def test_on_this_machine_the_answer_is_one_line_or_none():
 def test_numbers_come_in_one_copy(device, rng):
     x = rng.standard_normal(5).astype(np.float32)
     assert backend.numbers([device.asarray(x)[i] for i in range(5)]) == x.tolist()
-    assert backend.numbers([device.asarray(x).sum()]) == [x.sum()]
+    assert backend.numbers([device.asarray(x).max()]) == [x.max()]
 
 
 def test_a_constant_is_made_and_moved_once(device):
