@@ -122,8 +122,8 @@ def ndim(x):
 # Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
 _FUNCTIONS = """
     arange argsort ascontiguousarray bincount broadcast_arrays broadcast_to concatenate cumsum empty
-    empty_like exp expand_dims eye flip full isfinite log maximum minimum moveaxis nonzero ones
-    ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot where zeros
+    empty_like exp expand_dims eye flip full isfinite log matmul maximum minimum moveaxis nonzero
+    ones ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot where zeros
     zeros_like
 """
 for _name in _FUNCTIONS.split():
@@ -131,4 +131,7 @@ for _name in _FUNCTIONS.split():
 
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
-cuda = _SimpleNamespace(is_available=lambda: True)
+cuda = _SimpleNamespace(
+    is_available=lambda: True,
+    Device=lambda: _SimpleNamespace(synchronize=lambda: None),
+)

@@ -56,6 +56,14 @@ def to_device(x: Array, device: str) -> Array:
     return cupy.asarray(x)
 
 
+def synchronize(device: str) -> None:
+    """Wait until `device` has done all that was asked of it. A CPU always has."""
+    if device == "gpu":
+        import cupy
+
+        cupy.cuda.Device().synchronize()
+
+
 def numbers(scalars: Sequence[Array]) -> list[Any]:
     """Arrays of one number each as Python numbers: one copy from the device, however many."""
     return to_numpy(array_module(scalars[0]).stack(scalars)).tolist()
