@@ -4,9 +4,9 @@ Renaming NumPy to CuPy would hide the commonest mistake in code for both: an ope
 the other side. Here an array of the "device" wraps a NumPy array and refuses to meet one. Data
 cross only through the two doors that CuPy has, `asarray(numpy_array)` and `array.get()`.
 
-The names below are all that the tape, the operations, the layers and the models use of CuPy,
-arrays' methods included; any other is an AttributeError. To use one more is a decision: check that
-CuPy has it, then add it here.
+The names below are all that the tape, the operations, the models, the data and the training use of
+CuPy, arrays' methods included; any other is an AttributeError. To use one more is a decision: check
+that CuPy has it, then add it here.
 
 Stricter than CuPy where CuPy copies without saying so (a NumPy index), and what `empty` makes is
 NaN. CUDA kernels run as `cuda_on_cpu` runs them. It does not imitate streams, random numbers or
@@ -107,7 +107,7 @@ for _name in ("shape", "ndim", "size", "dtype", "real", "T"):
 
 _METHODS = """
     all any argmax argsort astype copy cumsum max mean min ravel repeat reshape sum swapaxes
-    transpose
+    transpose view
 """
 for _name in _METHODS.split():
     setattr(ndarray, _name, _walled(getattr(_np.ndarray, _name)))
@@ -125,16 +125,20 @@ def ndim(x):
 
 # Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
 _FUNCTIONS = """
-    arange argsort ascontiguousarray bincount broadcast_to concatenate cumsum exp expand_dims flip
-    full isfinite log maximum minimum moveaxis nonzero ones ones_like pad roll sqrt stack take
-    take_along_axis tanh tensordot where zeros zeros_like
+    arange argsort ascontiguousarray bincount broadcast_arrays broadcast_to concatenate cumsum
+    exp expand_dims eye flip full isfinite log matmul maximum minimum moveaxis nonzero ones
+    ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot where zeros
+    zeros_like
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _walled(getattr(_np, _name))
 
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
-cuda = _SimpleNamespace(is_available=lambda: True)
+cuda = _SimpleNamespace(
+    is_available=lambda: True,
+    Device=lambda: _SimpleNamespace(synchronize=lambda: None),
+)
 
 
 def empty(shape, dtype=float):

@@ -1,10 +1,20 @@
 """The stand-in catches what CuPy would refuse, and lets through what CuPy can do."""
 
+import sys
+from inspect import getsource
+from textwrap import dedent
+
 import cupy_stand_in as cp
 import numpy as np
 import pytest
+from small_runs import assert_same, segmenting, small, trained
 
-from tinymixer import backend
+from tinymixer import backend, data, engine, nn, ops
+from tinymixer.data import augment, draws
+from tinymixer.data.augment import Augment
+from tinymixer.experts import MixtureOfExperts
+from tinymixer.train import trainer
+from tinymixer.train.parallel import FlatParameters, GradientSum
 
 
 @pytest.fixture
@@ -155,6 +165,73 @@ def test_a_name_that_tinymixer_does_not_use_is_missing(on_device):
 def test_the_backend_takes_it_for_a_gpu(on_device):
     assert backend.array_module(on_device) is cp
     assert backend.device_of(on_device) == "gpu"
+
+
+# --- in our own code ---
+
+MIXER, SPARSE, SHIFTING = small("mixer_pico"), small("sparse_mlp_nano"), small("as_mlp_nano")
+CLASSES, SEGMENTER = small("mixer_pico", augment=Augment(flip="random")), segmenting()
+
+# What stays on the host: a run in which that matters, and a function with `new` in place of `old`.
+SLIPS = {
+    "the images": (MIXER, data.Dataset.to, "in _ARRAYS", "in _ARRAYS[1::2]"),
+    "the labels": (MIXER, data.Dataset.to, "in _ARRAYS", "in _ARRAYS[::2]"),
+    "labels of a test": (MIXER, trainer.measure, "to_numpy(labels)", "labels"),
+    "which images": (MIXER, Augment.__call__, "= xp.asarray(", "= np.asarray("),
+    "mean and std": (MIXER, augment.normalise, "_shift(images,", "_shift(0,"),
+    "rows of a crop": (MIXER, Augment._crop_and_flip, "xp.arange(height)", "np.arange(height)"),
+    "sides of holes": (MIXER, Augment._erase, "_erasable(batch,", "_erasable(0,"),
+    "noise in holes": (MIXER, draws.noise, "xp.arange(", "np.arange("),
+    "random words": (MIXER, draws.draws, "xp.zeros_like(index)", "np.zeros(index.shape, 'u8')"),
+    "weights of mixing": (MIXER, Augment._weights, "xp.full(", "np.full("),
+    "a dropout mask": (MIXER, nn._dropped, "array_module(x.data).asarray(keep)", "keep"),
+    "noise of routing": (SPARSE, MixtureOfExperts._noise, "array_module(z.data)", "np"),
+    "gradients of rows": (SPARSE, ops.Dispatch.backward, "array_module(dy)", "np"),
+    "shifted lines": (SHIFTING, ops.AxialShift.forward, "array_module(x)", "np"),
+    "a border of zeros": (SEGMENTER, ops.Unfold.forward, "xp.zeros(", "np.zeros("),
+    "resizing": (SEGMENTER, nn.resize, "_resizing(pixels,", "_resizing(0,"),
+    "class numbers": (
+        CLASSES,
+        ops.SoftmaxCrossEntropy._target_distribution,
+        "xp.arange(K)",
+        "np.arange(K)",
+    ),
+    "the decay mask": (
+        MIXER,
+        FlatParameters.decay_mask,
+        "array_module(self.weights).zeros_like(self.weights)",
+        "np.zeros(self.weights.shape, np.float32)",
+    ),
+    "the gradient": (
+        MIXER,
+        GradientSum.buffer,
+        "array_module(self._like).empty_like(self._like)",
+        "np.empty(self._like.shape, np.float32)",
+    ),
+    "the average": (
+        MIXER,
+        trainer.Trainer.__init__,
+        "self.flat.weights.copy()",
+        "to_numpy(self.flat.weights).copy()",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "function", "old", "new"), SLIPS.values(), ids=SLIPS)
+def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
+    config, function, old, new, monkeypatch
+):
+    monkeypatch.setattr(engine, "twins", {})
+    monkeypatch.setitem(sys.modules, "cupy", cp)
+    right = trained(config, "cpu")
+    source, made = dedent(getsource(function)), {}
+    assert source.count(old) == 1
+    exec("from __future__ import annotations\n" + source.replace(old, new), {}, made)
+    monkeypatch.setitem(function.__globals__, "np", np)
+    monkeypatch.setattr(function, "__code__", made[function.__name__].__code__)
+    assert_same(trained(config, "cpu"), right)
+    with pytest.raises(TypeError, match=r"on the cpu|(a|to a) NumPy array"):
+        trained(config, "gpu")
 
 
 @pytest.mark.gpu

@@ -4,8 +4,9 @@ There is no global device: an array says where it lives, and `array_module` read
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, wraps
 from types import ModuleType
 from typing import Any
 
@@ -111,6 +112,37 @@ def cuda_module(xp: ModuleType, source: str, constants: dict[str, int]) -> Any:
     return xp.RawModule(code=source, options=("-std=c++17", *defined))
 
 
+def synchronize(device: str) -> None:
+    """Wait until `device` has done all that was asked of it. A CPU always has."""
+    if device == "gpu":
+        import cupy
+
+        cupy.cuda.Device().synchronize()
+
+
+def numbers(scalars: Sequence[Array]) -> list[Any]:
+    """Arrays of one number each as Python numbers: one copy from the device, however many."""
+    return to_numpy(array_module(scalars[0]).stack(scalars)).tolist()
+
+
+def constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
+    """Decorates a function that makes a table, which is then made and moved to a device once.
+
+    `f(*arguments)` becomes `f(like, *arguments)`, with the table where the array `like` is. It is
+    shared by all who ask: read it only.
+    """
+
+    @lru_cache
+    def kept(xp: ModuleType, *arguments: Any) -> Array:
+        return xp.asarray(table(*arguments))
+
+    @wraps(table)
+    def beside(like: Array, *arguments: Any) -> Array:
+        return kept(array_module(like), *arguments)
+
+    return beside
+
+
 def why_no_gpu() -> str | None:
     """What keeps CuPy from computing here, in one line with the cure; None if nothing does.
 
@@ -130,3 +162,69 @@ def why_no_gpu() -> str | None:
         first = str(error).partition("\n")[0]
         return f"CuPy is installed but cannot compute ({type(error).__name__}: {first})"
     return None
+
+
+def gpu_parts() -> list[tuple[str, str]]:
+    """What computing on a GPU takes, part by part: its name, and what is here or what would help.
+
+    Each part is asked whatever the others have answered. Empty where CuPy is not installed, as
+    `why_no_gpu` says.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        return [] if error.name == "cupy" else [("CuPy", _missing(error, "install it again"))]
+    parts = []
+    for name, ask, cure in _GPU_PARTS:
+        try:
+            parts.append((name, ask(cupy)))
+        except Exception as error:  # as in why_no_gpu
+            parts.append((name, _missing(error, cure)))
+    return parts
+
+
+def _missing(error: Exception, cure: str) -> str:
+    return f"not usable ({str(error).partition(chr(10))[0] or type(error).__name__}); {cure}"
+
+
+def _driver(cupy: Any) -> str:
+    runtime = cupy.cuda.runtime
+    has, needs = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if not has:
+        raise TinymixerError("there is none")
+    if has // 1000 < needs // 1000:  # within one major version, older drivers will do
+        raise TinymixerError(f"it knows CUDA {_cuda(has)}, this CuPy needs {_cuda(needs)}")
+    return f"knows CUDA {_cuda(has)}; CuPy was built with {_cuda(needs)}"
+
+
+def _cuda(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _card(cupy: Any) -> str:
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    *major, minor = cupy.cuda.Device().compute_capability  # "90" is 9.0
+    return f"{name}, compute capability {''.join(major)}.{minor}"
+
+
+def _memory(cupy: Any) -> str:
+    free, total = (n / 2**30 for n in cupy.cuda.Device().mem_info)
+    return f"{free:.1f} of {total:.1f} GiB free"
+
+
+def _product(cupy: Any) -> str:
+    ones = cupy.ones((2, 2), "float32")
+    if float((ones @ ones).sum()) != 8:
+        raise TinymixerError("it multiplies two matrices wrongly")
+    return "multiplies matrices"
+
+
+_TOOLKIT = "pip install 'tinymixer[gpu13]' (CUDA 13) or [gpu] (CUDA 12) brings it"
+_GPU_PARTS: tuple[tuple[str, Callable[[Any], str], str], ...] = (
+    ("CuPy", lambda cupy: cupy.__version__, "install it again"),
+    ("driver", _driver, "install a newer NVIDIA driver, or the CuPy of an older CUDA"),
+    ("card", _card, "look whether nvidia-smi shows one; --device cpu needs none"),
+    ("memory", _memory, "look with nvidia-smi who holds it"),
+    ("NVRTC", lambda cupy: "{}.{}".format(*cupy.cuda.nvrtc.getVersion()), _TOOLKIT),
+    ("cuBLAS", _product, _TOOLKIT),
+)

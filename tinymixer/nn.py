@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import ops
-from tinymixer.backend import Array, array_module, to_device
+from tinymixer.backend import Array, array_module, constant, to_device
 from tinymixer.engine import Tensor
 from tinymixer.ops.gelu import check_form
 
@@ -327,10 +327,15 @@ def resize(x: Any, size: tuple[int, ...], matrix: Callable[[int, int], Array]) -
     """
     if x.shape[:2] == tuple(size):
         return x
-    xp = array_module(x.data if isinstance(x, Tensor) else x)
-    A_h, A_w = (xp.asarray(matrix(n, m)) for n, m in zip(x.shape, size, strict=False))
+    pixels = x.data if isinstance(x, Tensor) else x
+    A_h, A_w = (_resizing(pixels, matrix, n, m) for n, m in zip(x.shape, size, strict=False))
     y = ops.Resample()(x, A_h, A_w)
     return y if isinstance(x, Tensor) else y.data
+
+
+@constant
+def _resizing(matrix: Callable[[int, int], np.ndarray], n_in: int, n_out: int) -> np.ndarray:
+    return matrix(n_in, n_out)
 
 
 class PatchEmbed(Module):

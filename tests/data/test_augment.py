@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from tinymixer.backend import array_module, to_numpy
 from tinymixer.data.augment import IGNORED, Augment, _beta, normalise
 from tinymixer.data.draws import Stream, draws
 from tinymixer.errors import TinymixerError
@@ -203,15 +204,14 @@ def test_inputs_are_left_alone_and_nothing_global_is_used(data):
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("augment", EACH)
-def test_cupy_agrees_to_the_last_bit(augment, data):
-    cupy = pytest.importorskip("cupy")
-    on_device = cupy.asarray(data[0]), cupy.asarray(data[1])
+def test_all_devices_agree_to_the_last_bit(augment, data, device):
+    there = device.asarray(data[0]), device.asarray(data[1])
     for ours, theirs in zip(
-        run(augment, data, range(N)), run(augment, on_device, range(N)), strict=True
+        run(augment, data, range(N)), run(augment, there, range(N)), strict=True
     ):
-        np.testing.assert_array_equal(ours, cupy.asnumpy(theirs))
+        assert array_module(theirs) is device
+        np.testing.assert_array_equal(ours, to_numpy(theirs))
 
 
 @pytest.mark.parametrize(
@@ -239,11 +239,11 @@ def test_every_option_is_documented():
         assert field.name in Augment.__doc__
 
 
-def test_normalise():
-    images = np.array([[0, 100, 255], [10, 90, 3]], np.uint8)
+def test_normalise(device):
+    images = device.asarray(np.array([[0, 100, 255], [10, 90, 3]], np.uint8))
     y = normalise(images, (10, 100, 5), (2, 4, 50))
     assert y.dtype == np.float32
-    np.testing.assert_allclose(y, [[-5, 0, 5], [0, -2.5, -0.04]], atol=1e-6)
+    np.testing.assert_allclose(to_numpy(y), [[-5, 0, 5], [0, -2.5, -0.04]], atol=1e-6)
 
 
 @pytest.mark.parametrize("padding", ["reflect", "zero"])

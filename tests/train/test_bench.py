@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 
+import cupy_stand_in
 import numpy as np
 import pytest
 
@@ -279,7 +280,7 @@ def test_it_says_all_of_that_in_words_and_draws_the_profile(capsys, tmp_path):
 
 
 def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkeypatch):
-    monkeypatch.setattr(Workers, "of_this_machine", lambda count: Workers(count or 4))
+    monkeypatch.setattr(Workers, "of_this_machine", lambda count, device: Workers(count or 4))
     small = [word for word in TINY if word not in {"--micro-batch", "4"}]
     assert call(*small, "--json", "--no-products") == 0
     found = json.loads(capsys.readouterr().out)
@@ -302,6 +303,63 @@ def test_mistakes_cost_one_line(argv, says, capsys):
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1
+
+
+# --- on a GPU: the stand-in for CuPy ---
+
+ON_GPU = {"device", "peak_gflop_s", "share_of_peak", "copy_gb_s"}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of small ceilings, without twins."""
+    monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
+    monkeypatch.setattr(bench_module, "SIDE", 64)
+    for key in list(engine.twins):
+        monkeypatch.delitem(engine.twins, key)
+
+
+@pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
+def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
+    flags = ["--infer"] if infer else []
+    assert call(*TINY, "--device", "gpu", "--json", *flags) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == FIELDS | ON_GPU | (set() if infer else {"share_of_copy"})
+    assert call(*TINY, "--device", "gpu", *flags) == 0
+    said = capsys.readouterr().out
+    assert "1 threads" in said
+    assert "in a large product" in said
+    assert ("memory traffic" in said) is not infer
+
+
+def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch):
+    waited = []
+    monkeypatch.setattr("tinymixer.train.bench.synchronize", waited.append)
+    model = create_model("mixer_pico", **SMALL)
+    with (
+        small_bench(workers=1) as here,
+        Bench(model, batch=7, micro_batch=3, workers=1, device="gpu") as there,
+    ):
+        assert here.check() == there.check()
+        assert here.time(4, 1)["loss"] == there.time(4, 1)["loss"]
+        np.testing.assert_array_equal(there.flat.weights.get(), here.flat.weights)
+        assert here.products() == there.products()
+        assert here.least_traffic() == there.least_traffic()
+    assert waited == ["cpu"] * 4 + ["gpu"] * 4
+
+
+def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
+    wrong = type("Wrong", (ops.LayerNorm,), {"forward": lambda self, *x: 1.01 * x[0]})
+    monkeypatch.setitem(engine.twins, (ops.LayerNorm, "gpu"), wrong)
+    model = create_model("mixer_pico", **SMALL)
+    bench = Bench(model, batch=4, micro_batch=4, workers=1, infer=True, device="gpu")
+    with bench, pytest.raises(TinymixerError, match="is wrong and is not timed"):
+        bench.check()
+
+
+def test_no_processor_time_is_shown_for_a_gpu(gpu, capsys):
+    assert call(*TINY, "--device", "gpu", "--profile") == 2
+    assert "a GPU has its own" in capsys.readouterr().err
 
 
 # --- beside another program ---

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import tinymixer
-from tinymixer.cli.options import add_set
+from tinymixer.cli.options import add_device, add_set
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
 from tinymixer.models import create_model, list_models
@@ -25,8 +25,9 @@ from tinymixer.train.parallel import Workers
 from tinymixer.train.profile import Row, profile_table
 
 SMALL_IMAGES, LARGE_IMAGES = 128, 8  # how many make the default batch; small: sides below 100
+ON_A_GPU = 8  # times as many
 MICRO_BATCH = 16  # images at most, as in training
-PROFILED_STEPS = 3
+PROFILED_STEPS, CEILING_TIMES = 3, 5
 SAME_WORK = ("what", "batch", "threads", "gelu", "params")
 
 
@@ -39,8 +40,18 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(func=run)
     parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=list_models())
-    parser.add_argument("--batch", type=int, help=f"images; default {SMALL_IMAGES} small, or 8")
-    parser.add_argument("--micro-batch", type=int, help="images computed together; default 16")
+    add_device(parser)
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help=f"images; default {SMALL_IMAGES} small ones or {LARGE_IMAGES} large; on a GPU "
+        f"{ON_A_GPU} times as many",
+    )
+    parser.add_argument(
+        "--micro-batch",
+        type=int,
+        help=f"images computed together; default {MICRO_BATCH}, on a GPU all of them",
+    )
     parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
     parser.add_argument("--steps", type=int, default=20, help="steps in all; default 20")
     parser.add_argument("--warmup", type=int, default=3, help="first steps left out; default 3")
@@ -70,10 +81,19 @@ def run(args: argparse.Namespace) -> int:
         model: Any = create_model(args.model, **options)
     except (ValueError, TypeError) as error:
         raise TinymixerError(f"model {args.model}: {error}") from error
-    workers = Workers.of_this_machine(args.workers).count
-    batch = args.batch or (SMALL_IMAGES if max(model.image_size) < 100 else LARGE_IMAGES)
-    micro_batch = args.micro_batch or min(MICRO_BATCH, -(-batch // workers))
-    bench = Bench(model, batch=batch, micro_batch=micro_batch, workers=workers, infer=args.infer)
+    workers = Workers.of_this_machine(args.workers, args.device).count
+    on_gpu = args.device == "gpu"
+    usual = SMALL_IMAGES if max(model.image_size) < 100 else LARGE_IMAGES
+    batch = args.batch or usual * (ON_A_GPU if on_gpu else 1)
+    usual = batch if on_gpu else min(MICRO_BATCH, -(-batch // workers))
+    bench = Bench(
+        model,
+        batch=batch,
+        micro_batch=args.micro_batch or usual,
+        workers=workers,
+        infer=args.infer,
+        device=args.device,
+    )
     rows: list[Row] = []
     with reference_ops() if args.reference else nullcontext(), bench:
         bench.check()
@@ -81,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             "what": "infer" if args.infer else "train",
             "model": args.model,
             "batch": batch,
-            "micro_batch": micro_batch,
+            "micro_batch": bench.micro_batch,
             "threads": workers,
             "gelu": options.get("gelu", "tanh"),
             "reference": args.reference,
@@ -95,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
             found["products_ms"], found["products_cpu_s"] = round(ms, 3), round(cpu, 4)
             found["products_gflop_s"] = _rate(flops, found["products_ms"])
             found["share_of_products"] = round(found["products_ms"] / found["median_ms"], 4)
+        if on_gpu:
+            found |= _beside_ceilings(bench, found)
         if args.profile or args.plot:
             rows = bench.profile(PROFILED_STEPS)
             found["profile"] = [{**vars(row), "total": row.total} for row in rows]
@@ -123,8 +145,28 @@ def _check(args: argparse.Namespace) -> None:
         raise TinymixerError(
             f"--warmup {args.warmup}: expected 0 to {args.steps - 1}, as --steps is {args.steps}"
         )
+    if args.device == "gpu" and (args.profile or args.plot):
+        raise TinymixerError(
+            "--profile counts processor time, and a GPU has its own; leave it out, or look with "
+            "nsys profile"
+        )
     if args.against and (args.profile or args.plot):
         raise TinymixerError("--profile shows one program; leave it out beside --against")
+
+
+def _beside_ceilings(bench: Bench, found: dict[str, Any]) -> dict[str, Any]:
+    """What the GPU can do at most, and what part of it the step reaches."""
+    peak, copied = bench.ceilings(CEILING_TIMES)
+    shares = {
+        "device": "gpu",
+        "peak_gflop_s": round(peak, 1),
+        "share_of_peak": round(found["gflop_s"] / peak, 4),
+        "copy_gb_s": round(copied, 1),
+    }
+    if not bench.infer:
+        gb_s = bench.least_traffic() / found["median_ms"] / 1e6
+        shares["share_of_copy"] = round(gb_s / copied, 4)
+    return shares
 
 
 def _rate(flops: int, ms: float) -> float:
@@ -153,6 +195,16 @@ def _text(found: dict[str, Any]) -> str:
             "products alone   {products_ms:.1f} ms, {products_gflop_s:,.1f} GFLOP/s, "
             "{products_cpu_s:.3f} s of processor time; the step reaches {share_of_products:.1%} of "
             "that speed".format(**found)
+        )
+    if "peak_gflop_s" in found:
+        lines.append(
+            "this GPU         {peak_gflop_s:,.0f} GFLOP/s in a large product, of which the step "
+            "reaches {share_of_peak:.1%}; {copy_gb_s:,.0f} GB/s in a copy".format(**found)
+        )
+    if "share_of_copy" in found:
+        lines.append(
+            "memory traffic   {share_of_copy:.1%} of that, if only what the tape keeps and AdamW's "
+            "arrays moved".format(**found)
         )
     lines.append(
         f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "
@@ -200,7 +252,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _own_command(args: argparse.Namespace) -> list[str]:
     """The command line that does here what `args` asks for, once, and prints JSON."""
     words = [sys.executable, "-m", "tinymixer", "bench", "--json", "--no-products"]
-    for name in ("model", "batch", "micro_batch", "workers", "steps", "warmup"):
+    for name in ("model", "device", "batch", "micro_batch", "workers", "steps", "warmup"):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     words += [f"--{flag}" for flag in ("infer", "reference") if getattr(args, flag)]

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 import tinymixer
 from tinymixer import data
-from tinymixer.backend import why_no_gpu
+from tinymixer.backend import gpu_parts, why_no_gpu
 
 
 def add_parser(commands: Any) -> None:
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     lines.append(("GPU", why_no_gpu() or "ready: use --device gpu"))
+    lines += [(f"  {name}", text) for name, text in gpu_parts()]
     for name in data.NAMES:
         place = "built in" if name == "shapes" else data.find(name, args.data_dir) or "not found"
         lines.append((name, str(place)))

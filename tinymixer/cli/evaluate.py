@@ -8,7 +8,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tinymixer import data
-from tinymixer.cli.options import add_run, find_checkpoint, save_pictures, writable_folder
+from tinymixer.cli.options import (
+    add_device,
+    add_run,
+    find_checkpoint,
+    save_pictures,
+    writable_folder,
+)
 from tinymixer.errors import DataError
 from tinymixer.train import figures, metrics
 from tinymixer.train.checkpoint import load_model
@@ -26,11 +32,13 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(func=evaluate)
     parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
+    add_device(parser)
     add_run(parser)
 
     parser = commands.add_parser("predict", help="what a trained model sees in your pictures")
     parser.set_defaults(func=predict)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_device(parser)
     add_run(parser)
 
 
@@ -38,13 +46,14 @@ def evaluate(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
+    model.to(args.device)
     config = Config.from_dict(saved.header["config"])
     dataset = config.load_dataset(args.data_dir)
     if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
         print(f"note: these are not the same {dataset.name} files that {path} was trained on")
     if TASKS[config.task].pixels:
-        return _evaluate_pixels(config, model, dataset, out)
-    with Workers.of_this_machine() as workers:
+        return _evaluate_pixels(config, model, dataset, out, args.device)
+    with Workers.of_this_machine(device=args.device) as workers:
         log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
     labels, predictions = dataset.test_labels, log_p.argmax(1)
     matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
@@ -63,8 +72,10 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate_pixels(config: Config, model: Any, dataset: data.Dataset, out: Path) -> int:
-    with Workers.of_this_machine() as workers:
+def _evaluate_pixels(
+    config: Config, model: Any, dataset: data.Dataset, out: Path, device: str
+) -> int:
+    with Workers.of_this_machine(device=device) as workers:
         _, matrix = measure(TASKS[config.task], model, dataset, workers)
     print(metrics.iou_table(matrix, dataset.class_names))
     images, truth = dataset.test_images[:SHOWN], dataset.test_labels[:SHOWN]
@@ -79,6 +90,7 @@ def predict(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
+    model.to(args.device)
     header = saved.header["dataset"]
     names = header["class_names"]
     task = TASKS[Config.from_dict(saved.header["config"]).task]

@@ -68,6 +68,10 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def add_device(parser: Any) -> None:
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="default cpu")
+
+
 def add_run(parser: Any) -> None:
     parser.add_argument(
         "--run",

@@ -1,11 +1,13 @@
 """tinymixer train."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tinymixer import data, nn
 from tinymixer.cli.options import (
+    add_device,
     add_fields,
     add_set,
     changed,
@@ -25,14 +27,14 @@ def add_parser(commands: Any) -> None:
         help="train a model",
         description="Train a model. Without --dataset it takes CIFAR-10 where that is or can be "
         "had, and the built-in `shapes` otherwise, or to segment. Ctrl-C stops it; --resume goes "
-        "on.",
+        "on, on either device. A GPU computes a batch as a whole unless --micro-batch is given.",
     )
     parser.set_defaults(func=run)
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/MODEL-DATASET")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run")
     parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
     parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    add_device(parser)
     parser.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     add_set(parser)
@@ -54,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
         "quiet": args.quiet,
     }
     trainer = _resumed(args, options) if args.resume else _fresh(args, options)
-    config, out = trainer.config, trainer.out
+    config, out, images = trainer.config, trainer.out, trainer.dataset.train_images
     if not args.quiet:
+        where = "the GPU" if args.device == "gpu" else f"{trainer.workers.count} workers"
         print(
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on {config.dataset}, "
-            f"{len(trainer.images):,} images, {trainer.workers.count} workers -> {out}"
+            f"{len(images):,} images, {where} -> {out}"
         )
     last = trainer.run()[-1]
     metric = trainer.task.metric
@@ -85,6 +88,8 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
     if wanted not in (given.get("dataset"), "shapes") and not _cifar10_is_to_be_had(args.data_dir):
         config = changed(recipe("shapes", task), args)
+    if args.device == "gpu" and "micro_batch" not in given:  # which has no small cache to fit
+        config = replace(config, micro_batch=config.batch_size)
     out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
     dataset = config.load_dataset(args.data_dir, download=True)
     return Trainer(config, dataset, out, **options)

@@ -8,12 +8,13 @@ A data set is four arrays in memory. The pixels stay uint8 until they are normal
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from tinymixer.backend import Array, to_device, to_numpy
 from tinymixer.data import cifar, shapes
 from tinymixer.data.augment import IGNORED, Augment, normalise
 from tinymixer.data.download import fetch
@@ -23,6 +24,7 @@ __all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "add", "find", "load", "nor
 
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")  # of a Dataset
 TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images, unless told otherwise
 
 
@@ -36,10 +38,10 @@ class Dataset:
     """
 
     name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    train_images: Array
+    train_labels: Array
+    test_images: Array
+    test_labels: Array
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -52,10 +54,14 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 over the four arrays: a checkpoint remembers what it was trained on."""
         digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        for array in (getattr(self, name) for name in _ARRAYS):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            digest.update(np.ascontiguousarray(to_numpy(array)).data)
         return digest.hexdigest()
+
+    def to(self, device: str) -> "Dataset":
+        """The same data set with its four arrays on `device`, "cpu" or "gpu"."""
+        return replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
 
 
 def load(

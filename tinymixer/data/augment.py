@@ -7,11 +7,10 @@ batch, so that an image never depends on its neighbours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module
+from tinymixer.backend import Array, array_module, constant
 from tinymixer.data.draws import Stream, draws, integers, noise
 from tinymixer.errors import TinymixerError
 
@@ -138,11 +137,11 @@ class Augment:
         """Noise in a rectangle, for a share of the images."""
         xp = array_module(batch)
         bits = draws(seed, Stream.ERASE, epoch, indices)
-        rectangles = xp.asarray(_erasable(*batch.shape[1:3]))
+        rectangles = _erasable(batch, *batch.shape[1:3])
         height, width = rectangles[integers(bits[0], len(rectangles))].T  # (B,), (B,)
         top = integers(bits[1], batch.shape[1] - height + 1)
         left = integers(bits[2], batch.shape[2] - width + 1)
-        hole = _box(batch, top, left, height, width)
+        hole = _box(batch, top, left, height[:, None], width[:, None])
         hole &= _happens(bits[3], self.random_erasing)[:, None, None]
         fill = noise(batch.shape, seed, Stream.ERASE_FILL, epoch, indices)
         return xp.where(hole[..., None], fill, batch)
@@ -183,11 +182,11 @@ class Augment:
             share = _beta(self.mixup, bits[2])
             w = xp.where((mixed & ~cut)[:, None, None], share[:, None, None], w)
         if self.cutmix:
-            sides = xp.asarray(_cutmix_sides(*batch.shape[1:3]))
+            sides = _cutmix_sides(batch, *batch.shape[1:3])
             height, width = sides[_beta(self.cutmix, bits[2])].T
             top = integers(box_bits[0], batch.shape[1]) - height // 2
             left = integers(box_bits[1], batch.shape[2]) - width // 2
-            box = _box(batch, top, left, height, width)
+            box = _box(batch, top, left, height[:, None], width[:, None])
             w[(mixed & cut)[:, None, None] & box] = 0
         return w
 
@@ -197,12 +196,16 @@ def normalise(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) ->
 
     images uint8 (..., 3), mean and std in pixel units 0..255  ->  float32 (..., 3)
     """
-    xp = array_module(images)
-    scale = 1.0 / np.array(std)
-    shift = -np.array(mean) * scale
-    y = images * xp.asarray(scale.astype(np.float32))
-    y += xp.asarray(shift.astype(np.float32))
+    scale, shift = _scale_and_shift(images, tuple(mean), tuple(std))
+    y = images * scale
+    y += shift
     return y
+
+
+@constant
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    scale = 1.0 / np.array(std)
+    return np.stack([scale, -np.array(mean) * scale]).astype(np.float32)
 
 
 def _reflect(i: Array, n: int) -> Array:
@@ -211,11 +214,13 @@ def _reflect(i: Array, n: int) -> Array:
 
 
 def _box(batch: Array, top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
-    """Which pixels lie in a box of each image.  top, left (B,) and sides  ->  bool (B, H, W)"""
+    """Which pixels lie in a box of each image.  top, left (B,)  ->  bool (B, H, W)
+
+    height and width are numbers, or (B, 1).
+    """
     xp = array_module(batch)
     y = xp.arange(batch.shape[1]) - top[:, None]  # (B, H), counted from the top edge of the box
     x = xp.arange(batch.shape[2]) - left[:, None]
-    height, width = xp.asarray(height).reshape(-1, 1), xp.asarray(width).reshape(-1, 1)
     return ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
 
 
@@ -225,11 +230,11 @@ def _happens(bits: Array, probability: float) -> Array:
 
 def _beta(alpha: float, bits: Array) -> Array:
     """Draws from Beta(alpha, alpha) by inversion, in 256ths.  bits (B,)  ->  uint16 (B,)"""
-    xp = array_module(bits)
-    return xp.searchsorted(xp.asarray(_beta_steps(alpha)), bits, side="right").astype(np.uint16)
+    steps = _beta_steps(bits, alpha)
+    return array_module(bits).searchsorted(steps, bits, side="right").astype(np.uint16)
 
 
-@lru_cache
+@constant
 def _beta_steps(alpha: float) -> np.ndarray:
     """2**32 F((k + 1/2) / 256) for k = 0 .. 255, F the distribution function of Beta(alpha, alpha).
 
@@ -244,14 +249,14 @@ def _beta_steps(alpha: float) -> np.ndarray:
     return steps.clip(0, 2**32 - 1).astype(np.uint32)
 
 
-@lru_cache
+@constant
 def _cutmix_sides(height: int, width: int) -> np.ndarray:
     """Height and width of the box that leaves w / 256 of the image, for w = 0 .. 256."""
     share = np.sqrt(1.0 - np.arange(_ONE + 1) / _ONE)
     return np.rint(share[:, None] * [height, width]).astype(np.int64)
 
 
-@lru_cache
+@constant
 def _erasable(height: int, width: int) -> np.ndarray:
     """Sides of all rectangles of 2 to 33 % of the image that are no longer than 3.3 times wide."""
     h, w = np.mgrid[1 : height + 1, 1 : width + 1].reshape(2, -1)

@@ -85,7 +85,7 @@ def integers(bits: Array, n: int | Array) -> Array:
 
     Each k owns an n-th of all words, give or take one: a relative bias below n / 2**32.
     """
-    n = array_module(bits).asarray(n).astype(np.uint64)
+    n = np.uint64(n) if isinstance(n, int) else n.astype(np.uint64)
     return ((bits.astype(np.uint64) * n) >> 32).astype(np.int64)
 
 

@@ -13,6 +13,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -20,10 +22,20 @@ from typing import Any
 import numpy as np
 
 from tinymixer import ops, optim
+from tinymixer.backend import (
+    Array,
+    array_module,
+    device_of,
+    numbers,
+    synchronize,
+    to_device,
+    to_numpy,
+)
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
 from tinymixer.nn import Module
+from tinymixer.summary import summarise
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 from tinymixer.train.profile import (
     Product,
@@ -45,6 +57,7 @@ SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
 # few roundings of the whole are allowed. A wrong term, sign or axis costs 1000 times more.
 TIMES_THE_PLAIN_ERROR = 8
 ROUNDINGS = 16 * float(np.finfo(np.float32).eps)
+SIDE = 8192  # of the square matrices that a device's ceilings are measured with
 CHECKED_IMAGES, CHECKED_TOGETHER = 3, 2  # one micro-batch of two and one of one
 
 
@@ -55,17 +68,26 @@ class Bench:
     """
 
     def __init__(
-        self, model: Any, *, batch: int, micro_batch: int, workers: int, infer: bool = False
+        self,
+        model: Any,
+        *,
+        batch: int,
+        micro_batch: int,
+        workers: int,
+        infer: bool = False,
+        device: str = "cpu",
     ):
         rng = np.random.default_rng(1)
-        self.model, self.infer = model, infer
-        self.images = rng.standard_normal((batch, *model.image_size, 3), dtype=np.float32)
-        self.labels = rng.integers(0, model.num_classes, batch)
-        self.pieces = cut(np.arange(batch), micro_batch)
+        self.model, self.infer, self.device = model.to(device), infer, device
+        images = rng.standard_normal((batch, *model.image_size, 3), dtype=np.float32)
+        self.images = to_device(images, device)
+        self.labels = to_device(rng.integers(0, model.num_classes, batch), device)
+        self.pieces = cut(to_device(np.arange(batch), device), micro_batch)
         self.micro_batch = micro_batch
         self.flat = FlatParameters(model)
         # A head that starts at zero lets no gradient through, and would hide what is wrong below.
-        self.flat.weights += 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
+        noise = 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
+        self.flat.weights += to_device(noise, device)
         self.workers = Workers(workers)
         self.steps_done = 0
 
@@ -92,7 +114,7 @@ class Bench:
 
     def _step(self, workers: Workers) -> float:
         if self.infer:
-            losses = workers.map(self._evaluate, self.pieces)
+            losses = numbers(workers.map(self._evaluate, self.pieces))
         else:
             done = batch_gradient(self._loss, self.pieces, self.flat, self.gradients, workers)
             losses = [loss for loss, _ in done]
@@ -103,16 +125,20 @@ class Bench:
         sums = (loss * len(piece) for loss, piece in zip(losses, self.pieces, strict=True))
         return math.fsum(sums) / len(self.images)
 
-    def _loss(self, g: int, piece: np.ndarray) -> tuple[Tensor, None]:
+    def _loss(self, g: int, piece: Array) -> tuple[Tensor, None]:
         return self._loss_of(self.model, piece, np.float32), None
 
-    def _evaluate(self, piece: np.ndarray) -> float:
+    def _evaluate(self, piece: Array) -> Array:
         with no_grad():
-            return self._loss_of(self.model, piece, np.float32).item()
+            return self._loss_of(self.model, piece, np.float32).data
 
-    def _loss_of(self, model: Module, piece: np.ndarray, dtype: Any) -> Tensor:
-        images = self.images[piece].astype(dtype, copy=False)
-        return ops.SoftmaxCrossEntropy()(model(images), self.labels[piece])
+    def _loss_of(self, model: Module, piece: Array, dtype: Any) -> Tensor:
+        images = _beside(model, self.images[piece]).astype(dtype, copy=False)
+        return ops.SoftmaxCrossEntropy()(model(images), _beside(model, self.labels[piece]))
+
+    def _on_the_host(self) -> Any:
+        """A copy of the model for NumPy."""
+        return copy.deepcopy(self.model).to("cpu")
 
     # Right? ---------------------------------------------------------------------------------------
 
@@ -120,17 +146,16 @@ class Bench:
         """Compare the step's loss and gradients, or logits, with those of the plain operations.
 
         On a few images: as the step computes them, cut into micro-batches, with whatever twins are
-        in use; and all at once on a single tape, in float32 and in float64.
+        in use; and all at once on a single tape, in float32, and in float64 by NumPy.
 
         Returns the largest error that is left, as a share of what is allowed. Raises
         TinymixerError if that is more than 1.
         """
-        few = np.arange(min(CHECKED_IMAGES, len(self.images)))
+        few = to_device(np.arange(min(CHECKED_IMAGES, len(self.images))), self.device)
         found = self._as_the_step_does(cut(few, CHECKED_TOGETHER))
         with reference_ops():
             plain = self._at_once(self.model, few, np.float32)
-            double = copy.deepcopy(self.model).astype(np.float64)
-            exact = self._at_once(double, few, np.float64)
+            exact = self._at_once(self._on_the_host().astype(np.float64), few, np.float64)
         worst = 0.0
         for name, expected in exact.items():
             size = float(np.linalg.norm(expected))
@@ -146,35 +171,36 @@ class Bench:
             worst = max(worst, error / allowed if allowed else 0.0)
         return worst
 
-    def _as_the_step_does(self, pieces: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _as_the_step_does(self, pieces: list[Array]) -> dict[str, np.ndarray]:
         """The loss, and logits or gradients by name, of the images in `pieces`."""
         if self.infer:
-            losses = self.workers.map(self._evaluate, pieces)
+            losses = numbers(self.workers.map(self._evaluate, pieces))
             found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
         else:
             gradients = GradientSum(self.flat.weights)
             done = batch_gradient(self._loss, pieces, self.flat, gradients, self.workers)
             losses = [loss for loss, _ in done]
-            found = _named(self.flat.named(gradients.total))
+            found = _named(self.flat.named(to_numpy(gradients.total)))
         sizes = [len(piece) for piece in pieces]
         return {"the loss": np.asarray(np.average(losses, weights=sizes)), **found}
 
-    def _logits(self, piece: np.ndarray) -> np.ndarray:
+    def _logits(self, piece: Array) -> np.ndarray:
         with no_grad():
-            return self.model(self.images[piece]).data
+            return to_numpy(self.model(self.images[piece]).data)
 
-    def _at_once(self, model: Module, few: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+    def _at_once(self, model: Module, few: Array, dtype: Any) -> dict[str, np.ndarray]:
         """The same from one tape of `model`, which computes in the precision `dtype`."""
         if self.infer:
             with no_grad():
-                logits = model(self.images[few].astype(dtype)).data
-                return {"the loss": self._loss_of(model, few, dtype).data, "the logits": logits}
-        sink: dict[Tensor, np.ndarray] = {}
+                logits = model(_beside(model, self.images[few]).astype(dtype)).data
+                loss = self._loss_of(model, few, dtype)
+            return {"the loss": to_numpy(loss.data), "the logits": to_numpy(logits)}
+        sink: dict[Tensor, Array] = {}
         loss = self._loss_of(model, few, dtype)
         loss.backward(into=sink)
         nothing = np.zeros((), dtype)
-        gradients = {name: sink.get(p, nothing) for name, p in model.named_parameters()}
-        return {"the loss": loss.data, **_named(gradients)}
+        gradients = {n: to_numpy(sink.get(p, nothing)) for n, p in model.named_parameters()}
+        return {"the loss": to_numpy(loss.data), **_named(gradients)}
 
     # How fast? ------------------------------------------------------------------------------------
 
@@ -187,6 +213,7 @@ class Bench:
         for _ in range(steps):
             c, t = time.process_time(), time.perf_counter()
             losses.append(self.step())
+            synchronize(self.device)  # the update is still on its way
             wall.append(1e3 * (time.perf_counter() - t))
             cpu.append(time.process_time() - c)
         if not math.isfinite(losses[-1]):
@@ -205,13 +232,17 @@ class Bench:
         }
 
     def products(self) -> list[list[Product]]:
-        """For each micro-batch the matrix products of the plain operations: none can be spared."""
+        """For each micro-batch the matrix products of the plain operations: none can be spared.
 
-        def compute(piece: np.ndarray) -> None:
-            if self.infer:
-                self._evaluate(piece)
-            else:
-                self._loss(0, piece)[0].backward(into={})
+        They are looked at on the host.
+        """
+        model = self._on_the_host()
+
+        def compute(piece: Array) -> None:
+            with no_grad() if self.infer else nullcontext():
+                loss = self._loss_of(model, piece, np.float32)
+            if not self.infer:
+                loss.backward(into={})
 
         by_size: dict[int, list[Product]] = {}
         with reference_ops():
@@ -222,13 +253,45 @@ class Bench:
 
     def time_products(self, times: int) -> tuple[float, float]:
         """A step's matrix products alone, in the same threads: ms and CPU seconds, medians."""
-        products, alone, wall, cpu = self.products(), ProductsAlone(), [], []
+        products, alone, wall, cpu = self.products(), ProductsAlone(self.device), [], []
         for _ in range(times + 1):
             c, t = time.process_time(), time.perf_counter()
             self.workers.map(alone, products)
+            synchronize(self.device)
             wall.append(1e3 * (time.perf_counter() - t))
             cpu.append(time.process_time() - c)
         return statistics.median(wall[1:]), statistics.median(cpu[1:])  # the first makes the arrays
+
+    def ceilings(self, times: int) -> tuple[float, float]:
+        """What the device can do at most: GFLOP/s in a large product, GB/s in a copy; medians.
+
+        A copy's bytes are those read and those written.
+        """
+        made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
+        x = to_device(made, self.device)
+        y, xp = x.copy(), array_module(x)
+        product = self._seconds(lambda: xp.matmul(x, x, out=y), times)
+        copied = self._seconds(lambda: y.__setitem__(..., x), times)
+        return 2e-9 * SIDE**3 / product, 2e-9 * made.nbytes / copied
+
+    def _seconds(self, compute: Callable[[], Any], times: int) -> float:
+        found = []
+        for _ in range(times + 1):
+            synchronize(self.device)
+            start = time.perf_counter()
+            compute()
+            synchronize(self.device)
+            found.append(time.perf_counter() - start)
+        return statistics.median(found[1:])  # the first may compile
+
+    def least_traffic(self) -> int:
+        """Bytes that a training step of the plain operations cannot avoid to move.
+
+        What the tape keeps is written in forward and read in backward. Of AdamW's arrays the
+        weights and the two moments are read and written, gradients and decay read.
+        """
+        kept = summarise(self._on_the_host()).memory * len(self.images)
+        return 2 * kept + 8 * self.flat.weights.size * self.flat.weights.dtype.itemsize
 
     def profile(self, steps: int) -> list[Row]:
         """Where the time of a step goes, if one thread does it all; the longest first."""
@@ -252,6 +315,11 @@ class Bench:
                 for name, products in by_name.items():
                     watch.run((name, "products"), alone, products)
         return profile_rows(watch, steps)
+
+
+def _beside(model: Module, x: Array) -> Array:
+    """x where the model is."""
+    return to_device(x, device_of(next(model.named_parameters())[1].data))
 
 
 def _named(gradients: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

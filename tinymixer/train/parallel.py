@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer.backend import Array, array_module
+from tinymixer.backend import Array, array_module, numbers
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module, asides
 
@@ -74,9 +74,9 @@ class Workers:
         self.count = count
 
     @classmethod
-    def of_this_machine(cls, count: int | None = None) -> "Workers":
-        """`count` workers, or one for each processor."""
-        return cls(count or os.cpu_count() or 1)
+    def of_this_machine(cls, count: int | None = None, device: str = "cpu") -> "Workers":
+        """`count` workers, or one for each processor; a GPU is fed by one."""
+        return cls(1 if device == "gpu" else count or os.cpu_count() or 1)
 
     def __enter__(self) -> "Workers":
         self._limits = threadpool_limits(1, user_api="blas")
@@ -142,8 +142,8 @@ class GradientSum:
 
 
 def batch_gradient(
-    loss_of: Callable[[int, np.ndarray], tuple[Tensor, R]],
-    pieces: Sequence[np.ndarray],
+    loss_of: Callable[[int, Array], tuple[Tensor, R]],
+    pieces: Sequence[Array],
     flat: FlatParameters,
     gradients: GradientSum,
     workers: Workers,
@@ -152,36 +152,35 @@ def batch_gradient(
 
     loss_of(g, pieces[g]) is the mean loss of micro-batch g, and whatever else is to be known of
     it; a loss that the model yields beside its output (nn.add_loss) is added to it. Returned are
-    all of these, the losses as numbers. Where one is not finite, its gradient is left out and
-    `total` means nothing; if all are, the updates that the model asked for are done.
+    all of these, the losses as numbers. They are read at the end: so a GPU is never waited for
+    before it has the whole batch to compute. Where one is not finite, `total` means nothing; if
+    all are, the updates that the model asked for are done.
     """
     images = sum(map(len, pieces))
     gradients.start(len(pieces))
 
-    def micro_batch(g: int) -> tuple[float, R, list[Callable[[], None]]]:
+    def micro_batch(g: int) -> tuple[Array, R, list[Callable[[], None]]]:
         # a loss that overflows is returned
-        with np.errstate(over="ignore", invalid="ignore"), asides() as aside:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"), asides() as aside:
             loss, beside = loss_of(g, pieces[g])
             for more in aside.losses:
                 loss = loss + more
-            value = loss.item()
-            if not math.isfinite(value):
-                return value, beside, aside.updates
             sink: dict = {}
             share = array_module(loss.data).full((), len(pieces[g]) / images, loss.dtype)
             loss.backward(share, into=sink)
         buffer = gradients.buffer()
         flat.gather(sink, out=buffer)
         gradients.add(g, buffer)
-        return value, beside, aside.updates
+        return loss.data, beside, aside.updates
 
     done = workers.map(micro_batch, range(len(pieces)))
-    if all(math.isfinite(loss) for loss, _, _ in done):
+    losses = numbers([loss for loss, _, _ in done])
+    if all(map(math.isfinite, losses)):
         for update in (update for _, _, updates in done for update in updates):
             update()
-    return [(loss, beside) for loss, beside, _ in done]
+    return [(loss, beside) for loss, (_, beside, _) in zip(losses, done, strict=True)]
 
 
-def cut(indices: np.ndarray, micro_batch: int) -> list[np.ndarray]:
+def cut(batch: Array, micro_batch: int) -> list[Array]:
     """The batch in consecutive micro-batches; the last one may be smaller."""
-    return [indices[i : i + micro_batch] for i in range(0, len(indices), micro_batch)]
+    return [batch[i : i + micro_batch] for i in range(0, len(batch), micro_batch)]

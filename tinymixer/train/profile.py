@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.backend import Array
+from tinymixer.backend import Array, array_module, to_device
 from tinymixer.engine import Function, twins
 
 # call(function, direction, method, arrays): what is done in place of method(*arrays).
@@ -137,16 +137,18 @@ class ProductsAlone:
     time is the least that these products can take here, and what a step takes longer is its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
         self._mine = threading.local()  # each thread has its own arrays
 
     def __call__(self, products: Sequence[Product]) -> None:
         operands = vars(self._mine).setdefault("operands", {})
         for product in products:
             if product not in operands:
-                operands[product] = product.operands(np.random.default_rng(0))
+                made = product.operands(np.random.default_rng(0))
+                operands[product] = [to_device(x, self._device) for x in made]
             a, b, y = operands[product]
-            np.matmul(a, b, out=y)
+            array_module(a).matmul(a, b, out=y)
 
 
 # Time ---------------------------------------------------------------------------------------------

@@ -36,10 +36,10 @@ class Classification:
         op = ops.SoftmaxCrossEntropy(label_smoothing, self.ignore)
         return op(logits, self.beside_logits(targets))
 
-    def right(self, logits: Array, targets: Array) -> float:
-        """How many images are answered right; in parts of an image, where it has many answers."""
+    def right(self, logits: Array, targets: Array) -> Array:
+        """How many images are answered right, (); where one has many answers, in parts of it."""
         wanted = targets if targets.ndim == 1 else targets.argmax(1)
-        return int((logits.argmax(1) == wanted).sum())
+        return (logits.argmax(1) == wanted).sum()
 
     def scores(self, matrix: np.ndarray) -> dict[str, float]:
         """What a confusion matrix (K, K) of the test images comes to."""
@@ -59,11 +59,11 @@ class Segmentation(Classification):
     def beside_logits(self, targets: Array) -> Array:
         return array_module(targets).ascontiguousarray(targets.transpose(1, 2, 0))  # (H, W, B)
 
-    def right(self, logits: Array, targets: Array) -> float:
+    def right(self, logits: Array, targets: Array) -> Array:
         wanted = self.beside_logits(targets)
         counted = wanted != IGNORED
-        share = float((logits.argmax(-1) == wanted)[counted].sum()) / max(1, int(counted.sum()))
-        return share * len(targets)
+        right = (logits.argmax(-1) == wanted) & counted
+        return right.sum() / array_module(right).maximum(counted.sum(), 1) * len(targets)
 
     def scores(self, matrix: np.ndarray) -> dict[str, float]:
         return super().scores(matrix) | {"test_iou": metrics.mean_iou(matrix)}

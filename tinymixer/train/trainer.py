@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinymixer import data, optim
-from tinymixer.backend import array_module, to_device, to_numpy
+from tinymixer.backend import Array, array_module, device_of, numbers, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
@@ -34,7 +34,7 @@ from tinymixer.train.config import Config
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 from tinymixer.train.tasks import TASKS, Classification
 
-EVAL_BATCH = 64  # images that a worker evaluates at once
+EVAL_BATCH = {"cpu": 64, "gpu": 1024}  # images that a worker evaluates at once
 NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
 
 
@@ -74,27 +74,27 @@ class Trainer:
         save_every: float = 60.0,
         quiet: bool = False,
     ):
-        self.config, self.dataset, self.out = config, dataset, out
+        self.config, self.dataset, self.out = config, dataset.to(device), out
+        self.device = device
         self.task = TASKS[config.task]
         self.save_every, self.quiet = save_every, quiet
         self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
         self.flat = FlatParameters(self.model.to(device))
         self.optimizer = config.build_optimizer(self.flat.decay_mask())
         self.average = self.flat.weights.copy() if config.ema else None
-        self.images = to_device(dataset.train_images, device)
-        self.labels = to_device(dataset.train_labels, device)
-        self.steps_per_epoch = -(-len(self.images) // config.batch_size)
+        self.steps_per_epoch = -(-len(dataset.train_images) // config.batch_size)
         self.steps = max(1, round(config.epochs * self.steps_per_epoch))  # in all
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, Any]] = []
         self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
         self._gradients = GradientSum(self.flat.weights)
-        self.workers = Workers(1) if device == "gpu" else Workers.of_this_machine(workers)
+        self.workers = Workers.of_this_machine(workers, device)
         self._stop_signal = 0
         self._saved_at = -math.inf
         try:
             with no_grad():
-                self.model(data.normalise(self.images[:1], dataset.mean, dataset.std))
+                first = self.dataset.train_images[:1]
+                self.model(data.normalise(first, dataset.mean, dataset.std))
         except ValueError as error:
             raise TinymixerError(f"model {config.model} on {dataset.name}: {error}") from error
 
@@ -150,7 +150,8 @@ class Trainer:
         return self.epoch * self.steps_per_epoch + self.step
 
     def _train_epoch(self) -> None:
-        order = permutation(self.config.seed, self.epoch, len(self.images))
+        images = len(self.dataset.train_images)
+        order = to_device(permutation(self.config.seed, self.epoch, images), self.device)
         with tqdm(
             desc=f"epoch {self.epoch + 1}/{self.config.epochs:g}",
             total=len(order),
@@ -176,7 +177,7 @@ class Trainer:
                 if time.monotonic() - self._saved_at > self.save_every:
                     self._save("last")
 
-    def _train_step(self, batch: np.ndarray) -> tuple[float, float, int]:
+    def _train_step(self, batch: Array) -> tuple[float, float, int]:
         """One update from the images at indices `batch`: sum of losses, number right, images."""
         pieces = cut(batch, self.config.micro_batch)
         done = batch_gradient(self._loss, pieces, self.flat, self._gradients, self.workers)
@@ -196,14 +197,14 @@ class Trainer:
             self.flat.weights, gradients, rate, step, self.average, self.config.ema
         )
         total = math.fsum(loss * len(piece) for (loss, _), piece in zip(done, pieces, strict=True))
-        return total, sum(hits for _, hits in done), len(batch)
+        return total, sum(numbers([hits for _, hits in done])), len(batch)
 
-    def _loss(self, g: int, indices: np.ndarray) -> tuple[Tensor, float]:
+    def _loss(self, g: int, indices: Array) -> tuple[Tensor, Array]:
         """The mean loss of micro-batch g, and how many of its images are answered right."""
         config, dataset = self.config, self.dataset
         images, targets = config.augment(
-            self.images,
-            self.labels,
+            dataset.train_images,
+            dataset.train_labels,
             indices,
             epoch=self.epoch,
             seed=config.seed,
@@ -299,7 +300,7 @@ class Trainer:
         if self.history:
             figures.save(figures.curves(self.history), self.out / "curves.png")
 
-    def _culprit(self, g: int, indices: np.ndarray) -> str | None:
+    def _culprit(self, g: int, indices: Array) -> str | None:
         """The first layer of micro-batch g whose output is not finite."""
         with np.errstate(all="ignore"):
             return first_non_finite(self.model, self._loss(g, indices)[0])
@@ -349,34 +350,36 @@ def measure(
     What is counted are images, or pixels that have a class.
     """
 
-    def of_batch(batch: np.ndarray) -> tuple[float, np.ndarray]:
-        log_p = _log_softmax(model, dataset.test_images[batch], dataset.mean, dataset.std)
-        wanted = task.beside_logits(dataset.test_labels[batch])
+    def of_batch(batch: tuple[Array, Array]) -> tuple[float, np.ndarray]:
+        images, labels = batch
+        log_p = _log_softmax(model, images, dataset.mean, dataset.std)
+        wanted = task.beside_logits(to_numpy(labels))
         counted = wanted != (-1 if task.ignore is None else task.ignore)
         log_p, wanted = log_p[counted], wanted[counted]  # (n, K), (n,)
         matrix = metrics.confusion_matrix(wanted, log_p.argmax(1), dataset.num_classes)
         return float(log_p[np.arange(len(wanted)), wanted].sum()), matrix
 
-    done = workers.map(of_batch, cut(np.arange(len(dataset.test_images)), EVAL_BATCH))
+    images, labels = (_to_evaluate(model, x) for x in (dataset.test_images, dataset.test_labels))
+    done = workers.map(of_batch, zip(images, labels, strict=True))
     matrix = np.sum([matrix for _, matrix in done], axis=0)
     return -math.fsum(log_p for log_p, _ in done) / int(matrix.sum()), matrix
 
 
 def log_probabilities(
     model: Module,
-    images: np.ndarray,
+    images: Array,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     workers: Workers,
 ) -> np.ndarray:
     """log p (N, K), natural, for images uint8 (N, H, W, 3); mean and std in pixel units."""
-    batches = [images[batch] for batch in cut(np.arange(len(images)), EVAL_BATCH)]
+    batches = _to_evaluate(model, images)
     return np.concatenate(workers.map(lambda batch: _log_softmax(model, batch, mean, std), batches))
 
 
 def segments(
     model: Module,
-    images: np.ndarray,
+    images: Array,
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> np.ndarray:
@@ -384,8 +387,13 @@ def segments(
     return _log_softmax(model, images, mean, std).argmax(-1).transpose(2, 0, 1)
 
 
+def _to_evaluate(model: Module, x: Array) -> list[Array]:
+    """x (N, ...) in pieces of as many images as are evaluated at once where the model is."""
+    return cut(x, EVAL_BATCH[device_of(model.parameters()[0].data)])
+
+
 def _log_softmax(
-    model: Module, images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
+    model: Module, images: Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> np.ndarray:
     """log p, natural, of what the model answers: (B, K) or (H, W, B, K)."""
     xp = array_module(model.parameters()[0].data)

@@ -1,0 +1,152 @@
+"""A run on a GPU is the run on the CPU, and little crosses over. Shown on the stand-in for CuPy."""
+
+import dataclasses
+import sys
+from collections import Counter
+
+import cupy_stand_in as cp
+import numpy as np
+import pytest
+from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
+
+from tinymixer import cli, data, engine
+from tinymixer.backend import device_of
+from tinymixer.data.draws import permutation
+from tinymixer.train import checkpoint
+from tinymixer.train.trainer import Stopped, Trainer
+
+
+@pytest.fixture(autouse=True)
+def no_twins_and_a_stand_in(monkeypatch):
+    """The clear operations on both sides, so that both compute the same sums in the same order."""
+    monkeypatch.setattr(engine, "twins", {})
+    monkeypatch.setitem(sys.modules, "cupy", cp)
+
+
+RUNS = {name: small(name) for name in SYSTEMS} | {
+    "a segmenter": segmenting(),
+    "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
+}
+
+
+@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
+def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
+    on_gpu = trained(config, "gpu")
+    assert_same(on_gpu, trained(config, "cpu"))
+    held = arrays(on_gpu) | {"weights": on_gpu.flat.weights, "sum": on_gpu._gradients.total}
+    held |= {name: getattr(on_gpu.dataset, name) for name in data._ARRAYS}
+    assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()
+
+
+def test_pixels_stay_bytes_on_the_device():
+    dataset = small("mixer_pico").load_dataset().to("gpu")
+    assert dataset.train_images.dtype == dataset.test_images.dtype == np.uint8
+    assert dataset.fingerprint == small("mixer_pico").load_dataset().fingerprint
+
+
+@pytest.fixture
+def crossings(monkeypatch):
+    """How often something crossed: "in", "out", or as one number, for which a device is waited."""
+    seen, asarray = Counter(), cp.asarray
+
+    def counted(x, *args):
+        seen["in"] += not isinstance(x, cp.ndarray)
+        return asarray(x, *args)
+
+    def counting(name, kind):
+        method = getattr(cp.ndarray, name)
+
+        def through(array):
+            seen[kind] += 1
+            return method(array)
+
+        monkeypatch.setattr(cp.ndarray, name, through)
+
+    monkeypatch.setattr(cp, "asarray", counted)
+    counting("get", "out")
+    for name in ("item", "__bool__", "__int__", "__float__"):
+        counting(name, "number")
+    return seen
+
+
+def calm(model, **changes):
+    """Nothing is dropped, and a batch is computed as a whole."""
+    config = small(model, **{"micro_batch": 8, **changes})
+    options = {name: value for name, value in config.model_options.items() if "drop" not in name}
+    return dataclasses.replace(config, model_options=options)
+
+
+# A step waits for its gradient's norm and, at its end, for all losses and all numbers of right
+# answers. Before that, for each micro-batch, the plain loss of classes looks at the lowest and the
+# highest of them, and that of pixels counts those that have a class. Routing to experts asks how
+# many go to each. Random masks and noise are drawn on the host: 4 for dropout and 3 for paths in
+# two blocks of a Mixer, 3 for paths in each of the segmenter's four, 2 for routing in Sparse-MLP.
+AT_THE_END = {"number": 1, "out": 2}
+CROSSINGS = {
+    "probabilities": (calm("mixer_pico"), AT_THE_END),
+    "three micro-batches": (calm("mixer_pico", micro_batch=3), AT_THE_END),
+    "classes": (calm("mixer_pico", augment=data.Augment(flip="random")), {"number": 3, "out": 2}),
+    "pixels": (dataclasses.replace(segmenting(), micro_batch=8), {"number": 4, "out": 2, "in": 12}),
+    "dropping": (small("mixer_pico", micro_batch=8), AT_THE_END | {"in": 7}),
+    "as": (calm("as_mlp_nano"), AT_THE_END),
+    "hire": (calm("hire_mlp_nano"), AT_THE_END),
+    "vip": (calm("vip_nano"), AT_THE_END),
+    "sparse": (calm("sparse_mlp_nano"), {"number": 1, "out": 4, "in": 2}),
+    "raft": (calm("raft_mlp_nano"), AT_THE_END),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), CROSSINGS.values(), ids=CROSSINGS)
+def test_what_crosses_in_a_warm_step(config, expected, crossings):
+    trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
+    order = cp.asarray(permutation(0, 0, 20))
+    with trainer.workers:
+        trainer._train_step(order[:8])
+        crossings.clear()
+        trainer._train_step(order[8:16])
+    assert +crossings == Counter(expected)
+
+
+@pytest.mark.parametrize("stop_after", [2, 4])
+@pytest.mark.parametrize(("first", "then"), [("gpu", "cpu"), ("cpu", "gpu")])
+def test_a_run_goes_on_on_the_other_device(first, then, stop_after, tmp_path, monkeypatch):
+    config = small("mixer_pico")
+    step, left = Trainer._train_step, [stop_after]
+
+    def counted(trainer, batch):
+        left[0] -= 1
+        if left[0] == 0:
+            trainer._stop_signal = 15
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", counted)
+    with pytest.raises(Stopped):
+        trained(config, first, out=tmp_path)
+    dataset = config.load_dataset()
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, device=then, workers=1, quiet=True)
+    assert {device_of(array) for array in arrays(resumed).values()} == {then}
+    resumed.run()
+    assert_same(resumed, trained(config, "cpu"))
+
+
+TINY = [
+    *(f"--set={name}={value}" for name, value in SYSTEMS["mixer_pico"].items()),
+    *("--dataset=shapes", "--train-size=20", "--test-size=9", "--batch-size=8", "--quiet"),
+]
+
+
+def test_the_commands_train_resume_and_judge_on_either_device(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--device=gpu", "--out=run", "--epochs=1", *TINY]) == 0
+    config = checkpoint.load(tmp_path / "run/last.npz").header["config"]
+    assert config["micro_batch"] == 8  # the whole batch: a GPU has no small cache to fit
+    for device in ("cpu", "gpu"):
+        assert cli.main(["train", "--resume=run", f"--device={device}", "--quiet"]) == 0
+    capsys.readouterr()
+    said = []
+    for device in ("cpu", "gpu"):
+        assert cli.main(["eval", "--run=run", f"--device={device}"]) == 0
+        picture = str(tmp_path / "run/confusion.png")
+        assert cli.main(["predict", picture, "--run=run", f"--device={device}"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
