@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine
+from tinymixer import cli, data, engine, optim
 from tinymixer.backend import device_of
 from tinymixer.data.draws import permutation
+from tinymixer.fast import gpu
 from tinymixer.train import checkpoint
 from tinymixer.train.trainer import Stopped, Trainer
 
@@ -20,6 +21,7 @@ from tinymixer.train.trainer import Stopped, Trainer
 def no_twins_and_a_stand_in(monkeypatch):
     """The clear operations on both sides, so that both compute the same sums in the same order."""
     monkeypatch.setattr(engine, "twins", {})
+    monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
