@@ -394,7 +394,6 @@ def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
         (("train", "--dataset", "shapes", "--set", "colour=1"), "'colour'"),
         (("train", "--dataset", "shapes", "--flip", "upside-down"), "upside-down"),
         (("train", "--dataset", "shapes", "--train-size", "0"), "train_size=0"),
-        (("train", "--dataset", "shapes", "--device", "gpu"), "CuPy"),
         (("train", "--task", "detect"), "classify or segment"),
         (("train", "--task", "segment", "--model", "mixer_pico"), "no maps of several sizes"),
         (("train", "--task", "segment", "--dataset", "cifar10"), "no classes of pixels"),
@@ -423,6 +422,21 @@ def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
 
 def no_network(*args, **kwargs):
     raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("train", "--dataset", "shapes"),
+        ("train", "--resume", "run"),
+        ("eval", "--run", "run"),
+        ("predict", "run/curves.png", "--run", "run"),
+        ("bench", "--model", "mixer_pico"),
+    ],
+)
+def test_where_there_is_no_gpu_one_line_says_what_is_missing(argv, run, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # not even if this machine has it
+    refused(capsys, here, (*argv, "--device", "gpu"), "CuPy is not installed; pip install")
 
 
 @pytest.mark.parametrize(

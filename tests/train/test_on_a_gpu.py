@@ -44,6 +44,7 @@ def test_pixels_stay_bytes_on_the_device():
     dataset = small("mixer_pico").load_dataset().to("gpu")
     assert dataset.train_images.dtype == dataset.test_images.dtype == np.uint8
     assert dataset.fingerprint == small("mixer_pico").load_dataset().fingerprint
+    assert dataset.to("gpu") is dataset
 
 
 @pytest.fixture

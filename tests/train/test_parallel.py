@@ -120,7 +120,7 @@ def test_an_error_in_a_worker_reaches_the_caller():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_loss_that_is_not_finite_is_returned_without_its_gradient(workers):
+def test_a_loss_that_is_not_finite_is_returned(workers):
     model = small_mixer()
     flat = FlatParameters(model)
 

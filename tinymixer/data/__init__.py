@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymixer.backend import Array, to_device, to_numpy
+from tinymixer.backend import Array, device_of, to_device, to_numpy
 from tinymixer.data import cifar, shapes
 from tinymixer.data.augment import IGNORED, Augment, normalise
 from tinymixer.data.download import fetch
@@ -60,7 +60,9 @@ class Dataset:
         return digest.hexdigest()
 
     def to(self, device: str) -> "Dataset":
-        """The same data set with its four arrays on `device`, "cpu" or "gpu"."""
+        """This data set with its four arrays on `device`, "cpu" or "gpu"."""
+        if device == device_of(self.train_images):
+            return self  # with the fingerprint that it may have taken
         return replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
 
 

@@ -152,15 +152,15 @@ def batch_gradient(
 
     loss_of(g, pieces[g]) is the mean loss of micro-batch g, and whatever else is to be known of
     it; a loss that the model yields beside its output (nn.add_loss) is added to it. Returned are
-    all of these, the losses as numbers. They are read at the end: so a GPU is never waited for
-    before it has the whole batch to compute. Where one is not finite, `total` means nothing; if
-    all are, the updates that the model asked for are done.
+    all of these, the losses as numbers, which are read last: a GPU is not waited for until it has
+    all of the batch to compute. Where one is not finite, `total` means nothing; if all are, the
+    updates that the model asked for are done.
     """
     images = sum(map(len, pieces))
     gradients.start(len(pieces))
 
     def micro_batch(g: int) -> tuple[Array, R, list[Callable[[], None]]]:
-        # a loss that overflows is returned
+        # a loss that overflows is returned, whatever becomes of its gradient
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), asides() as aside:
             loss, beside = loss_of(g, pieces[g])
             for more in aside.losses:
