@@ -204,3 +204,13 @@ def test_doctor_shows_the_parts(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "GPU         ready" in said
     assert "  driver    not usable (it knows CUDA 12.8" in said
+
+
+def test_a_device_is_waited_for_and_the_cpu_needs_no_cupy(monkeypatch):
+    waited = []
+    cupy = whole_cupy(Device=lambda: SimpleNamespace(synchronize=lambda: waited.append(1)))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    backend.synchronize("gpu")
+    assert waited == [1]
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    backend.synchronize("cpu")

@@ -10,7 +10,7 @@ import pytest
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
 from tinymixer import cli, data, engine, optim
-from tinymixer.backend import device_of
+from tinymixer.backend import device_of, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.fast import gpu
 from tinymixer.train import checkpoint
@@ -18,8 +18,10 @@ from tinymixer.train.trainer import Stopped, Trainer
 
 
 @pytest.fixture(autouse=True)
-def no_twins_and_a_stand_in(monkeypatch):
+def no_twins_and_a_stand_in(request, monkeypatch):
     """The clear operations on both sides, so that both compute the same sums in the same order."""
+    if request.node.get_closest_marker("gpu"):
+        return
     monkeypatch.setattr(engine, "twins", {})
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setitem(sys.modules, "cupy", cp)
@@ -38,6 +40,18 @@ def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
     held = arrays(on_gpu) | {"weights": on_gpu.flat.weights, "sum": on_gpu._gradients.total}
     held |= {name: getattr(on_gpu.dataset, name) for name in data._ARRAYS}
     assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
+def test_a_run_on_a_real_gpu_goes_the_same_way(config):
+    """Weights without a gradient follow its rounding errors, and the loss does not feel them."""
+    if missing := why_no_gpu():
+        pytest.skip(missing)
+    on_gpu, on_cpu = trained(config, "gpu"), trained(config, "cpu")
+    for figures, expected in zip(on_gpu.history, on_cpu.history, strict=True):
+        for name in ("train_loss", "test_loss"):
+            assert figures[name] == pytest.approx(expected[name], abs=0.02)
 
 
 def test_pixels_stay_bytes_on_the_device():
