@@ -97,7 +97,7 @@ def product(A: Array, B: Array) -> Array:
     """A @ B of float32 matrices, (M, K) and (K, N), in the `precision` that is set."""
     if _product_type != "bf16":
         return A @ B
-    from ml_dtypes import bfloat16  # comes with CuPy
+    from ml_dtypes import bfloat16  # an extra's: see pyproject.toml
 
     return (A.astype(bfloat16) @ B.astype(bfloat16)).astype(np.float32)
 

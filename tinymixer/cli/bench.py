@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import tinymixer
+from tinymixer.backend import PRECISIONS
 from tinymixer.cli.options import add_device, add_set
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
@@ -28,7 +29,7 @@ SMALL_IMAGES, LARGE_IMAGES = 128, 8  # how many make the default batch; small: s
 ON_A_GPU = 8  # times as many
 MICRO_BATCH = 16  # images at most, as in training
 PROFILED_STEPS, CEILING_TIMES = 3, 5
-SAME_WORK = ("what", "batch", "threads", "gelu", "params")
+SAME_WORK = ("what", "batch", "threads", "gelu", "precision", "params")
 
 
 def add_parser(commands: Any) -> None:
@@ -41,6 +42,9 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(func=run)
     parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=list_models())
     add_device(parser)
+    parser.add_argument(
+        "--precision", default="fp32", choices=PRECISIONS, help="of products on a GPU; default fp32"
+    )
     parser.add_argument(
         "--batch",
         type=int,
@@ -93,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         workers=workers,
         infer=args.infer,
         device=args.device,
+        precision=args.precision,
     )
     rows: list[Row] = []
     with reference_ops() if args.reference else nullcontext(), bench:
@@ -104,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
             "micro_batch": bench.micro_batch,
             "threads": workers,
             "gelu": options.get("gelu", "tanh"),
+            "precision": args.precision,
             "reference": args.reference,
             "params": model.num_parameters(),
             **bench.time(args.steps, args.warmup),
@@ -145,6 +151,8 @@ def _check(args: argparse.Namespace) -> None:
         raise TinymixerError(
             f"--warmup {args.warmup}: expected 0 to {args.steps - 1}, as --steps is {args.steps}"
         )
+    if args.device == "cpu" and args.precision != "fp32":
+        raise TinymixerError(f"--precision {args.precision}: a CPU knows only fp32; --device gpu")
     if args.device == "gpu" and (args.profile or args.plot):
         raise TinymixerError(
             "--profile counts processor time, and a GPU has its own; leave it out, or look with "
@@ -252,7 +260,16 @@ def _compare(args: argparse.Namespace) -> int:
 def _own_command(args: argparse.Namespace) -> list[str]:
     """The command line that does here what `args` asks for, once, and prints JSON."""
     words = [sys.executable, "-m", "tinymixer", "bench", "--json", "--no-products"]
-    for name in ("model", "device", "batch", "micro_batch", "workers", "steps", "warmup"):
+    for name in (
+        "model",
+        "device",
+        "precision",
+        "batch",
+        "micro_batch",
+        "workers",
+        "steps",
+        "warmup",
+    ):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     words += [f"--{flag}" for flag in ("infer", "reference") if getattr(args, flag)]

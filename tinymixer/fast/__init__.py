@@ -4,7 +4,16 @@ A twin is a subclass of the Function it stands for, with the same contract and t
 in an order that suits the machine. `Function.__call__` finds it in a table, so no model knows.
 """
 
+from typing import Any
+
+from tinymixer import optim
+from tinymixer.backend import Array, device_of
 from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["cpu", "gpu", "reference_ops", "twin_of"]
+__all__ = ["adamw", "cpu", "gpu", "reference_ops", "twin_of"]
+
+
+def adamw(decay: Array, **options: Any) -> optim.AdamW:
+    """`optim.AdamW(decay, **options)`, or its twin where `decay` is on a GPU."""
+    return (gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW)(decay, **options)

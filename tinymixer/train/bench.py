@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import ops, optim
+from tinymixer import backend, fast, ops, optim
 from tinymixer.backend import (
     Array,
     array_module,
@@ -33,7 +33,6 @@ from tinymixer.backend import (
 )
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
-from tinymixer.fast import reference_ops
 from tinymixer.nn import Module
 from tinymixer.summary import summarise
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
@@ -54,9 +53,10 @@ SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
 # Two float32 computations of one gradient differ by rounding: sums in another order, another
 # exponential. Float64 tells what the plain operations lose to it, and a fair rival loses about as
 # much (1.4 times at most, seen so far). Where that is nothing by chance, as it can be for a loss, a
-# few roundings of the whole are allowed. A wrong term, sign or axis costs 1000 times more.
+# few roundings of the whole are allowed. A wrong term, sign or axis costs 1000 times more. Products
+# in fewer bits, which the plain operations may not take, lose more by themselves.
 TIMES_THE_PLAIN_ERROR = 8
-ROUNDINGS = 16 * float(np.finfo(np.float32).eps)
+ROUNDINGS, ROUNDING = 16, {"fp32": 2.0**-23, "tf32": 2.0**-11, "bf16": 2.0**-8}
 SIDE = 8192  # of the square matrices that a device's ceilings are measured with
 CHECKED_IMAGES, CHECKED_TOGETHER = 3, 2  # one micro-batch of two and one of one
 
@@ -76,6 +76,7 @@ class Bench:
         workers: int,
         infer: bool = False,
         device: str = "cpu",
+        precision: str = "fp32",
     ):
         rng = np.random.default_rng(1)
         self.model, self.infer, self.device = model.to(device), infer, device
@@ -83,7 +84,7 @@ class Bench:
         self.images = to_device(images, device)
         self.labels = to_device(rng.integers(0, model.num_classes, batch), device)
         self.pieces = cut(to_device(np.arange(batch), device), micro_batch)
-        self.micro_batch = micro_batch
+        self.micro_batch, self.precision = micro_batch, precision
         self.flat = FlatParameters(model)
         # A head that starts at zero lets no gradient through, and would hide what is wrong below.
         noise = 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
@@ -95,18 +96,23 @@ class Bench:
 
     @cached_property
     def optimizer(self) -> optim.AdamW:
-        return optim.AdamW(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
+        return fast.adamw(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
 
     @cached_property
     def gradients(self) -> GradientSum:
         return GradientSum(self.flat.weights)
 
     def __enter__(self) -> "Bench":
+        self._products = (
+            backend.precision(self.precision) if self.device == "gpu" else nullcontext()
+        )
+        self._products.__enter__()
         self.workers.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.workers.__exit__(*exception)
+        self._products.__exit__(*exception)
 
     def step(self) -> float:
         """One step; the mean loss, before the update if there is one."""
@@ -153,14 +159,16 @@ class Bench:
         """
         few = to_device(np.arange(min(CHECKED_IMAGES, len(self.images))), self.device)
         found = self._as_the_step_does(cut(few, CHECKED_TOGETHER))
-        with reference_ops():
+        with fast.reference_ops():
             plain = self._at_once(self.model, few, np.float32)
             exact = self._at_once(self._on_the_host().astype(np.float64), few, np.float64)
         worst = 0.0
         for name, expected in exact.items():
             size = float(np.linalg.norm(expected))
             plain_error = float(np.linalg.norm(plain[name] - expected))
-            allowed = TIMES_THE_PLAIN_ERROR * plain_error + ROUNDINGS * size
+            allowed = (
+                TIMES_THE_PLAIN_ERROR * plain_error + ROUNDINGS * ROUNDING[self.precision] * size
+            )
             error = float(np.linalg.norm(found[name] - expected))
             if not error <= allowed:  # NaN too
                 raise TinymixerError(
@@ -245,7 +253,7 @@ class Bench:
                 loss.backward(into={})
 
         by_size: dict[int, list[Product]] = {}
-        with reference_ops():
+        with fast.reference_ops():
             for piece in self.pieces:
                 if len(piece) not in by_size:
                     by_size[len(piece)] = products_of(partial(compute, piece))

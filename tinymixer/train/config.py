@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import data, models, optim
-from tinymixer.backend import Array, device_of
+from tinymixer import data, fast, models, optim
+from tinymixer.backend import PRECISIONS, Array
 from tinymixer.errors import TinymixerError
-from tinymixer.fast import gpu
 from tinymixer.nn import Module
 from tinymixer.train.tasks import TASKS
 
@@ -28,6 +27,7 @@ class Config:
     schedule, optimizer    keys of optim.SCHEDULES and of OPTIMIZERS
     clip_norm              the most that the gradient's norm may be; 0: no limit
     ema                    decay per update of the averaged weights; 0: none are kept
+    precision              of matrix products on a GPU, see backend.precision; a CPU knows only fp32
 
     Raises TinymixerError for options out of range.
     """
@@ -53,6 +53,7 @@ class Config:
     ema: float = 0.0
     augment: data.Augment = field(default_factory=data.Augment)
     seed: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         for names, low, high in (
@@ -73,6 +74,7 @@ class Config:
             ("dataset", data.NAMES),
             ("optimizer", OPTIMIZERS),
             ("schedule", optim.SCHEDULES),
+            ("precision", PRECISIONS),
         ):
             if getattr(self, name) not in known:
                 raise _error(name, getattr(self, name), _choice(known))
@@ -112,13 +114,8 @@ class Config:
         return OPTIMIZERS[self.optimizer](self, decay)
 
 
-def _adamw(config: Config, decay: Array) -> optim.AdamW:
-    kind = gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW
-    return kind(decay, weight_decay=config.weight_decay)
-
-
 OPTIMIZERS: dict[str, Callable[[Config, Array], optim.Optimizer]] = {
-    "adamw": _adamw,
+    "adamw": lambda c, decay: fast.adamw(decay, weight_decay=c.weight_decay),
     "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 

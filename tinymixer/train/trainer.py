@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ import numpy as np
 from tqdm import tqdm
 
 from tinymixer import data, optim
-from tinymixer.backend import Array, array_module, device_of, numbers, to_device, to_numpy
+from tinymixer.backend import (
+    Array,
+    array_module,
+    device_of,
+    numbers,
+    precision,
+    to_device,
+    to_numpy,
+)
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
@@ -133,7 +141,8 @@ class Trainer:
         Raises Stopped after SIGINT or SIGTERM, once the position is saved, and NonFiniteError
         when the loss or its gradient is no longer finite.
         """
-        with self.workers, self._until_signalled():
+        products = precision(self.config.precision) if self.device == "gpu" else nullcontext()
+        with self.workers, self._until_signalled(), products:
             self._save("last")
             self._report()
             while not self.finished:
