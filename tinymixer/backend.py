@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -78,7 +79,10 @@ def precision(name: str) -> Iterator[None]:
     if name == "fp32" and "cupy" not in sys.modules:
         yield  # nothing else could be set
         return
-    if missing := why_no_gpu():
+    missing = why_no_gpu()
+    if name == "bf16" and not missing and find_spec("ml_dtypes") is None:
+        missing = "ml_dtypes, which has the type, is not installed; pip install ml_dtypes"
+    if missing:
         raise TinymixerError(f"precision {name!r} cannot be used: {missing}")
     import cupy
 
@@ -97,7 +101,7 @@ def product(A: Array, B: Array) -> Array:
     """A @ B of float32 matrices, (M, K) and (K, N), in the `precision` that is set."""
     if _product_type != "bf16":
         return A @ B
-    from ml_dtypes import bfloat16  # an extra's: see pyproject.toml
+    from ml_dtypes import bfloat16
 
     return (A.astype(bfloat16) @ B.astype(bfloat16)).astype(np.float32)
 

@@ -227,9 +227,10 @@ def test_extreme_values(cupy, reference, options, shapes, value):
     assert_close(got, truth(reference, options, arrays, dy))
 
 
-def test_cross_entropy_of_large_logits(cupy):
+@pytest.mark.parametrize("middle", [0, 1e4, -1e4])
+def test_cross_entropy_of_large_logits(cupy, middle):
     arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
-    arrays[0] *= 1000
+    arrays[0] = 1000 * arrays[0] + np.float32(middle)
     got = run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](), arrays, dy)
     assert_close(got, truth(ops.SoftmaxCrossEntropy, (), arrays, dy))
 
@@ -287,6 +288,18 @@ def test_products_in_a_named_precision(cupy, reference, name, within):
             assert_close(got, exact, within / 100)
     plain = run_on(cupy, TWINS[reference](), arrays, dy)
     assert_close(plain, exact)  # the setting is gone
+
+
+def test_bf16_without_its_type_says_what_to_install(cupy, monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    with pytest.raises(TinymixerError, match="pip install ml_dtypes"), backend.precision("bf16"):
+        pass
+
+
+def test_without_a_gpu_precision_says_why(monkeypatch):
+    monkeypatch.setattr(backend, "why_no_gpu", lambda: "no GPU")
+    with pytest.raises(TinymixerError, match="'tf32' cannot be used: no GPU"):
+        backend.precision("tf32").__enter__()
 
 
 def test_an_unknown_precision_is_refused():
@@ -413,9 +426,8 @@ def planted():
         x = cupy_stand_in.asarray(np.arange(64, dtype=np.float32))
         a = cupy_stand_in.empty(64, np.float32)
         given = {"x": x, "a": a, "n": np.int32(64), "grid": (1,), "block": (64,)} | changes
-        plant = cupy_stand_in.RawModule(
-            code=PLANT.format(body), options=("-std=c++17",)
-        ).get_function("plant")
+        module = backend.cuda_module(cupy_stand_in, PLANT.format(body), {})
+        plant = module.get_function("plant")
         plant(given["grid"], given["block"], (given["x"], given["a"], given["n"]))
         return given["a"].get()
 

@@ -8,7 +8,7 @@ import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import cli, engine, ops
+from tinymixer import cli, engine, ops, optim
 from tinymixer.engine import Function, Tensor
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
@@ -248,9 +248,9 @@ def test_times_are_of_the_steps_after_the_warm_up(monkeypatch):
 # --- the command ---
 
 FIELDS = {
-    *("what", "model", "batch", "micro_batch", "threads", "gelu", "reference", "params"),
-    *("timed_steps", "median_ms", "min_ms", "max_ms", "cpu_s_per_step", "images_s", "gflop_s"),
-    *("products_ms", "products_cpu_s", "products_gflop_s", "share_of_products"),
+    *("what", "model", "batch", "micro_batch", "threads", "gelu", "precision", "reference"),
+    *("params", "timed_steps", "median_ms", "min_ms", "max_ms", "cpu_s_per_step", "images_s"),
+    *("gflop_s", "products_ms", "products_cpu_s", "products_gflop_s", "share_of_products"),
     *("peak_rss_mib", "loss", "tinymixer", "numpy"),
 }
 
@@ -313,6 +313,7 @@ ON_GPU = {"device", "peak_gflop_s", "share_of_peak", "copy_gb_s"}
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU of small ceilings, without twins."""
+    monkeypatch.setattr("tinymixer.fast.gpu.AdamW", optim.AdamW)
     monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
     monkeypatch.setattr(bench_module, "SIDE", 64)
     for key in list(engine.twins):

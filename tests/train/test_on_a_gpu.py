@@ -10,7 +10,7 @@ import pytest
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
 from tinymixer import cli, data, engine, optim
-from tinymixer.backend import device_of, why_no_gpu
+from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.fast import gpu
 from tinymixer.train import checkpoint
@@ -167,3 +167,11 @@ def test_the_commands_train_resume_and_judge_on_either_device(tmp_path, monkeypa
         assert cli.main(["predict", picture, "--run=run", f"--device={device}"]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
+
+
+def test_fewer_bits_on_a_gpu_train_other_weights_and_are_given_back():
+    exact, tf32 = (trained(calm("mixer_pico", precision=p), "gpu") for p in ("fp32", "tf32"))
+    away = np.abs(to_numpy(tf32.flat.weights) - to_numpy(exact.flat.weights)).max()
+    assert 0 < away < 0.02  # a few steps of at most lr = 4e-3 each
+    assert trained(calm("mixer_pico", precision="tf32"), "cpu").finished  # which knows only fp32
+    assert_same(trained(calm("mixer_pico"), "gpu"), exact)

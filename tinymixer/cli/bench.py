@@ -185,7 +185,7 @@ def _text(found: dict[str, Any]) -> str:
     what = "inference" if found["what"] == "infer" else "training"
     peak = found["peak_rss_mib"]
     lines = [
-        "{model}, {params:,} parameters, {gelu}-GELU, float32".format(**found)
+        "{model}, {params:,} parameters, {gelu}-GELU, {precision}".format(**found)
         + (", without twins" if found["reference"] else ""),
         f"{what} step"
         + ", {batch} images in micro-batches of {micro_batch}, {threads} threads".format(**found),
