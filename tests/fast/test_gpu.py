@@ -272,9 +272,10 @@ def test_wrong_shapes_are_told_as_the_reference_tells_them(cupy):
 # Precision ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "within"), [("fp32", 1e-5), ("tf32", 1e-3), ("bf16", 2e-2)])
+@pytest.mark.parametrize(("name", "within"), [("fp32", 1e-5), ("tf32", 2e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize("reference", [ops.TokenMLP, ops.ChannelMLP])
 def test_products_in_a_named_precision(cupy, reference, name, within):
+    """Operands rounded to 10 and 7 bits are off by 2^-11 and 2^-8, twice that where a GPU cuts."""
     if name == "bf16":
         pytest.importorskip("ml_dtypes", reason="no ml_dtypes to round to bfloat16 with")
     shapes = token_shapes if reference is ops.TokenMLP else channel_shapes
@@ -473,18 +474,15 @@ EXAMPLES = (
     (ops.TokenMLP, token_shapes),
     (ops.ChannelMLP, channel_shapes),
 )
-BREAKS = {  # what is taken out of kernels.cu, what is left, and a kernel that it breaks
+BREAKS = {  # what is taken out of kernels.cu, and what is left
     "the barrier": (
         " = s;\n    __syncthreads();\n    if (threadIdx.y",
         " = s;\n    if (threadIdx.y",
     ),
     "the barrier after": ("__syncthreads();  /* or a second", "/* or a second"),
     "the last column": ("if (column < columns)\n        for", "for"),
-    "the last row": ("min(rows, (int)(blockIdx.y + 1) * TALL)", "(blockIdx.y + 1) * TALL"),
-    "the end of a row": (
-        "min(columns, (int)(blockIdx.x + 1) * WIDE)",
-        "(int)(blockIdx.x + 1) * WIDE",
-    ),
+    "the last row": ("min(TALL, rows - start)", "TALL"),
+    "the end of a row": ("min(WIDE, columns - start)", "WIDE"),
     "a warp of rows": ("if (row >= rows) return;  /* the whole warp leaves */", ""),
 }
 
@@ -494,7 +492,7 @@ def test_kernels_without_what_they_need_are_caught(monkeypatch, cupy, taken, lef
     """Each line that is there for one reason is taken out, and the tests above have to notice."""
     assert SOURCE.count(taken) == 1
     module = backend.cuda_module(cupy_stand_in, SOURCE.replace(taken, left), gpu.CONSTANTS)
-    monkeypatch.setattr(gpu, "_module", lambda xp: module)
+    monkeypatch.setattr(gpu, "_kernel", lambda xp, name: module.get_function(name))
     if cupy is not cupy_stand_in:
         pytest.skip("a GPU forgives: it writes where it should not, or is quick enough")
 

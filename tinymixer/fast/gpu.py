@@ -34,10 +34,15 @@ def _module(xp: ModuleType) -> Any:
     return cuda_module(xp, SOURCE.read_text("utf-8"), CONSTANTS)
 
 
+@cache
+def _kernel(xp: ModuleType, name: str) -> Any:
+    return _module(xp).get_function(name)
+
+
 def _launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
     """Run a kernel on arrays and NumPy scalars: its parameters, in their order and types."""
     xp = array_module(next(a for a in arguments if not isinstance(a, np.generic)))
-    _module(xp).get_function(name)(grid, BLOCK, arguments)
+    _kernel(xp, name)(grid, BLOCK, arguments)
 
 
 # Matrices (rows, columns) with a bias of `axis` 0: one of each row, or 1: one of each column. -----

@@ -17,17 +17,17 @@
 template <class F>
 __device__ void walk_columns(int rows, int columns, F f) {
     int column = blockIdx.x * LANES + threadIdx.x;
-    int end = min(rows, (int)(blockIdx.y + 1) * TALL);
+    int start = blockIdx.y * TALL, end = start + min(TALL, rows - start);
     if (column < columns)
-        for (int row = blockIdx.y * TALL + threadIdx.y; row < end; row += WARPS)
+        for (int row = start + threadIdx.y; row < end; row += WARPS)
             f((long long)row * columns + column, row, column);
 }
 
 /* f(i, row, column) for each element i that this thread has of its block's row. */
 template <class F>
 __device__ void walk_row(int columns, F f) {
-    int row = blockIdx.y, end = min(columns, (int)(blockIdx.x + 1) * WIDE);
-    for (int column = blockIdx.x * WIDE + threadIdx.y * LANES + threadIdx.x; column < end;
+    int row = blockIdx.y, start = blockIdx.x * WIDE, end = start + min(WIDE, columns - start);
+    for (int column = start + threadIdx.y * LANES + threadIdx.x; column < end;
          column += WARPS * LANES)
         f((long long)row * columns + column, row, column);
 }
