@@ -63,20 +63,20 @@ _product_type = "fp32"  # of all threads, as CuPy's own setting is
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
+def precision(name: str, device: str = "gpu") -> Iterator[None]:
     """Within it, matrix products of float32 arrays on a GPU see their operands rounded:
 
     "fp32"  not at all
     "tf32"  to 10 bits of mantissa instead of 23, by the tensor cores: every 2-D product
     "bf16"  to 7 bits, and their result too: the products that go through `product`
 
-    Everything else stays float32: weights, sums, norms, the optimizer. On a CPU nothing changes.
-    The setting is of the whole process. Raises TinymixerError for any other name.
+    Everything else stays float32: weights, sums, norms, the optimizer. On the `device` "cpu"
+    nothing changes. The setting is of the whole process. Raises TinymixerError for any other name.
     """
     global _product_type
     if name not in PRECISIONS:
         raise TinymixerError(f"unknown precision {name!r}: expected {' or '.join(PRECISIONS)}")
-    if name == "fp32" and "cupy" not in sys.modules:
+    if device == "cpu" or (name == "fp32" and "cupy" not in sys.modules):
         yield  # nothing else could be set
         return
     missing = why_no_gpu()

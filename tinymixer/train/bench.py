@@ -14,7 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -103,16 +103,14 @@ class Bench:
         return GradientSum(self.flat.weights)
 
     def __enter__(self) -> "Bench":
-        self._products = (
-            backend.precision(self.precision) if self.device == "gpu" else nullcontext()
-        )
-        self._products.__enter__()
-        self.workers.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(backend.precision(self.precision, self.device))
+            stack.enter_context(self.workers)
+            self._left_at_exit = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self.workers.__exit__(*exception)
-        self._products.__exit__(*exception)
+        self._left_at_exit.__exit__(*exception)
 
     def step(self) -> float:
         """One step; the mean loss, before the update if there is one."""

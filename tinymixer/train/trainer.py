@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ class Trainer:
         Raises Stopped after SIGINT or SIGTERM, once the position is saved, and NonFiniteError
         when the loss or its gradient is no longer finite.
         """
-        products = precision(self.config.precision) if self.device == "gpu" else nullcontext()
+        products = precision(self.config.precision, self.device)
         with self.workers, self._until_signalled(), products:
             self._save("last")
             self._report()
