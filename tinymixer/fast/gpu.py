@@ -39,7 +39,7 @@ def _kernel(xp: ModuleType, name: str) -> Any:
     return _module(xp).get_function(name)
 
 
-def _launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
+def launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
     """Run a kernel on arrays and NumPy scalars: its parameters, in their order and types."""
     xp = array_module(next(a for a in arguments if not isinstance(a, np.generic)))
     _kernel(xp, name)(grid, BLOCK, arguments)
@@ -64,7 +64,7 @@ def _gelu(h: Array, b: Array, axis: int, form: str) -> Array:
     """GELU(h + b)."""
     walk, grid, shape = _walk(h, axis)
     a = array_module(h).empty_like(h)
-    _launch(f"gelu_{walk}", grid, h, b, a, *shape, np.int32(form == "erf"))
+    launch(f"gelu_{walk}", grid, h, b, a, *shape, np.int32(form == "erf"))
     return a
 
 
@@ -72,21 +72,21 @@ def _gelu_backward(h: Array, b: Array, d: Array, axis: int, form: str) -> Array:
     """d, which is da, becomes dh = da GELU'(h + b); returned are the parts of db."""
     walk, grid, shape = _walk(h, axis)
     parts = _parts(h, grid, axis)
-    _launch(f"gelu_backward_{walk}", grid, h, b, d, parts, *shape, np.int32(form == "erf"))
+    launch(f"gelu_backward_{walk}", grid, h, b, d, parts, *shape, np.int32(form == "erf"))
     return parts
 
 
 def _add_bias(y: Array, b: Array, axis: int) -> None:
     """y += b."""
     walk, grid, shape = _walk(y, axis)
-    _launch(f"add_{walk}", grid, y, b, *shape)
+    launch(f"add_{walk}", grid, y, b, *shape)
 
 
 def _sum(x: Array, axis: int) -> Array:
     """The gradient of a bias of `axis`, from that of what it was added to."""
     walk, grid, shape = _walk(x, axis)
     parts = _parts(x, grid, axis)
-    _launch(f"sum_{walk}", grid, x, parts, *shape)
+    launch(f"sum_{walk}", grid, x, parts, *shape)
     return _sum_of_parts(parts)
 
 
@@ -99,7 +99,7 @@ def _sum_of_parts(parts: Array) -> Array:
     count, width = parts.shape
     total = array_module(parts).empty(width, np.float32)
     grid = -(-width // LANES), 1
-    _launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width))
+    launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width))
     return total
 
 
@@ -197,7 +197,7 @@ class FastLayerNorm(ops.LayerNorm):
         y, mean, scale = xp.empty_like(X), xp.empty(rows, np.float32), xp.empty(rows, np.float32)
         shape = np.int32(rows), np.int32(C)
         grid = _warp_a_row(rows)
-        _launch("layer_norm", grid, X, gamma, beta, y, mean, scale, *shape, np.float32(self.eps))
+        launch("layer_norm", grid, X, gamma, beta, y, mean, scale, *shape, np.float32(self.eps))
         self.save(X, gamma, mean, scale)
         return y.reshape(x.shape)
 
@@ -209,12 +209,12 @@ class FastLayerNorm(ops.LayerNorm):
         if self.needs[0]:
             dx = array_module(X).empty_like(X)
             grid = _warp_a_row(rows)
-            _launch("layer_norm_backward", grid, dY, X, gamma, mean, scale, dx, *shape)
+            launch("layer_norm_backward", grid, dY, X, gamma, mean, scale, dx, *shape)
             dx = dx.reshape(dy.shape)
         if self.needs[1] or self.needs[2]:
             _, grid, shape = _walk(X, 1)
             gamma_parts, beta_parts = _parts(X, grid, 1), _parts(X, grid, 1)
-            _launch("layer_norm_sums", grid, dY, X, mean, scale, gamma_parts, beta_parts, *shape)
+            launch("layer_norm_sums", grid, dY, X, mean, scale, gamma_parts, beta_parts, *shape)
             dgamma = _sum_of_parts(gamma_parts) if self.needs[1] else None
             dbeta = _sum_of_parts(beta_parts) if self.needs[2] else None
         return dx, dgamma, dbeta
@@ -247,7 +247,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
         losses, log_sums = xp.empty((1, rows), np.float32), xp.empty((rows, 2), np.float32)
         options = np.int32(rows), np.int32(K), np.int32(soft), np.float32(self.label_smoothing)
         grid = _warp_a_row(rows)
-        _launch("cross_entropy", grid, X, classes, probabilities, losses, log_sums, *options)
+        launch("cross_entropy", grid, X, classes, probabilities, losses, log_sums, *options)
         self.save(X, classes, probabilities, log_sums, options, logits.shape)
         return _sum(losses, 0).reshape(())
 
@@ -255,7 +255,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
         X, classes, probabilities, log_sums, options, shape = self.saved
         dlogits, grid = array_module(X).empty_like(X), _warp_a_row(len(X))
         arrays = dloss, X, classes, probabilities, log_sums, dlogits
-        _launch("cross_entropy_backward", grid, *arrays, *options)
+        launch("cross_entropy_backward", grid, *arrays, *options)
         return dlogits.reshape(shape), None
 
 
@@ -285,7 +285,7 @@ class AdamW(optim.AdamW):
             *(lr, 1 - beta1, 1 - beta2, 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)),
             *(self.eps, self.weight_decay, 1 - average_decay),
         )
-        _launch(
+        launch(
             "adamw",
             (-(-len(weights) // (WARPS * LANES)), 1),
             *(*arrays, weights if average is None else average, np.int64(len(weights))),
