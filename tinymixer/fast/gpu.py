@@ -18,15 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import ops, optim
+from tinymixer import data, ops, optim
 from tinymixer.backend import Array, array_module, cuda_module, product
+from tinymixer.data.draws import Stream
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
 TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
+MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
 CONSTANTS = {"LANES": LANES, "WARPS": WARPS, "TALL": TALL, "WIDE": WIDE}  # of the source
+CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP)}
 
 
 @cache
@@ -291,3 +294,38 @@ class AdamW(optim.AdamW):
             *(*arrays, weights if average is None else average, np.int64(len(weights))),
             *map(np.float32, numbers),
         )
+
+
+# Augmentation -------------------------------------------------------------------------------------
+
+
+class Augment(data.Augment):
+    """Crop and flip, from the random words to the pixels, in one launch; the same bits.
+
+    As array operations, Philox alone takes ten launches a round, for the crop and for the flip.
+    """
+
+    def _crop_and_flip(
+        self, images: Array, indices: Array, epoch: int, seed: int, outside: int
+    ) -> Array:
+        """images uint8 (N, H, W, 3), or labels (N, H, W); indices from 0 to N - 1."""
+        height, width = images.shape[1:3]
+        mirrored_once = self.crop_padding < min(height, width)
+        if images.dtype != np.uint8 or not mirrored_once or len(indices) > MOST_IMAGES:
+            return super()._crop_and_flip(images, indices, epoch, seed, outside)
+        xp = array_module(images)
+        batch = xp.empty((len(indices), *images.shape[1:]), np.uint8)
+        size = batch[0].size
+        coin_epoch, turns = (0, epoch) if self.flip == "alternating" else (epoch, 0)
+        launch(
+            "crop_and_flip",
+            (-(-size // WIDE), len(batch)),
+            xp.ascontiguousarray(images),
+            xp.ascontiguousarray(indices.astype(np.int64, copy=False)),
+            batch,
+            *map(np.int32, (height, width, size // (height * width), self.crop_padding)),
+            *map(np.int32, (self.padding == "zero", outside, self.flip != "none")),
+            np.uint64(seed),
+            *map(np.uint32, (epoch, coin_epoch, turns)),
+        )
+        return batch
