@@ -12,6 +12,7 @@ import ctypes
 import importlib.util
 import itertools
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cuda_on_cpu
@@ -358,11 +359,23 @@ def test_augmentation_of_images_in_any_memory_order(cupy, layout):
     assert_same(fast.augment(AUGMENTS[9], "gpu")(*on(cupy, arrays, layout), **options), expected)
 
 
-def test_crop_and_flip_are_one_launch(cupy, monkeypatch):
-    launched, launch = [], gpu.launch
-    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.append(name) or launch(name, *a))
-    augmented(AUGMENTS[9], pixels_of(PIXELS[0]), np.arange(11), PLACES[0], cupy)
-    assert launched == ["crop_and_flip"]
+def test_crop_and_flip_are_one_launch_and_so_is_each_draw(cupy, monkeypatch):
+    launched, launch = Counter(), gpu.launch
+    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.update([name]) or launch(name, *a))
+    arrays = pixels_of(PIXELS[0]), np.arange(11) % 5, PLACES[0]
+    augmented(AUGMENTS[9], *arrays, cupy)
+    assert launched == {"crop_and_flip": 1}
+    augmented(AUGMENTS[-1], *arrays, cupy)  # holes and noise in images and in partners; the mixing
+    assert launched == {"crop_and_flip": 1 + 2, "random_words": 2 * 3 + 2}
+
+
+@pytest.mark.parametrize("shape", [(1,), (257,), (31, 67)], ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_random_words_are_those_of_philox(cupy, shape, place):
+    index = np.random.default_rng(0).integers(0, 2**63 - 1, shape)
+    where = place["seed"], data.draws.Stream.CUTOUT, place["epoch"]
+    words = gpu.Augment._draws(*where, *on(cupy, [index]))
+    assert_same([words], [data.draws.draws(*where, index)])
 
 
 @pytest.mark.parametrize(
@@ -372,16 +385,24 @@ def test_crop_and_flip_are_one_launch(cupy, monkeypatch):
 )
 def test_what_the_kernel_cannot_do_is_the_references(cupy, monkeypatch, margin, dtype, most):
     monkeypatch.setattr(gpu, "MOST_IMAGES", most)
-    monkeypatch.setattr(gpu, "launch", lambda name, *_: pytest.fail(f"launched {name}"))
+    launched, launch = set(), gpu.launch
+    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.add(name) or launch(name, *a))
     augment = data.Augment(crop_padding=margin, padding="zero", flip="random")
     images, classes = pixels_of(PIXELS[1]).astype(dtype), np.arange(11)
     expected = augmented(augment, images, classes, PLACES[1])
     assert_same(augmented(augment, images, classes, PLACES[1], cupy), expected)
+    assert launched == {"random_words"}
 
 
 WRONG = {  # what is taken out of the kernel, and what is put in its place
     "a round": ("round < 10", "round < 9"),
     "a word of the key": ("key1 += 0xBB67AE85u", "key1 += 0"),
+    "the index's high half": ("(unsigned)(index >> 32)", "0"),
+    "the last index": ("    if (i >= n) return;\n    Words", "    Words"),
+    "the words' order": (
+        "words[n + i] = w.b, words[2 * n + i] = w.c",
+        "words[n + i] = w.c, words[2 * n + i] = w.b",
+    ),
     "the seed's high half": ("(unsigned)(seed >> 32)", "0"),
     "the two axes": ("integer(shift.a,", "integer(shift.b,"),
     "the widest shift": ("shift.b, 2 * padding + 1", "shift.b, 2 * padding"),
@@ -411,8 +432,8 @@ def test_a_planted_bug_in_augmentation_is_caught(monkeypatch, taken, left):
         pytest.skip(missing)
     assert SOURCE.count(taken) == 1
     module = backend.cuda_module(cupy_stand_in, SOURCE.replace(taken, left), gpu.CONSTANTS)
-    kernel = module.get_function("crop_and_flip")  # it does compile
-    monkeypatch.setattr(gpu, "_kernel", lambda xp, name: kernel)
+    module.get_function("crop_and_flip")  # it does compile
+    monkeypatch.setattr(gpu, "_kernel", lambda xp, name: module.get_function(name))
 
     def all_agree():
         for augment, place in itertools.product(AUGMENTS[:18], PLACES):
@@ -420,7 +441,10 @@ def test_a_planted_bug_in_augmentation_is_caught(monkeypatch, taken, left):
             found = augmented(augment, pixels_of(PIXELS[1]), np.arange(11), place, cupy_stand_in)
             assert_same(found, expected)
 
-    with pytest.raises(AssertionError):
+        for place in PLACES:
+            test_random_words_are_those_of_philox(cupy_stand_in, (257,), place)
+
+    with pytest.raises((AssertionError, cuda_on_cpu.CudaError)):
         all_agree()
 
 

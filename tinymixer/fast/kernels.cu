@@ -287,6 +287,15 @@ __device__ Words draws(unsigned long long seed, unsigned stream, unsigned epoch,
     return w;
 }
 
+/* words (4, n): four for each of index (n,). */
+extern "C" __global__ void random_words(const long long *index, unsigned *words, long long n,
+                                        unsigned long long seed, unsigned stream, unsigned epoch) {
+    long long i = (long long)blockIdx.x * (WARPS * LANES) + threadIdx.y * LANES + threadIdx.x;
+    if (i >= n) return;
+    Words w = draws(seed, stream, epoch, index[i]);
+    words[i] = w.a, words[n + i] = w.b, words[2 * n + i] = w.c, words[3 * n + i] = w.d;
+}
+
 __device__ int integer(unsigned word, int n) {  /* in 0 .. n - 1 */
     return (unsigned long long)word * n >> 32;
 }
