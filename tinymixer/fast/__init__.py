@@ -20,5 +20,5 @@ def adamw(decay: Array, **options: Any) -> optim.AdamW:
 
 
 def augment(options: data.Augment, device: str) -> data.Augment:
-    """`options`, as their twin for images on a GPU."""
+    """`options`, or their twin where the images are on a GPU."""
     return gpu.Augment(**vars(options)) if device == "gpu" else options

@@ -11,6 +11,7 @@ The order of every sum depends on shapes alone: the same input gives the same bi
 The twins compute in float32. Given any other precision they turn into their reference.
 """
 
+import math
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -324,7 +325,7 @@ class Augment(data.Augment):
             return super()._crop_and_flip(images, indices, epoch, seed, outside)
         xp = array_module(images)
         batch = xp.empty((len(indices), *images.shape[1:]), np.uint8)
-        size = batch[0].size
+        size = math.prod(images.shape[1:])
         coin_epoch, turns = (0, epoch) if self.flip == "alternating" else (epoch, 0)
         launch(
             "crop_and_flip",
