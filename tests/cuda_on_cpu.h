@@ -154,6 +154,11 @@ static std::string run_grid(const unsigned *grid, const unsigned *block, bool de
 template <class T> const char *type();
 template <> const char *type<int>() { return "int32"; }
 template <> const char *type<long long>() { return "int64"; }
+template <> const char *type<unsigned>() { return "uint32"; }
+template <> const char *type<unsigned long long>() { return "uint64"; }
+template <> const char *type<unsigned *>() { return "uint32*"; }
+template <> const char *type<unsigned char *>() { return "uint8*"; }
+template <> const char *type<const unsigned char *>() { return "const uint8*"; }
 template <> const char *type<float>() { return "float32"; }
 template <> const char *type<float *>() { return "float32*"; }
 template <> const char *type<const float *>() { return "const float32*"; }

@@ -13,6 +13,7 @@ from tinymixer import backend, data, engine, nn, ops
 from tinymixer.data import augment, draws
 from tinymixer.data.augment import Augment
 from tinymixer.experts import MixtureOfExperts
+from tinymixer.fast import gpu
 from tinymixer.train import trainer
 from tinymixer.train.parallel import FlatParameters, GradientSum
 
@@ -222,11 +223,12 @@ def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
     config, function, old, new, monkeypatch
 ):
     monkeypatch.setattr(engine, "twins", {})
+    monkeypatch.setattr(gpu, "Augment", Augment)
     monkeypatch.setitem(sys.modules, "cupy", cp)
     right = trained(config, "cpu")
-    source, made = dedent(getsource(function)), {}
+    source, made = dedent(getsource(function)), dict(function.__globals__)
     assert source.count(old) == 1
-    exec("from __future__ import annotations\n" + source.replace(old, new), {}, made)
+    exec("from __future__ import annotations\n" + source.replace(old, new), made)
     monkeypatch.setitem(function.__globals__, "np", np)
     monkeypatch.setattr(function, "__code__", made[function.__name__].__code__)
     assert_same(trained(config, "cpu"), right)

@@ -12,6 +12,7 @@ import ctypes
 import importlib.util
 import itertools
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cuda_on_cpu
@@ -308,6 +309,145 @@ def test_an_unknown_precision_is_refused():
         pass
 
 
+# Augmentation -------------------------------------------------------------------------------------
+
+HOLES = {"cutout": 4, "random_erasing": 0.5}
+AUGMENTS = [
+    *(
+        data.Augment(crop_padding=margin, padding=padding, flip=flip)
+        for margin in (0, 3, 6)
+        for padding in ("reflect", "zero")
+        for flip in ("none", "random", "alternating")
+    ),
+    data.Augment(crop_padding=2, flip="random", **HOLES),
+    data.Augment(crop_padding=2, padding="zero", flip="alternating", **HOLES, mixup=0.4, cutmix=1),
+]
+PIXELS = [(11, 7, 7, 3), (11, 7, 13, 3), (11, 41, 37, 3)]  # the last is more than one block's
+SOME = np.array([9, 0, 3, 3, 10, 1, 6])  # of eleven
+PLACES = [{"epoch": 0, "seed": 0}, {"epoch": 1, "seed": 5}, {"epoch": 6, "seed": 2**64 - 3}]
+
+
+def pixels_of(shape):
+    return np.random.default_rng(shape).integers(1, 255, shape, np.uint8)  # nothing is black
+
+
+def augmented(augment, images, labels, place, cupy=None):
+    """What augmentation makes of SOME of the images: on the CPU, or by its twin on a device."""
+    arrays = images, labels, SOME
+    if cupy:
+        augment, arrays = fast.augment(augment, "gpu"), on(cupy, arrays)
+    return [to_numpy(a) for a in augment(*arrays, **place, num_classes=5)]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("shape", PIXELS, ids=str)
+@pytest.mark.parametrize("augment", AUGMENTS, ids=str)
+def test_augmentation_is_that_of_the_cpu_to_the_last_bit(cupy, augment, shape, place):
+    images, classes = pixels_of(shape), np.arange(11) % 5
+    expected = augmented(augment, images, classes, place)
+    assert_same(augmented(augment, images, classes, place, cupy), expected)
+    if not augment.mixes:  # classes of pixels
+        labels = images[..., 0].copy()
+        expected = augmented(augment, images, labels, place)
+        assert_same(augmented(augment, images, labels, place, cupy), expected)
+
+
+@pytest.mark.parametrize("layout", ["reversed", "transposed"])
+def test_augmentation_of_images_in_any_memory_order(cupy, layout):
+    arrays, options = (pixels_of(PIXELS[1]), np.arange(11), SOME), {**PLACES[1], "num_classes": 11}
+    expected = AUGMENTS[9](*map(LAYOUTS[layout], arrays), **options)
+    assert_same(fast.augment(AUGMENTS[9], "gpu")(*on(cupy, arrays, layout), **options), expected)
+
+
+def test_crop_and_flip_are_one_launch_and_so_is_each_draw(cupy, monkeypatch):
+    launched, launch = Counter(), gpu.launch
+    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.update([name]) or launch(name, *a))
+    arrays = pixels_of(PIXELS[0]), np.arange(11) % 5, PLACES[0]
+    augmented(AUGMENTS[9], *arrays, cupy)
+    assert launched == {"crop_and_flip": 1}
+    augmented(AUGMENTS[-1], *arrays, cupy)  # holes and noise in images and in partners; the mixing
+    assert launched == {"crop_and_flip": 1 + 2, "random_words": 2 * 3 + 2}
+
+
+@pytest.mark.parametrize("shape", [(1,), (257,), (31, 67)], ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_random_words_are_those_of_philox(cupy, shape, place):
+    index = np.random.default_rng(0).integers(0, 2**63 - 1, shape)
+    where = place["seed"], data.draws.Stream.CUTOUT, place["epoch"]
+    words = gpu.Augment._draws(*where, *on(cupy, [index]))
+    assert_same([words], [data.draws.draws(*where, index)])
+
+
+@pytest.mark.parametrize(
+    ("margin", "dtype", "most"),
+    [(7, np.uint8, 7), (2, np.float32, 7), (2, np.uint8, 6)],
+    ids=["a margin beyond the mirror", "other numbers than bytes", "more images than a grid takes"],
+)
+def test_what_the_kernel_cannot_do_is_the_references(cupy, monkeypatch, margin, dtype, most):
+    monkeypatch.setattr(gpu, "MOST_IMAGES", most)
+    launched, launch = set(), gpu.launch
+    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.add(name) or launch(name, *a))
+    augment = data.Augment(crop_padding=margin, padding="zero", flip="random")
+    images, classes = pixels_of(PIXELS[1]).astype(dtype), np.arange(11)
+    expected = augmented(augment, images, classes, PLACES[1])
+    assert_same(augmented(augment, images, classes, PLACES[1], cupy), expected)
+    assert launched == {"random_words"}
+
+
+WRONG = {  # what is taken out of the kernel, and what is put in its place
+    "a round": ("round < 10", "round < 9"),
+    "a word of the key": ("key1 += 0xBB67AE85u", "key1 += 0"),
+    "the index's high half": ("(unsigned)(index >> 32)", "0"),
+    "the last index": ("    if (i >= n) return;\n    Words", "    Words"),
+    "the words' order": (
+        "words[n + i] = w.b, words[2 * n + i] = w.c",
+        "words[n + i] = w.c, words[2 * n + i] = w.b",
+    ),
+    "the seed's high half": ("(unsigned)(seed >> 32)", "0"),
+    "the two axes": ("integer(shift.a,", "integer(shift.b,"),
+    "the widest shift": ("shift.b, 2 * padding + 1", "shift.b, 2 * padding"),
+    "the way of the shift": (
+        "- padding;\n    bool",
+        "- padding, unused = right = -right;\n    bool",
+    ),
+    "the mirror about the edge": (
+        "n - 1 - abs(n - 1 - abs(i))",
+        "n - 1 - abs(n - 1 - abs(i + (i < 0)))",
+    ),
+    "the coin's epoch": ("draws(seed, FLIP, coin_epoch", "draws(seed, FLIP, epoch"),
+    "the other way round": ("(coin.a + turns) % 2", "coin.a % 2"),
+    "flip after crop": ("width - 1 - x : x) + right", "width - 1 - x - 2 * right : x) + right"),
+    "the border below": ("row != y || column", "column"),
+    "a border where there is none": ("filled && outside", "outside"),
+    "the stream": ("draws(seed, CROP", "draws(seed, FLIP"),
+    "colours": ("element % colours, place", "colours - 1 - element % colours, place"),
+    "its own index": ("indices[blockIdx.y]", "blockIdx.y"),
+    "a row of pixels": ("place % width", "place % height"),
+}
+
+
+@pytest.mark.parametrize(("taken", "left"), WRONG.values(), ids=WRONG)
+def test_a_planted_bug_in_augmentation_is_caught(monkeypatch, taken, left):
+    if missing := cuda_on_cpu.why_not():
+        pytest.skip(missing)
+    assert SOURCE.count(taken) == 1
+    module = backend.cuda_module(cupy_stand_in, SOURCE.replace(taken, left), gpu.CONSTANTS)
+    module.get_function("crop_and_flip")  # it does compile
+    monkeypatch.setattr(gpu, "_kernel", lambda xp, name: module.get_function(name))
+
+    def all_agree():
+        for augment, place in itertools.product(AUGMENTS[:18], PLACES):
+            expected = augmented(augment, pixels_of(PIXELS[1]), np.arange(11), place)
+            found = augmented(augment, pixels_of(PIXELS[1]), np.arange(11), place, cupy_stand_in)
+            assert_same(found, expected)
+
+        for place in PLACES:
+            test_random_words_are_those_of_philox(cupy_stand_in, (257,), place)
+
+    with pytest.raises((AssertionError, cuda_on_cpu.CudaError)):
+        all_agree()
+
+
 # The optimizer and whole models -------------------------------------------------------------------
 
 
@@ -338,6 +478,15 @@ def test_the_trainer_takes_it_where_the_weights_are(cupy):
     decay = np.ones(3, np.float32)
     assert type(Config().build_optimizer(decay)) is optim.AdamW
     assert type(Config().build_optimizer(cupy.asarray(decay))) is gpu.AdamW
+
+
+def test_the_trainer_augments_where_the_images_are(cupy):
+    dataset = data.load("shapes", train_size=8, test_size=2)
+    for device, kind in (("cpu", data.Augment), ("gpu", gpu.Augment)):
+        config = Config(dataset="shapes", augment=AUGMENTS[0])
+        trainer = Trainer(config, dataset, device=device, workers=1, quiet=True)
+        assert type(trainer.augment) is kind
+        assert type(trainer.config.augment) is data.Augment
 
 
 def test_the_trainer_ends_where_it_does_on_the_cpu(cupy):

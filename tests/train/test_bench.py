@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 
+import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
@@ -307,7 +308,7 @@ def test_mistakes_cost_one_line(argv, says, capsys):
 
 # --- on a GPU: the stand-in for CuPy ---
 
-ON_GPU = {"device", "peak_gflop_s", "share_of_peak", "copy_gb_s"}
+ON_GPU = {"device", "peak_gflop_s", "share_of_peak", "copy_gb_s", "own_launches"}
 
 
 @pytest.fixture
@@ -331,6 +332,7 @@ def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
     assert "1 threads" in said
     assert "in a large product" in said
     assert ("memory traffic" in said) is not infer
+    assert "0 a step of kernels of our own; CuPy's" in said
 
 
 def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch):
@@ -347,6 +349,22 @@ def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch)
         assert here.products() == there.products()
         assert here.least_traffic() == there.least_traffic()
     assert waited == ["cpu"] * 4 + ["gpu"] * 4
+
+
+@pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
+def test_own_launches_are_those_of_a_hand_count(monkeypatch, infer):
+    if missing := cuda_on_cpu.why_not():
+        pytest.skip(missing)
+    monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
+    forward = 2 * (2 * 1 + 2 * 2) + 1 + 3  # per block two norms, two MLPs; a norm; loss and its sum
+    backward = 2 * (2 * 4 + 2 * 4) + 4 + 1  # a bias is summed in two stages
+    expected = 2 * forward if infer else 2 * (forward + backward) + 1  # AdamW
+    model = create_model("mixer_pico", **SMALL)
+    bench = Bench(model, batch=3, micro_batch=2, workers=1, infer=infer, device="gpu")
+    with bench:
+        assert [bench.own_launches() for _ in range(2)] == [expected] * 2
+        with reference_ops():
+            assert bench.own_launches() == (not infer)  # AdamW stays
 
 
 def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections import Counter
 
+import cuda_on_cpu
 import cupy_stand_in as cp
 import numpy as np
 import pytest
@@ -24,9 +25,11 @@ def no_twins_and_a_stand_in(request, monkeypatch):
         return
     monkeypatch.setattr(engine, "twins", {})
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
+    monkeypatch.setattr(gpu, "Augment", data.Augment)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
+AUGMENT = gpu.Augment
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -40,6 +43,14 @@ def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
     held = arrays(on_gpu) | {"weights": on_gpu.flat.weights, "sum": on_gpu._gradients.total}
     held |= {name: getattr(on_gpu.dataset, name) for name in data._ARRAYS}
     assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()
+
+
+@pytest.mark.parametrize("name", ["mixer_pico", "a segmenter"])
+def test_so_does_a_run_whose_images_a_kernel_of_our_own_augments(name, monkeypatch):
+    if missing := cuda_on_cpu.why_not():
+        pytest.skip(missing)
+    monkeypatch.setattr(gpu, "Augment", AUGMENT)
+    assert_same(trained(RUNS[name], "gpu"), trained(RUNS[name], "cpu"))
 
 
 @pytest.mark.gpu

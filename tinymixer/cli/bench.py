@@ -37,7 +37,8 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="time training and inference, and show where the time goes",
         description="Time the steps of training on one batch of random images, after checking that "
-        "their loss and gradients are right. Exit code 2 if they are not.",
+        "their loss and gradients are right. Exit code 2 if they are not. On a GPU it also says "
+        "how many kernels of our own a step launches; CuPy's are not counted.",
     )
     parser.set_defaults(func=run)
     parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=list_models())
@@ -123,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
             found["share_of_products"] = round(found["products_ms"] / found["median_ms"], 4)
         if on_gpu:
             found |= _beside_ceilings(bench, found)
+            found["own_launches"] = bench.own_launches()
         if args.profile or args.plot:
             rows = bench.profile(PROFILED_STEPS)
             found["profile"] = [{**vars(row), "total": row.total} for row in rows]
@@ -213,6 +215,11 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(
             "memory traffic   {share_of_copy:.1%} of that, if only what the tape keeps and AdamW's "
             "arrays moved".format(**found)
+        )
+    if "own_launches" in found:
+        lines.append(
+            "launches         {own_launches:,} a step of kernels of our own; CuPy's, such as "
+            "products and sums of two arrays, are not counted".format(**found)
         )
     lines.append(
         f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "

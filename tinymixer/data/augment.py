@@ -46,6 +46,8 @@ class Augment:
     cutmix: float = 0.0
     mix_probability: float = 1.0
 
+    _draws = staticmethod(draws)  # a subclass may have another way to the same words
+
     def __post_init__(self) -> None:
         _require("padding", self.padding, ("reflect", "zero"))
         _require("flip", self.flip, ("none", "random", "alternating"))
@@ -96,7 +98,7 @@ class Augment:
         """Each image by itself: cropped, flipped, with holes.  ->  uint8 (B, H, W, 3)"""
         batch = self._crop_and_flip(images, indices, epoch, seed, outside=0)
         if self.cutout:
-            batch = self._cut_out(batch, draws(seed, Stream.CUTOUT, epoch, indices))
+            batch = self._cut_out(batch, self._draws(seed, Stream.CUTOUT, epoch, indices))
         if self.random_erasing:
             batch = self._erase(batch, indices, epoch, seed)
         return batch
@@ -111,7 +113,7 @@ class Augment:
         if self.flip != "none":
             x = xp.where(self._flipped(indices, epoch, seed)[:, None], width - 1 - x, x)  # (B, W)
         if self.crop_padding:
-            bits = draws(seed, Stream.CROP, epoch, indices)[:2, :, None]
+            bits = self._draws(seed, Stream.CROP, epoch, indices)[:2, :, None]
             shift = integers(bits, 2 * self.crop_padding + 1) - self.crop_padding
             y, x = y + shift[0], x + shift[1]  # (B, H), (B, W)
         rows, columns = _reflect(y, height), _reflect(x, width)
@@ -122,8 +124,8 @@ class Augment:
 
     def _flipped(self, indices: Array, epoch: int, seed: int) -> Array:
         if self.flip == "random":
-            return draws(seed, Stream.FLIP, epoch, indices)[0] % 2 == 1
-        return (draws(seed, Stream.FLIP, 0, indices)[0] + epoch) % 2 == 1
+            return self._draws(seed, Stream.FLIP, epoch, indices)[0] % 2 == 1
+        return (self._draws(seed, Stream.FLIP, 0, indices)[0] + epoch) % 2 == 1
 
     def _cut_out(self, batch: Array, bits: Array) -> Array:
         """A grey square about any pixel of the image; at the border, part of it falls outside."""
@@ -136,14 +138,14 @@ class Augment:
     def _erase(self, batch: Array, indices: Array, epoch: int, seed: int) -> Array:
         """Noise in a rectangle, for a share of the images."""
         xp = array_module(batch)
-        bits = draws(seed, Stream.ERASE, epoch, indices)
+        bits = self._draws(seed, Stream.ERASE, epoch, indices)
         rectangles = _erasable(batch, *batch.shape[1:3])
         height, width = rectangles[integers(bits[0], len(rectangles))].T  # (B,), (B,)
         top = integers(bits[1], batch.shape[1] - height + 1)
         left = integers(bits[2], batch.shape[2] - width + 1)
         hole = _box(batch, top, left, height[:, None], width[:, None])
         hole &= _happens(bits[3], self.random_erasing)[:, None, None]
-        fill = noise(batch.shape, seed, Stream.ERASE_FILL, epoch, indices)
+        fill = noise(batch.shape, seed, Stream.ERASE_FILL, epoch, indices, self._draws)
         return xp.where(hole[..., None], fill, batch)
 
     def _mix(
@@ -161,9 +163,9 @@ class Augment:
         w has a value per pixel: constant over the image in mixup, 256 or 0 in CutMix.
         """
         xp = array_module(batch)
-        bits = draws(seed, Stream.MIX, epoch, indices)
+        bits = self._draws(seed, Stream.MIX, epoch, indices)
         partners = integers(bits[0], len(images))
-        w = self._weights(batch, bits[1:], draws(seed, Stream.MIX_BOX, epoch, indices))
+        w = self._weights(batch, bits[1:], self._draws(seed, Stream.MIX_BOX, epoch, indices))
         own = w.sum((1, 2), dtype=np.float32)[:, None] / (_ONE * w[0].size)  # (B, 1): exact
         one_hot = xp.eye(K, dtype=np.float32)
         targets = own * one_hot[labels[indices]] + (1 - own) * one_hot[labels[partners]]

@@ -6,6 +6,7 @@ without a saved state, workers may go in any order, and NumPy and CuPy agree to 
 """
 
 import math
+from collections.abc import Callable
 from enum import IntEnum
 
 import numpy as np
@@ -89,7 +90,14 @@ def integers(bits: Array, n: int | Array) -> Array:
     return ((bits.astype(np.uint64) * n) >> 32).astype(np.int64)
 
 
-def noise(shape: tuple[int, ...], seed: int, stream: Stream, epoch: int, index: Array) -> Array:
+def noise(
+    shape: tuple[int, ...],
+    seed: int,
+    stream: Stream,
+    epoch: int,
+    index: Array,
+    draws: Callable[[int, Stream, int, Array], Array] = draws,
+) -> Array:
     """Random bytes, sixteen to a block of four words.
 
     index (B,), shape (B, ...)  ->  uint8 of that shape; row b depends on index[b] alone

@@ -6,14 +6,19 @@ in an order that suits the machine. `Function.__call__` finds it in a table, so 
 
 from typing import Any
 
-from tinymixer import optim
+from tinymixer import data, optim
 from tinymixer.backend import Array, device_of
 from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["adamw", "cpu", "gpu", "reference_ops", "twin_of"]
+__all__ = ["adamw", "augment", "cpu", "gpu", "reference_ops", "twin_of"]
 
 
 def adamw(decay: Array, **options: Any) -> optim.AdamW:
     """`optim.AdamW(decay, **options)`, or its twin where `decay` is on a GPU."""
     return (gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW)(decay, **options)
+
+
+def augment(options: data.Augment, device: str) -> data.Augment:
+    """`options`, or their twin where the images are on a GPU."""
+    return gpu.Augment(**vars(options)) if device == "gpu" else options

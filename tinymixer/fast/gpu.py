@@ -11,6 +11,7 @@ The order of every sum depends on shapes alone: the same input gives the same bi
 The twins compute in float32. Given any other precision they turn into their reference.
 """
 
+import math
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,15 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import ops, optim
+from tinymixer import data, ops, optim
 from tinymixer.backend import Array, array_module, cuda_module, product
+from tinymixer.data.draws import Stream
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
 TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
+MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
 CONSTANTS = {"LANES": LANES, "WARPS": WARPS, "TALL": TALL, "WIDE": WIDE}  # of the source
+CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP)}
 
 
 @cache
@@ -39,7 +43,7 @@ def _kernel(xp: ModuleType, name: str) -> Any:
     return _module(xp).get_function(name)
 
 
-def _launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
+def launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
     """Run a kernel on arrays and NumPy scalars: its parameters, in their order and types."""
     xp = array_module(next(a for a in arguments if not isinstance(a, np.generic)))
     _kernel(xp, name)(grid, BLOCK, arguments)
@@ -64,7 +68,7 @@ def _gelu(h: Array, b: Array, axis: int, form: str) -> Array:
     """GELU(h + b)."""
     walk, grid, shape = _walk(h, axis)
     a = array_module(h).empty_like(h)
-    _launch(f"gelu_{walk}", grid, h, b, a, *shape, np.int32(form == "erf"))
+    launch(f"gelu_{walk}", grid, h, b, a, *shape, np.int32(form == "erf"))
     return a
 
 
@@ -72,21 +76,21 @@ def _gelu_backward(h: Array, b: Array, d: Array, axis: int, form: str) -> Array:
     """d, which is da, becomes dh = da GELU'(h + b); returned are the parts of db."""
     walk, grid, shape = _walk(h, axis)
     parts = _parts(h, grid, axis)
-    _launch(f"gelu_backward_{walk}", grid, h, b, d, parts, *shape, np.int32(form == "erf"))
+    launch(f"gelu_backward_{walk}", grid, h, b, d, parts, *shape, np.int32(form == "erf"))
     return parts
 
 
 def _add_bias(y: Array, b: Array, axis: int) -> None:
     """y += b."""
     walk, grid, shape = _walk(y, axis)
-    _launch(f"add_{walk}", grid, y, b, *shape)
+    launch(f"add_{walk}", grid, y, b, *shape)
 
 
 def _sum(x: Array, axis: int) -> Array:
     """The gradient of a bias of `axis`, from that of what it was added to."""
     walk, grid, shape = _walk(x, axis)
     parts = _parts(x, grid, axis)
-    _launch(f"sum_{walk}", grid, x, parts, *shape)
+    launch(f"sum_{walk}", grid, x, parts, *shape)
     return _sum_of_parts(parts)
 
 
@@ -99,7 +103,7 @@ def _sum_of_parts(parts: Array) -> Array:
     count, width = parts.shape
     total = array_module(parts).empty(width, np.float32)
     grid = -(-width // LANES), 1
-    _launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width))
+    launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width))
     return total
 
 
@@ -197,7 +201,7 @@ class FastLayerNorm(ops.LayerNorm):
         y, mean, scale = xp.empty_like(X), xp.empty(rows, np.float32), xp.empty(rows, np.float32)
         shape = np.int32(rows), np.int32(C)
         grid = _warp_a_row(rows)
-        _launch("layer_norm", grid, X, gamma, beta, y, mean, scale, *shape, np.float32(self.eps))
+        launch("layer_norm", grid, X, gamma, beta, y, mean, scale, *shape, np.float32(self.eps))
         self.save(X, gamma, mean, scale)
         return y.reshape(x.shape)
 
@@ -209,12 +213,12 @@ class FastLayerNorm(ops.LayerNorm):
         if self.needs[0]:
             dx = array_module(X).empty_like(X)
             grid = _warp_a_row(rows)
-            _launch("layer_norm_backward", grid, dY, X, gamma, mean, scale, dx, *shape)
+            launch("layer_norm_backward", grid, dY, X, gamma, mean, scale, dx, *shape)
             dx = dx.reshape(dy.shape)
         if self.needs[1] or self.needs[2]:
             _, grid, shape = _walk(X, 1)
             gamma_parts, beta_parts = _parts(X, grid, 1), _parts(X, grid, 1)
-            _launch("layer_norm_sums", grid, dY, X, mean, scale, gamma_parts, beta_parts, *shape)
+            launch("layer_norm_sums", grid, dY, X, mean, scale, gamma_parts, beta_parts, *shape)
             dgamma = _sum_of_parts(gamma_parts) if self.needs[1] else None
             dbeta = _sum_of_parts(beta_parts) if self.needs[2] else None
         return dx, dgamma, dbeta
@@ -247,7 +251,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
         losses, log_sums = xp.empty((1, rows), np.float32), xp.empty((rows, 2), np.float32)
         options = np.int32(rows), np.int32(K), np.int32(soft), np.float32(self.label_smoothing)
         grid = _warp_a_row(rows)
-        _launch("cross_entropy", grid, X, classes, probabilities, losses, log_sums, *options)
+        launch("cross_entropy", grid, X, classes, probabilities, losses, log_sums, *options)
         self.save(X, classes, probabilities, log_sums, options, logits.shape)
         return _sum(losses, 0).reshape(())
 
@@ -255,7 +259,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
         X, classes, probabilities, log_sums, options, shape = self.saved
         dlogits, grid = array_module(X).empty_like(X), _warp_a_row(len(X))
         arrays = dloss, X, classes, probabilities, log_sums, dlogits
-        _launch("cross_entropy_backward", grid, *arrays, *options)
+        launch("cross_entropy_backward", grid, *arrays, *options)
         return dlogits.reshape(shape), None
 
 
@@ -285,9 +289,57 @@ class AdamW(optim.AdamW):
             *(lr, 1 - beta1, 1 - beta2, 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)),
             *(self.eps, self.weight_decay, 1 - average_decay),
         )
-        _launch(
+        launch(
             "adamw",
             (-(-len(weights) // (WARPS * LANES)), 1),
             *(*arrays, weights if average is None else average, np.int64(len(weights))),
             *map(np.float32, numbers),
         )
+
+
+# Augmentation -------------------------------------------------------------------------------------
+
+
+class Augment(data.Augment):
+    """Crop and flip in one launch, and the random words of all else in one for each use.
+
+    As array operations, Philox alone is ten rounds of ten launches. The bits are the same.
+    """
+
+    @staticmethod
+    def _draws(seed: int, stream: Stream, epoch: int, index: Array) -> Array:
+        index = _whole_numbers(index)
+        words = array_module(index).empty((4, *index.shape), np.uint32)
+        place = np.uint64(seed), np.uint32(stream), np.uint32(epoch)
+        grid = -(-index.size // (WARPS * LANES)), 1
+        launch("random_words", grid, index, words, np.int64(index.size), *place)
+        return words
+
+    def _crop_and_flip(
+        self, images: Array, indices: Array, epoch: int, seed: int, outside: int
+    ) -> Array:
+        """images uint8 (N, H, W, 3), or labels (N, H, W); indices from 0 to N - 1."""
+        height, width = images.shape[1:3]
+        mirrored_once = self.crop_padding < min(height, width)
+        if images.dtype != np.uint8 or not mirrored_once or len(indices) > MOST_IMAGES:
+            return super()._crop_and_flip(images, indices, epoch, seed, outside)
+        xp = array_module(images)
+        batch = xp.empty((len(indices), *images.shape[1:]), np.uint8)
+        size = math.prod(images.shape[1:])
+        coin_epoch, turns = (0, epoch) if self.flip == "alternating" else (epoch, 0)
+        launch(
+            "crop_and_flip",
+            (-(-size // WIDE), len(batch)),
+            xp.ascontiguousarray(images),
+            _whole_numbers(indices),
+            batch,
+            *map(np.int32, (height, width, size // (height * width), self.crop_padding)),
+            *map(np.int32, (self.padding == "zero", outside, self.flip != "none")),
+            np.uint64(seed),
+            *map(np.uint32, (epoch, coin_epoch, turns)),
+        )
+        return batch
+
+
+def _whole_numbers(x: Array) -> Array:
+    return array_module(x).ascontiguousarray(x.astype(np.int64, copy=False))

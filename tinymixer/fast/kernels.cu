@@ -1,8 +1,9 @@
 /* CUDA kernels of fast/gpu.py: what lies between the matrix products of a training step.
 
-   All arrays are float32 and C-contiguous, and so is every sum. A kernel adds in an order that
-   depends on shapes alone: no atomics, so the same input gives the same bits. A sum over many
-   blocks has two stages: each block leaves one part per result, and `sum_parts` adds the parts.
+   All arrays are C-contiguous and, but for labels and pixels, float32, and so is every sum. A
+   kernel adds in an order that depends on shapes alone: no atomics, so the same input gives the
+   same bits. A sum over many blocks has two stages: each block leaves one part per result, and
+   `sum_parts` adds the parts.
 
    A matrix (rows, columns) is walked in one of two ways, by the axis that shares a bias:
 
@@ -268,4 +269,60 @@ extern "C" __global__ void adamw(float *w, const float *g, const float *decay, f
     w[i] -= lr * (m[i] / unbias1 / (sqrtf(v[i] / unbias2) + eps));
     w[i] -= lr * weight_decay * decay[i] * w[i];
     average[i] += average_gain * (w[i] - average[i]);
+}
+
+/* Augmentation: each image's fate is a function of (seed, epoch, index), in whole numbers. ------- */
+
+struct Words { unsigned a, b, c, d; };
+
+/* Philox 4x32, ten rounds: data/draws.py has the formula. */
+__device__ Words draws(unsigned long long seed, unsigned stream, unsigned epoch, long long index) {
+    Words w = {(unsigned)index, (unsigned)(index >> 32), epoch, stream};
+    unsigned key0 = (unsigned)seed, key1 = (unsigned)(seed >> 32);
+    for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
+        unsigned long long left = 0xD2511F53ull * w.a, right = 0xCD9E8D57ull * w.c;
+        w = {(unsigned)(right >> 32) ^ w.b ^ key0, (unsigned)right,
+             (unsigned)(left >> 32) ^ w.d ^ key1, (unsigned)left};
+    }
+    return w;
+}
+
+/* words (4, n): four for each of index (n,). */
+extern "C" __global__ void random_words(const long long *index, unsigned *words, long long n,
+                                        unsigned long long seed, unsigned stream, unsigned epoch) {
+    long long i = (long long)blockIdx.x * (WARPS * LANES) + threadIdx.y * LANES + threadIdx.x;
+    if (i >= n) return;
+    Words w = draws(seed, stream, epoch, index[i]);
+    words[i] = w.a, words[n + i] = w.b, words[2 * n + i] = w.c, words[3 * n + i] = w.d;
+}
+
+__device__ int integer(unsigned word, int n) {  /* in 0 .. n - 1 */
+    return (unsigned long long)word * n >> 32;
+}
+
+__device__ int reflect(int i, int n) { return n - 1 - abs(n - 1 - abs(i)); }
+
+/* batch (B, height, width, colours) = images[indices], each moved by up to `padding` pixels along
+   both axes, and mirrored where `flips` and its coin of coin_epoch, turned over `turns` times, say
+   so. Beyond its edge an image goes on in the mirror or, where `filled`, as `fill`. */
+extern "C" __global__ void crop_and_flip(const unsigned char *images, const long long *indices,
+                                         unsigned char *batch, int height, int width, int colours,
+                                         int padding, int filled, int fill, int flips,
+                                         unsigned long long seed, unsigned epoch,
+                                         unsigned coin_epoch, unsigned turns) {
+    long long index = indices[blockIdx.y];
+    int size = height * width * colours;
+    images += index * size;
+    Words shift = draws(seed, CROP, epoch, index), coin = draws(seed, FLIP, coin_epoch, index);
+    int down = integer(shift.a, 2 * padding + 1) - padding;
+    int right = integer(shift.b, 2 * padding + 1) - padding;
+    bool mirrored = flips && (coin.a + turns) % 2;
+    walk_row(size, [&](long long i, int, int element) {
+        int colour = element % colours, place = element / colours;
+        int y = place / width + down, x = place % width;
+        x = (mirrored ? width - 1 - x : x) + right;
+        int row = reflect(y, height), column = reflect(x, width);
+        bool outside = row != y || column != x;
+        batch[i] = filled && outside ? fill : images[(row * width + column) * colours + colour];
+    });
 }

@@ -45,6 +45,7 @@ from tinymixer.train.profile import (
     products_of,
     profile_rows,
     reference_name,
+    replaced,
 )
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
@@ -267,6 +268,18 @@ class Bench:
             wall.append(1e3 * (time.perf_counter() - t))
             cpu.append(time.process_time() - c)
         return statistics.median(wall[1:]), statistics.median(cpu[1:])  # the first makes the arrays
+
+    def own_launches(self) -> int:
+        """How many kernels of fast/gpu.py one more step launches. CuPy's own are not counted."""
+        launch, names = fast.gpu.launch, []
+
+        def counted(name: str, *arguments: Any) -> None:
+            names.append(name)
+            launch(name, *arguments)
+
+        with replaced(fast.gpu, "launch", counted):
+            self.step()
+        return len(names)
 
     def ceilings(self, times: int) -> tuple[float, float]:
         """What the device can do at most: GFLOP/s in a large product, GB/s in a copy; medians.

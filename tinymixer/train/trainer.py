@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tinymixer import data, optim
+from tinymixer import data, fast, optim
 from tinymixer.backend import (
     Array,
     array_module,
@@ -85,6 +85,7 @@ class Trainer:
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.device = device
         self.task = TASKS[config.task]
+        self.augment = fast.augment(config.augment, device)
         self.save_every, self.quiet = save_every, quiet
         self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
         self.flat = FlatParameters(self.model.to(device))
@@ -211,7 +212,7 @@ class Trainer:
     def _loss(self, g: int, indices: Array) -> tuple[Tensor, Array]:
         """The mean loss of micro-batch g, and how many of its images are answered right."""
         config, dataset = self.config, self.dataset
-        images, targets = config.augment(
+        images, targets = self.augment(
             dataset.train_images,
             dataset.train_labels,
             indices,
