@@ -86,3 +86,22 @@ def slopes(f, dy, x, step=1e-5):
         down[i] -= step
         slope[i] = (dy * (f(up) - f(down))).sum() / (2 * step)
     return slope
+
+
+# The shapes of what a Function takes, for the twins of each device.
+
+
+def gelu_shapes(S, B, C, D_S, D_C):
+    return [(S, B, D_C)]
+
+
+def token_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)]
+
+
+def channel_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
+
+
+def norm_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C,), (C,)]

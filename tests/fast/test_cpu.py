@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
 
 from tinymixer import create_model, engine, fast, ops
 from tinymixer.fast import cpu
@@ -27,22 +28,6 @@ LAYOUTS = {
     "reversed": lambda a: np.flip(np.flip(a).copy()),
     "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
 }
-
-
-def gelu_shapes(S, B, C, D_S, D_C):
-    return [(S, B, D_C)]
-
-
-def token_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)]
-
-
-def channel_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
-
-
-def norm_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (C,), (C,)]
 
 
 CASES = {  # reference -> its options, the shapes of its inputs

@@ -19,6 +19,7 @@ import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
+from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
 
 from tinymixer import backend, create_model, data, engine, fast, ops, optim
 from tinymixer.backend import to_device, to_numpy
@@ -39,22 +40,6 @@ LAYOUTS = {
     "reversed": lambda a: a[(slice(None, None, -1),) * a.ndim],
     "transposed": lambda a: a.transpose(*range(a.ndim)[::-1]).copy().transpose(),
 }
-
-
-def gelu_shapes(S, B, C, D_S, D_C):
-    return [(S, B, D_C)]
-
-
-def token_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (D_S, S), (D_S,), (S, D_S), (S,)]
-
-
-def channel_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
-
-
-def norm_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (C,), (C,)]
 
 
 def soft_shapes(S, B, C, D_S, D_C):

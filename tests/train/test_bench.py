@@ -376,6 +376,16 @@ def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
         bench.check()
 
 
+def test_fewer_bits_are_used_named_and_allowed_for(gpu, capsys):
+    losses = {}
+    for precision in ("fp32", "tf32"):
+        assert call(*TINY, "--device", "gpu", "--json", "--precision", precision) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["precision"] == precision
+        losses[precision] = found["loss"]["0"]
+    assert 0 < abs(losses["tf32"] - losses["fp32"]) < 1e-3
+
+
 def test_no_processor_time_is_shown_for_a_gpu(gpu, capsys):
     assert call(*TINY, "--device", "gpu", "--profile") == 2
     assert "a GPU has its own" in capsys.readouterr().err

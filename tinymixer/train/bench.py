@@ -66,6 +66,7 @@ class Bench:
     """A model, a fixed batch, and the step that is timed. Use it `with bench:` around all calls.
 
     model has an `image_size` and `num_classes`; its weights are changed a little, and then trained.
+    precision is that of a GPU's products, see backend.precision.
     """
 
     def __init__(
