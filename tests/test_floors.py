@@ -61,7 +61,7 @@ def offences(path, source):
     for name in imported(source, ".".join(parts[:-1])):
         top = name.partition(".")[0]
         if top in {"cupy", "cupyx"} and here not in KNOWS_CUPY:
-            yield f"{here} imports {name}: only backend.py knows CuPy"
+            yield f"{here} imports {name}: only backend knows CuPy"
         if top != "tinymixer":
             continue
         there = room(name)
@@ -88,7 +88,10 @@ PLANTED = {
     "up, relative, whole module": ("ops/gelu.py", "from .. import nn"),
     "up, relative, from a package": ("ops/__init__.py", "from ..models import mixer"),
     "up, inside a function": ("errors.py", "def f():\n    from tinymixer import engine"),
-    "up, only for types": ("backend.py", "if TYPE_CHECKING:\n    from tinymixer.nn import Module"),
+    "up, only for types": (
+        "backend/arrays.py",
+        "if TYPE_CHECKING:\n    from tinymixer.nn import Module",
+    ),
     "the face shows the command": ("__init__.py", "from tinymixer.cli import main"),
     "a data set with Tensors": ("data/shapes.py", "from tinymixer.engine import Tensor"),
     "an optimizer with Tensors": ("optim.py", "from tinymixer import engine"),

@@ -278,13 +278,13 @@ def test_products_in_a_named_precision(cupy, reference, name, within):
 
 
 def test_bf16_without_its_type_says_what_to_install(cupy, monkeypatch):
-    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    monkeypatch.setattr(backend.products, "find_spec", lambda name: None)
     with pytest.raises(TinymixerError, match="pip install ml_dtypes"), backend.precision("bf16"):
         pass
 
 
 def test_without_a_gpu_precision_says_why(monkeypatch):
-    monkeypatch.setattr(backend, "why_no_gpu", lambda: "no GPU")
+    monkeypatch.setattr(backend.products, "why_no_gpu", lambda: "no GPU")
     with pytest.raises(TinymixerError, match="'tf32' cannot be used: no GPU"):
         backend.precision("tf32").__enter__()
 

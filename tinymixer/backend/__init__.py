@@ -1,0 +1,37 @@
+"""Floor 0. Which array library? The only package that imports CuPy.
+
+arrays.py     where an array lives, and how it gets elsewhere
+products.py   matrix products on a GPU, in a named precision
+doctor.py     what keeps a GPU from computing
+"""
+
+from tinymixer.backend.arrays import (
+    Array,
+    array_module,
+    constant,
+    cuda_module,
+    device_of,
+    numbers,
+    synchronize,
+    to_device,
+    to_numpy,
+)
+from tinymixer.backend.doctor import gpu_parts, why_no_gpu
+from tinymixer.backend.products import PRECISIONS, precision, product
+
+__all__ = [
+    "PRECISIONS",
+    "Array",
+    "array_module",
+    "constant",
+    "cuda_module",
+    "device_of",
+    "gpu_parts",
+    "numbers",
+    "precision",
+    "product",
+    "synchronize",
+    "to_device",
+    "to_numpy",
+    "why_no_gpu",
+]

@@ -1,0 +1,59 @@
+"""Matrix products on a GPU: in which precision they are computed, and by whom."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import numpy as np
+
+from tinymixer.backend.arrays import Array
+from tinymixer.backend.doctor import why_no_gpu
+from tinymixer.errors import TinymixerError
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+_product_type = "fp32"  # of all threads, as CuPy's own setting is
+
+
+@contextmanager
+def precision(name: str, device: str = "gpu") -> Iterator[None]:
+    """Within it, matrix products of float32 arrays on a GPU see their operands rounded:
+
+    "fp32"  not at all
+    "tf32"  to 10 bits of mantissa instead of 23, by the tensor cores: every 2-D product
+    "bf16"  to 7 bits, and their result too: the products that go through `product`
+
+    Everything else stays float32: weights, sums, norms, the optimizer. On the `device` "cpu"
+    nothing changes. The setting is of the whole process. Raises TinymixerError for any other name.
+    """
+    global _product_type
+    if name not in PRECISIONS:
+        raise TinymixerError(f"unknown precision {name!r}: expected {' or '.join(PRECISIONS)}")
+    if device == "cpu" or (name == "fp32" and "cupy" not in sys.modules):
+        yield  # nothing else could be set
+        return
+    missing = why_no_gpu()
+    if name == "bf16" and not missing and find_spec("ml_dtypes") is None:
+        missing = "ml_dtypes, which has the type, is not installed; pip install ml_dtypes"
+    if missing:
+        raise TinymixerError(f"precision {name!r} cannot be used: {missing}")
+    import cupy
+
+    # CuPy's COMPUTE_TYPE_TF32 is 7 and its COMPUTE_TYPE_FP32 is 4; CUPY_TF32=1 is overruled.
+    before = _product_type, cupy._core.get_compute_type(np.float32)
+    cupy._core.set_compute_type(np.float32, 7 if name == "tf32" else 4)
+    _product_type = name
+    try:
+        yield
+    finally:
+        _product_type = before[0]
+        cupy._core.set_compute_type(np.float32, before[1])
+
+
+def product(A: Array, B: Array) -> Array:
+    """A @ B of float32 matrices, (M, K) and (K, N), in the `precision` that is set."""
+    if _product_type != "bf16":
+        return A @ B
+    from ml_dtypes import bfloat16
+
+    return (A.astype(bfloat16) @ B.astype(bfloat16)).astype(np.float32)
