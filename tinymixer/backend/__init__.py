@@ -17,7 +17,7 @@ from tinymixer.backend.arrays import (
     to_numpy,
 )
 from tinymixer.backend.doctor import gpu_parts, why_no_gpu
-from tinymixer.backend.products import PRECISIONS, precision, product
+from tinymixer.backend.products import PRECISIONS, operand_type, precision, product
 
 __all__ = [
     "PRECISIONS",
@@ -28,6 +28,7 @@ __all__ = [
     "device_of",
     "gpu_parts",
     "numbers",
+    "operand_type",
     "precision",
     "product",
     "synchronize",

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -50,10 +51,22 @@ def precision(name: str, device: str = "gpu") -> Iterator[None]:
         cupy._core.set_compute_type(np.float32, before[1])
 
 
-def product(A: Array, B: Array) -> Array:
-    """A @ B of float32 matrices, (M, K) and (K, N), in the `precision` that is set."""
+def operand_type() -> np.dtype:
+    """What a product's operands are to be stored as in the `precision` that is set.
+
+    bfloat16, in half the memory, for "bf16"; float32 for the others, where products round.
+    """
     if _product_type != "bf16":
-        return A @ B
+        return np.dtype(np.float32)
     from ml_dtypes import bfloat16
 
-    return (A.astype(bfloat16) @ B.astype(bfloat16)).astype(np.float32)
+    return np.dtype(bfloat16)
+
+
+def product(A: Array, B: Array, dtype: Any = np.float32) -> Array:
+    """A @ B as `dtype`, of matrices (M, K) and (K, N) that are both float32, or both bfloat16.
+
+    Terms are added in float32 in either case; float32 operands are seen in the `precision` that is
+    set.
+    """
+    return (A @ B).astype(dtype, copy=False)

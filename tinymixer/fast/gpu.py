@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, ops, optim
-from tinymixer.backend import Array, array_module, cuda_module, product
+from tinymixer.backend import Array, array_module, cuda_module, operand_type, product
 from tinymixer.data.draws import Stream
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
@@ -107,6 +107,11 @@ def _sum_of_parts(parts: Array) -> Array:
     return total
 
 
+def _product(A: Array, B: Array) -> Array:
+    dtype = operand_type()
+    return product(A.astype(dtype, copy=False), B.astype(dtype, copy=False))
+
+
 def _contiguous(x: Array, *shape: int) -> Array:
     return array_module(x).ascontiguousarray(x).reshape(shape)
 
@@ -140,9 +145,9 @@ class FastTokenMLP(ops.TokenMLP):
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
         check_tokens("TokenMLP", x, W1)
         X, b1, b2 = _contiguous(x, len(x), -1), _contiguous(b1, -1), _contiguous(b2, -1)  # (S, B*C)
-        h = product(W1, X)  # (D_S, B*C)
+        h = _product(W1, X)  # (D_S, B*C)
         a = _gelu(h, b1, 0, self.form)
-        y = product(W2, a)  # (S, B*C)
+        y = _product(W2, a)  # (S, B*C)
         _add_bias(y, b2, 0)
         self.save(X, W1, h, b1, a, W2)
         return y.reshape(x.shape)
@@ -150,13 +155,13 @@ class FastTokenMLP(ops.TokenMLP):
     def backward(self, dy: Array) -> tuple:
         X, W1, h, b1, a, W2 = self.saved
         dY = _contiguous(dy, *X.shape)  # (S, B*C)
-        dW2 = product(dY, a.T) if self.needs[3] else None  # (S, D_S)
+        dW2 = _product(dY, a.T) if self.needs[3] else None  # (S, D_S)
         db2 = _sum(dY, 0) if self.needs[4] else None
-        dh = product(W2.T, dY)  # (D_S, B*C)
+        dh = _product(W2.T, dY)  # (D_S, B*C)
         parts = _gelu_backward(h, b1, dh, 0, self.form)
         db1 = _sum_of_parts(parts) if self.needs[2] else None
-        dW1 = product(dh, X.T) if self.needs[1] else None  # (D_S, S)
-        dx = product(W1.T, dh).reshape(dy.shape) if self.needs[0] else None
+        dW1 = _product(dh, X.T) if self.needs[1] else None  # (D_S, S)
+        dx = _product(W1.T, dh).reshape(dy.shape) if self.needs[0] else None
         return dx, dW1, db1, dW2, db2
 
 
@@ -169,9 +174,9 @@ class FastChannelMLP(ops.ChannelMLP):
         if x.shape[-1] != len(W1):
             return super().forward(x, W1, b1, W2, b2)  # it knows what to say
         X, b1, b2 = _contiguous(x, -1, len(W1)), _contiguous(b1, -1), _contiguous(b2, -1)
-        h = product(X, W1)  # (S*B, D_C)
+        h = _product(X, W1)  # (S*B, D_C)
         a = _gelu(h, b1, 1, self.form)
-        y = product(a, W2)  # (S*B, C)
+        y = _product(a, W2)  # (S*B, C)
         _add_bias(y, b2, 1)
         self.save(X, W1, h, b1, a, W2)
         return y.reshape(x.shape)
@@ -179,13 +184,13 @@ class FastChannelMLP(ops.ChannelMLP):
     def backward(self, dy: Array) -> tuple:
         X, W1, h, b1, a, W2 = self.saved
         dY = _contiguous(dy, *X.shape)  # (S*B, C)
-        dW2 = product(a.T, dY) if self.needs[3] else None  # (D_C, C)
+        dW2 = _product(a.T, dY) if self.needs[3] else None  # (D_C, C)
         db2 = _sum(dY, 1) if self.needs[4] else None
-        dh = product(dY, W2.T)  # (S*B, D_C)
+        dh = _product(dY, W2.T)  # (S*B, D_C)
         parts = _gelu_backward(h, b1, dh, 1, self.form)
         db1 = _sum_of_parts(parts) if self.needs[2] else None
-        dW1 = product(X.T, dh) if self.needs[1] else None  # (C, D_C)
-        dx = product(dh, W1.T).reshape(dy.shape) if self.needs[0] else None
+        dW1 = _product(X.T, dh) if self.needs[1] else None  # (C, D_C)
+        dx = _product(dh, W1.T).reshape(dy.shape) if self.needs[0] else None
         return dx, dW1, db1, dW2, db2
 
 
