@@ -9,18 +9,31 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <ucontext.h>
 #include <utility>
 #include <vector>
 
 #define __global__
-#define __device__ static
+#define __device__
 #define __shared__ static __attribute__((section("shared_memory")))
 #define __syncthreads() cuda::wait(cuda::BARRIER, 0, 0, __LINE__)
 #define __shfl_xor_sync(mask, x, apart) cuda::shuffle(mask, x, cuda::lane() ^ (apart), __LINE__)
 
 using std::max;
 using std::min;
+
+static unsigned __float_as_uint(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+static float __uint_as_float(unsigned bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
 
 struct dim3 { unsigned x, y, z; };
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -57,11 +70,7 @@ static uint32_t wait(State state, uint32_t given, int partner, int line) {
 }
 
 static float shuffle(unsigned mask, float x, int partner, int line) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    bits = wait(SHUFFLE, bits, mask == ~0u ? partner : -1, line);
-    memcpy(&x, &bits, 4);
-    return x;
+    return __uint_as_float(wait(SHUFFLE, __float_as_uint(x), mask == ~0u ? partner : -1, line));
 }
 
 static void run_thread() {
@@ -150,8 +159,12 @@ static std::string run_grid(const unsigned *grid, const unsigned *block, bool de
     return "";
 }
 
-// The types that kernels take, by NumPy's names. Another one is an error of the linker.
-template <class T> const char *type();
+// The types that kernels take, by NumPy's names: these, and one of two bytes that they define.
+template <class T> const char *type() {
+    using element = std::remove_pointer_t<T>;
+    static_assert(std::is_pointer_v<T> && std::is_class_v<element> && sizeof(element) == 2);
+    return std::is_const_v<element> ? "const bfloat16*" : "bfloat16*";
+}
 template <> const char *type<int>() { return "int32"; }
 template <> const char *type<long long>() { return "int64"; }
 template <> const char *type<unsigned>() { return "uint32"; }

@@ -44,7 +44,9 @@ def _library(code, options):
     offers = "\n".join(f"OFFER({name})" for name in names)
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
-        source.write_text(f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{code}\n{offers}\n', "utf-8")
+        # nothing of one library may be taken for another's, as what a name stands for differs
+        inside = f'namespace {{\n#line 1 "kernels.cu"\n{code}\n}}'
+        source.write_text(f'#include "{HEADER}"\n{inside}\n{offers}\n', "utf-8")
         command = ["g++", *options, "-O1", "-shared", "-fPIC", "-o", library, source]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -98,7 +100,7 @@ def _check(name, types, arguments):
     for i, (type_, x) in enumerate(zip(types, arguments, strict=True)):
         wanted = type_.removeprefix("const ").removesuffix("*")
         right = np.ndarray if type_.endswith("*") else np.generic
-        if not isinstance(x, right) or x.dtype != wanted:
+        if not isinstance(x, right) or x.dtype.name != wanted:
             got = f"{x.dtype} {np.shape(x)}" if hasattr(x, "dtype") else type(x).__name__
             raise CudaError(f"{name}: argument {i} is {got}; expected {type_}")
         if isinstance(x, np.ndarray) and not x.flags.c_contiguous:

@@ -24,7 +24,7 @@ class ndarray(_Operators):
     """An array on the other side of the wall."""
 
     def __init__(self, host):
-        self._host = _np.asarray(host)
+        self._host = _as_cupy_allocates(_np.asarray(host))
 
     def get(self):
         """The door out: a NumPy copy."""
@@ -54,6 +54,11 @@ class ndarray(_Operators):
     def __len__(self):
         return len(self._host)
 
+    @property
+    def data(self):
+        """Where it begins."""
+        return _SimpleNamespace(ptr=self._host.ctypes.data)
+
     def __repr__(self):
         return f"on the device: {self._host!r}"
 
@@ -66,6 +71,18 @@ class ndarray(_Operators):
 
     def __float__(self):
         return float(self._host)
+
+
+def _as_cupy_allocates(host):
+    """The same array, at a multiple of 512 bytes if it is not a part of another."""
+    if host.base is not None or host.ctypes.data % 512 == 0:
+        return host
+    memory = _np.empty(host.nbytes + 512, _np.uint8)
+    start = -memory.ctypes.data % 512
+    placed = memory[start : start + host.nbytes].view(host.dtype)
+    placed = placed.reshape(host.shape[::-1]).T if host.flags.fnc else placed.reshape(host.shape)
+    placed[...] = host
+    return placed
 
 
 def _unwrap(x):

@@ -8,12 +8,12 @@ of 6e-8; the longest here have 1519 terms, and a few follow one another: 1e-5 is
 wrong term or factor is off by more than 1e-3.
 """
 
-import ctypes
-import importlib.util
 import itertools
+import re
+import shutil
+import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import cuda_on_cpu
 import cupy_stand_in
@@ -33,8 +33,9 @@ SIZES = [  # S, B, C, D_S, D_C; K is C
     (1, 1, 1, 1, 1),
     (7, 3, 5, 11, 13),
     (7, 31, 67, 37, 43),  # more than one block, whole ones and others, along each axis
+    (9, 16, 136, 24, 280),  # the same, in packs
 ]
-LONG_ROW = (2, 67, 67, 3, 2)  # B*C more than a block takes of a row
+LONG_ROWS = [(2, 67, 67, 3, 2), (2, 40, 136, 4, 8)]  # B*C more than a block takes of a row
 LAYOUTS = {
     "C": lambda a: a,
     "reversed": lambda a: a[(slice(None, None, -1),) * a.ndim],
@@ -46,6 +47,18 @@ def soft_shapes(S, B, C, D_S, D_C):
     return [(S, B, C), (S, B, C)]
 
 
+def token_linear_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (D_S, S), (D_S,)]
+
+
+def channel_linear_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (C, D_C), (D_C,)]
+
+
+def unbiased_shapes(S, B, C, D_S, D_C):
+    return channel_linear_shapes(S, B, C, D_S, D_C)[:2]
+
+
 def hard_shapes(S, B, C, D_S, D_C):
     return [(S, B, C), (S, B)]
 
@@ -55,10 +68,14 @@ CASES = [  # reference, its options, the shapes of its inputs
     *((ops.GELU, form, gelu_shapes) for form in FORMS),
     *((ops.TokenMLP, form, token_shapes) for form in FORMS),
     *((ops.ChannelMLP, form, channel_shapes) for form in FORMS),
+    (ops.TokenLinear, (), token_linear_shapes),
+    (ops.ChannelLinear, (), channel_linear_shapes),
+    (ops.ChannelLinear, (), unbiased_shapes),
     (ops.LayerNorm, (), norm_shapes),
     *((ops.SoftmaxCrossEntropy, (alpha,), soft_shapes) for alpha in (0.0, 0.1)),
     *((ops.SoftmaxCrossEntropy, (alpha,), hard_shapes) for alpha in (0.0, 0.1)),
 ]
+OF_TOKENS = ops.TokenLinear, ops.TokenMLP
 TWINS = {reference: twin for (reference, device), twin in engine.twins.items() if device == "gpu"}
 EACH = [
     pytest.param(*case, id="-".join(map(str, (case[0].__name__, *case[1], case[2].__name__))))
@@ -86,7 +103,9 @@ def inputs_of(reference, shapes, sizes, dtype=np.float32):
     """Standard normal inputs, weights scaled by their fan-in, and a cotangent of y."""
     rng = np.random.default_rng(sizes)
     x, *others = [rng.standard_normal(shape).astype(dtype) for shape in shapes(*sizes)]
-    dy = rng.standard_normal(x.shape).astype(dtype)
+    S, B, _, D_S, D_C = sizes
+    of_y = {ops.TokenLinear: (D_S, *x.shape[1:]), ops.ChannelLinear: (S, B, D_C)}
+    dy = rng.standard_normal(of_y.get(reference, x.shape)).astype(dtype)
     if reference is ops.SoftmaxCrossEntropy:
         K, dy = x.shape[-1], np.asarray(rng.standard_normal(), dtype)
         q = np.abs(others[0])
@@ -94,7 +113,7 @@ def inputs_of(reference, shapes, sizes, dtype=np.float32):
         others = [q / q.sum(-1, keepdims=True) if soft else rng.integers(0, K, x.shape[:-1])]
     else:
         for a in others:
-            a /= np.sqrt(a.shape[-1] if reference is ops.TokenMLP else len(a)).astype(dtype)
+            a /= np.sqrt(a.shape[-1] if reference in OF_TOKENS else len(a)).astype(dtype)
     return [x, *others], dy
 
 
@@ -141,6 +160,15 @@ def assert_same(got, expected):
             np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
 
 
+def swap_source(monkeypatch, source):
+    """Compile other kernels from here on, on the stand-in."""
+
+    def kernel(xp, name, variant):
+        return backend.cuda_module(xp, source, gpu.constants(variant)).get_function(name)
+
+    monkeypatch.setattr(gpu, "_kernel", kernel)
+
+
 def test_every_twin_has_its_case():
     assert set(TWINS) == {reference for reference, _, _ in CASES}
     for reference, twin in TWINS.items():
@@ -165,9 +193,10 @@ def test_twin_agrees_with_its_reference(cupy, reference, options, shapes, sizes,
         assert_close(got, expected)
 
 
+@pytest.mark.parametrize("sizes", LONG_ROWS, ids=str)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_row_longer_than_a_block_takes(cupy, form):
-    arrays, dy = inputs_of(ops.TokenMLP, token_shapes, LONG_ROW)
+def test_a_row_longer_than_a_block_takes(cupy, form, sizes):
+    arrays, dy = inputs_of(ops.TokenMLP, token_shapes, sizes)
     assert arrays[0][0].size > gpu.WIDE
     got = run_on(cupy, TWINS[ops.TokenMLP](*form), arrays, dy)
     assert_close(got, truth(ops.TokenMLP, form, arrays, dy))
@@ -258,14 +287,22 @@ def test_wrong_shapes_are_told_as_the_reference_tells_them(cupy):
 # Precision ----------------------------------------------------------------------------------------
 
 
+PRODUCTS = {
+    ops.TokenLinear: token_linear_shapes,
+    ops.ChannelLinear: channel_linear_shapes,
+    ops.TokenMLP: token_shapes,
+    ops.ChannelMLP: channel_shapes,
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES[2:], ids=str)
 @pytest.mark.parametrize(("name", "within"), [("fp32", 1e-5), ("tf32", 1e-3), ("bf16", 2e-2)])
-@pytest.mark.parametrize("reference", [ops.TokenMLP, ops.ChannelMLP])
-def test_products_in_a_named_precision(cupy, reference, name, within):
+@pytest.mark.parametrize("reference", PRODUCTS)
+def test_products_in_a_named_precision(cupy, reference, name, within, sizes):
     """Operands rounded to 10 and 7 bits are off by at most 2^-11 and 2^-8 each."""
     if name == "bf16":
         pytest.importorskip("ml_dtypes", reason="no ml_dtypes to round to bfloat16 with")
-    shapes = token_shapes if reference is ops.TokenMLP else channel_shapes
-    arrays, dy = inputs_of(reference, shapes, SIZES[2])
+    arrays, dy = inputs_of(reference, PRODUCTS[reference], sizes)
     exact = truth(reference, (), arrays, dy)
     with backend.precision(name):
         got = run_on(cupy, TWINS[reference](), arrays, dy)
@@ -275,6 +312,46 @@ def test_products_in_a_named_precision(cupy, reference, name, within):
             assert_close(got, exact, within / 100)
     plain = run_on(cupy, TWINS[reference](), arrays, dy)
     assert_close(plain, exact)  # the setting is gone
+
+
+def test_what_a_tape_keeps_for_bf16_is_half_as_large(cupy):
+    """And its gradients are those of the operands, whatever precision is set by then."""
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="no ml_dtypes").bfloat16
+    arrays, dy = inputs_of(ops.ChannelMLP, channel_shapes, SIZES[3])
+    op = TWINS[ops.ChannelMLP]()
+    *placed, placed_dy = on(cupy, [*arrays, dy])
+    with backend.precision("bf16"):
+        op.forward(*placed)
+        again = TWINS[ops.ChannelMLP]()
+        expected = run(again, placed, placed_dy)[1:]
+    X, W1, h, _, a, W2 = op.saved
+    assert {x.dtype for x in (X, W1, h, a, W2)} == {np.dtype(bfloat16)}
+    assert_same(op.backward(placed_dy), expected)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 4097, 8192])
+def test_numbers_are_stored_as_the_nearest_bfloat16(cupy, size):
+    """Ties go to the even one; what is no number stays none, what is too large is infinite."""
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="no ml_dtypes").bfloat16
+    bits = np.random.default_rng(size).integers(0, 2**32, size, np.uint32)
+    bits[::3] = bits[::3] & 0xFFFF0000 | 0x8000  # half way
+    special = [np.inf, -np.inf, np.nan, -0.0, 1e-45, 3.4e38, 1.0, -1.00390625]
+    x = bits.view(np.float32)
+    x[: min(size, 8)] = special[:size]
+    (placed,) = on(cupy, [x])
+    got = to_numpy(gpu._operand(placed, np.dtype(bfloat16))).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.testing.assert_array_equal(got, x.astype(bfloat16).astype(np.float32))
+    assert np.signbit(got[3:4]).all()
+
+
+def test_only_what_lies_in_packs_is_read_in_packs(cupy):
+    x = cupy.zeros(4 * 12 + 1, np.float32)
+    whole, shifted = x[: 4 * 12].reshape(4, 12), x[1:].reshape(4, 12)
+    assert gpu._pack(12, whole.dtype, whole) == 4
+    assert gpu._pack(12, whole.dtype, whole, shifted) == 1
+    assert gpu._pack(13, whole.dtype, whole) == 1
+    assert gpu._pack(8, np.dtype(np.uint16), whole[:, :8]) == 8
 
 
 def test_bf16_without_its_type_says_what_to_install(cupy, monkeypatch):
@@ -346,7 +423,9 @@ def test_augmentation_of_images_in_any_memory_order(cupy, layout):
 
 def test_crop_and_flip_are_one_launch_and_so_is_each_draw(cupy, monkeypatch):
     launched, launch = Counter(), gpu.launch
-    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.update([name]) or launch(name, *a))
+    monkeypatch.setattr(
+        gpu, "launch", lambda name, *a, **v: launched.update([name]) or launch(name, *a, **v)
+    )
     arrays = pixels_of(PIXELS[0]), np.arange(11) % 5, PLACES[0]
     augmented(AUGMENTS[9], *arrays, cupy)
     assert launched == {"crop_and_flip": 1}
@@ -371,7 +450,9 @@ def test_random_words_are_those_of_philox(cupy, shape, place):
 def test_what_the_kernel_cannot_do_is_the_references(cupy, monkeypatch, margin, dtype, most):
     monkeypatch.setattr(gpu, "MOST_IMAGES", most)
     launched, launch = set(), gpu.launch
-    monkeypatch.setattr(gpu, "launch", lambda name, *a: launched.add(name) or launch(name, *a))
+    monkeypatch.setattr(
+        gpu, "launch", lambda name, *a, **v: launched.add(name) or launch(name, *a, **v)
+    )
     augment = data.Augment(crop_padding=margin, padding="zero", flip="random")
     images, classes = pixels_of(PIXELS[1]).astype(dtype), np.arange(11)
     expected = augmented(augment, images, classes, PLACES[1])
@@ -416,9 +497,8 @@ def test_a_planted_bug_in_augmentation_is_caught(monkeypatch, taken, left):
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
     assert SOURCE.count(taken) == 1
-    module = backend.cuda_module(cupy_stand_in, SOURCE.replace(taken, left), gpu.CONSTANTS)
-    module.get_function("crop_and_flip")  # it does compile
-    monkeypatch.setattr(gpu, "_kernel", lambda xp, name: module.get_function(name))
+    swap_source(monkeypatch, SOURCE.replace(taken, left))
+    gpu._kernel(cupy_stand_in, "crop_and_flip", gpu.PLAIN)  # it does compile
 
     def all_agree():
         for augment, place in itertools.product(AUGMENTS[:18], PLACES):
@@ -610,8 +690,8 @@ EXAMPLES = (
 )
 BREAKS = {  # what is taken out of kernels.cu, and what is left
     "the barrier": (
-        " = s;\n    __syncthreads();\n    if (threadIdx.y",
-        " = s;\n    if (threadIdx.y",
+        " = s[k];\n    __syncthreads();\n    for",
+        " = s[k];\n    for",
     ),
     "the barrier after": ("__syncthreads();  /* or a second", "/* or a second"),
     "the last column": ("if (column < columns)\n        for", "for"),
@@ -625,8 +705,7 @@ BREAKS = {  # what is taken out of kernels.cu, and what is left
 def test_kernels_without_what_they_need_are_caught(monkeypatch, cupy, taken, left):
     """Each line that is there for one reason is taken out, and the tests above have to notice."""
     assert SOURCE.count(taken) == 1
-    module = backend.cuda_module(cupy_stand_in, SOURCE.replace(taken, left), gpu.CONSTANTS)
-    monkeypatch.setattr(gpu, "_kernel", lambda xp, name: module.get_function(name))
+    swap_source(monkeypatch, SOURCE.replace(taken, left))
     if cupy is not cupy_stand_in:
         pytest.skip("a GPU forgives: it writes where it should not, or is quick enough")
 
@@ -641,27 +720,22 @@ def test_kernels_without_what_they_need_are_caught(monkeypatch, cupy, taken, lef
 
 # The real compiler, where it is installed ---------------------------------------------------------
 
+VARIANTS = [gpu.PLAIN, *(gpu.Variant(pack=4, packs=n) for n in (1, 6))]
+VARIANTS += [gpu.Variant("bfloat16", pack) for pack in (1, 8)]
 
-def test_nvrtc_compiles_every_kernel():
-    """For an H100, which need not be there. The library comes with CuPy's extra [ctk]."""
-    found = importlib.util.find_spec("nvidia")
-    places = [Path(p) / "cu13" / "lib" for p in (found.submodule_search_locations if found else ())]
-    folder = next((p for p in places if (p / "libnvrtc.so.13").exists()), None)
-    if folder is None:
-        pytest.skip("no NVRTC of CUDA 13 (nvidia/cu13/lib/libnvrtc.so.13)")
-    for builtins in folder.glob("libnvrtc-builtins.so.13*"):  # or NVRTC would not find it
-        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
-    nvrtc, program = ctypes.CDLL(str(folder / "libnvrtc.so.13")), ctypes.c_void_p()
-    assert not nvrtc.nvrtcCreateProgram(
-        ctypes.byref(program), SOURCE.encode(), b"kernels.cu", 0, None, None
-    )
-    module = backend.cuda_module(cupy_stand_in, SOURCE, gpu.CONSTANTS)
-    options = [option.encode() for option in (*module._options, "--gpu-architecture=compute_90")]
-    options = (ctypes.c_char_p * len(options))(*options)
-    failed = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    size = ctypes.c_size_t()
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
-    assert not failed, log.value.decode()
-    assert log.value == b""
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_nvcc_compiles_every_kernel_and_keeps_it_in_registers(variant, tmp_path):
+    """For an H100, which need not be there."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc, CUDA's compiler")
+    module = backend.cuda_module(cupy_stand_in, SOURCE, gpu.constants(variant))
+    words = [nvcc, *module._options, "-arch=sm_90", "-cubin", "-Xptxas", "-v", "-Werror"]
+    words += ["all-warnings", "-o", tmp_path / "kernels", gpu.SOURCE]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = re.findall(r'extern "C" __global__ void (\w+)', SOURCE)
+    assert sorted(re.findall(r"entry function '(\w+)'", done.stderr)) == sorted(kernels)
+    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill", done.stderr)
+    assert spilled == [("0", "0")] * len(kernels)

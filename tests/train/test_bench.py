@@ -356,8 +356,9 @@ def test_own_launches_are_those_of_a_hand_count(monkeypatch, infer):
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
     monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
-    forward = 2 * (2 * 1 + 2 * 2) + 1 + 3  # per block two norms, two MLPs; a norm; loss and its sum
-    backward = 2 * (2 * 4 + 2 * 4) + 4 + 1  # a bias is summed in two stages
+    # Per block two norms and two MLPs; a norm; the biases of embedding and head; loss and its sum.
+    forward = 2 * (2 * 1 + 2 * 2) + 1 + 2 * 1 + 3
+    backward = 2 * (2 * 2 + 2 * 4) + 2 + 2 * 2 + 1  # what is summed is summed in two stages
     expected = 2 * forward if infer else 2 * (forward + backward) + 1  # AdamW
     model = create_model("mixer_pico", **SMALL)
     bench = Bench(model, batch=3, micro_batch=2, workers=1, infer=infer, device="gpu")

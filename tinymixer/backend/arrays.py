@@ -57,7 +57,7 @@ def to_device(x: Array, device: str) -> Array:
     return cupy.asarray(x)
 
 
-def cuda_module(xp: ModuleType, source: str, constants: dict[str, int]) -> Any:
+def cuda_module(xp: ModuleType, source: str, constants: dict[str, int | str]) -> Any:
     """CUDA C++ as a module of kernels, `module.get_function(name)(grid, block, arguments)`.
 
     xp is CuPy. The source is compiled on first use of a kernel, for the GPU at hand, with its

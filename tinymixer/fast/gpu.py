@@ -15,7 +15,7 @@ import math
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,70 +28,125 @@ from tinymixer.ops.linear import check_tokens
 SOURCE = Path(__file__).with_name("kernels.cu")
 LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
 TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
+NORM_ROWS = 128  # that a block of LayerNorm's backward takes
+WIDEST = 16  # bytes that a thread reads at once
 MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
-CONSTANTS = {"LANES": LANES, "WARPS": WARPS, "TALL": TALL, "WIDE": WIDE}  # of the source
+CONSTANTS: dict[str, int | str] = {
+    "LANES": LANES,
+    "WARPS": WARPS,
+    "TALL": TALL,
+    "WIDE": WIDE,
+    "NORM_ROWS": NORM_ROWS,
+}
 CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP)}
+STORED = {"float32": "float", "bfloat16": "bf16"}  # dtypes, as the source names them
+
+
+class Variant(NamedTuple):
+    """What a launch decides of its kernel, see kernels.cu; compiled when first asked for."""
+
+    stored: str = "float32"
+    pack: int = 1
+    packs: int = 1
+
+
+PLAIN = Variant()
 
 
 @cache
-def _module(xp: ModuleType) -> Any:
-    return cuda_module(xp, SOURCE.read_text("utf-8"), CONSTANTS)
+def _kernel(xp: ModuleType, name: str, variant: Variant) -> Any:
+    return _module(xp, variant).get_function(name)
 
 
 @cache
-def _kernel(xp: ModuleType, name: str) -> Any:
-    return _module(xp).get_function(name)
+def _module(xp: ModuleType, variant: Variant) -> Any:
+    return cuda_module(xp, SOURCE.read_text("utf-8"), constants(variant))
 
 
-def launch(name: str, grid: tuple[int, int], *arguments: Any) -> None:
+def constants(variant: Variant) -> dict[str, int | str]:
+    """What the source is compiled with."""
+    stored, pack, packs = variant
+    return CONSTANTS | {"STORED": STORED[stored], "PACK": pack, "PACKS": packs}
+
+
+def launch(name: str, grid: tuple[int, int], *arguments: Any, variant: Variant = PLAIN) -> None:
     """Run a kernel on arrays and NumPy scalars: its parameters, in their order and types."""
     xp = array_module(next(a for a in arguments if not isinstance(a, np.generic)))
-    _kernel(xp, name)(grid, BLOCK, arguments)
+    _kernel(xp, name, variant)(grid, BLOCK, arguments)
+
+
+def _pack(columns: int, stored: np.dtype, *arrays: Array) -> int:
+    """How many neighbours a thread takes at once: all arrays have to allow it."""
+    n = WIDEST // stored.itemsize
+    aligned = all(x.data.ptr % (n * x.dtype.itemsize) == 0 for x in arrays)
+    return n if columns % n == 0 and aligned else 1
 
 
 # Matrices (rows, columns) with a bias of `axis` 0: one of each row, or 1: one of each column. -----
 
-WALKS = ("rows", "columns")
+
+class Walk(NamedTuple):
+    """How kernels walk a matrix: by "rows" or "columns", on which grid, in which variant."""
+
+    by: str
+    grid: tuple[int, int]
+    shape: tuple[np.int32, np.int32]
+    variant: Variant
 
 
-def _walk(x: Array, axis: int) -> tuple[str, tuple[int, int], tuple[np.int32, np.int32]]:
-    """How the kernels walk x: "rows" or "columns", the grid, and x's shape as they take it."""
-    rows, columns = x.shape
+def _walk(axis: int, stored: np.dtype, *matrices: Array) -> Walk:
+    """Over matrices of one shape."""
+    rows, columns = matrices[0].shape
+    pack = _pack(columns, stored, *matrices)
     if axis == 0:
-        grid = -(-columns // WIDE), rows
+        by, grid = "rows", (-(-columns // WIDE), rows)
     else:
-        grid = -(-columns // LANES), -(-rows // TALL)
-    return WALKS[axis], grid, (np.int32(rows), np.int32(columns))
+        by, grid = "columns", (-(-columns // (LANES * pack)), -(-rows // TALL))
+    return Walk(by, grid, (np.int32(rows), np.int32(columns)), Variant(stored.name, pack))
 
 
 def _gelu(h: Array, b: Array, axis: int, form: str) -> Array:
     """GELU(h + b)."""
-    walk, grid, shape = _walk(h, axis)
     a = array_module(h).empty_like(h)
-    launch(f"gelu_{walk}", grid, h, b, a, *shape, np.int32(form == "erf"))
+    by, grid, shape, variant = _walk(axis, h.dtype, h, a)
+    launch(f"gelu_{by}", grid, h, b, a, *shape, np.int32(form == "erf"), variant=variant)
     return a
 
 
 def _gelu_backward(h: Array, b: Array, d: Array, axis: int, form: str) -> Array:
     """d, which is da, becomes dh = da GELU'(h + b); returned are the parts of db."""
-    walk, grid, shape = _walk(h, axis)
-    parts = _parts(h, grid, axis)
-    launch(f"gelu_backward_{walk}", grid, h, b, d, parts, *shape, np.int32(form == "erf"))
+    by, grid, shape, variant = _walk(axis, h.dtype, h, d)
+    parts, erf = _parts(h, grid, axis), np.int32(form == "erf")
+    launch(f"gelu_backward_{by}", grid, h, b, d, parts, *shape, erf, variant=variant)
     return parts
 
 
-def _add_bias(y: Array, b: Array, axis: int) -> None:
-    """y += b."""
-    walk, grid, shape = _walk(y, axis)
-    launch(f"add_{walk}", grid, y, b, *shape)
+def _add_bias(y: Array, b: Array, axis: int) -> Array:
+    """y + b in float32, in the place of a y that is."""
+    z = y if y.dtype == np.float32 else array_module(y).empty(y.shape, np.float32)
+    by, grid, shape, variant = _walk(axis, y.dtype, y, z)
+    launch(f"add_{by}", grid, y, b, z, *shape, variant=variant)
+    return z
 
 
-def _sum(x: Array, axis: int) -> Array:
-    """The gradient of a bias of `axis`, from that of what it was added to."""
-    walk, grid, shape = _walk(x, axis)
+def _operand(x: Array, dtype: np.dtype) -> Array:
+    """x, float32, as a product is to see it."""
+    if dtype == np.float32:
+        return x
+    y = array_module(x).empty(x.shape, dtype)
+    variant = Variant(dtype.name, _pack(x.size, dtype, x, y))
+    launch("store", (-(-x.size // WIDE), 1), x, y, np.int32(x.size), variant=variant)
+    return y
+
+
+def _operand_and_parts(x: Array, dtype: np.dtype, axis: int) -> tuple[Array, Array]:
+    """The same, and the parts of the sums that a bias of `axis` has as its gradient."""
+    xp, keep = array_module(x), dtype == np.float32
+    y = xp.empty(0 if keep else x.shape, dtype)
+    by, grid, shape, variant = _walk(axis, dtype, *((x,) if keep else (x, y)))
     parts = _parts(x, grid, axis)
-    launch(f"sum_{walk}", grid, x, parts, *shape)
-    return _sum_of_parts(parts)
+    launch(f"sum_{by}", grid, x, y, parts, *shape, variant=variant)
+    return (x if keep else y), parts
 
 
 def _parts(x: Array, grid: tuple[int, int], axis: int) -> Array:
@@ -102,14 +157,10 @@ def _parts(x: Array, grid: tuple[int, int], axis: int) -> Array:
 def _sum_of_parts(parts: Array) -> Array:
     count, width = parts.shape
     total = array_module(parts).empty(width, np.float32)
-    grid = -(-width // LANES), 1
-    launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width))
+    variant = Variant(pack=_pack(width, parts.dtype, parts, total))
+    grid = -(-width // (LANES * variant.pack)), 1
+    launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width), variant=variant)
     return total
-
-
-def _product(A: Array, B: Array) -> Array:
-    dtype = operand_type()
-    return product(A.astype(dtype, copy=False), B.astype(dtype, copy=False))
 
 
 def _contiguous(x: Array, *shape: int) -> Array:
@@ -137,6 +188,58 @@ class FastGELU(ops.GELU):
         return d.reshape(dy.shape)
 
 
+@twin_of(ops.TokenLinear, "gpu")
+class FastTokenLinear(ops.TokenLinear):
+    """Product and bias as one matrix (S, B*C)."""
+
+    @float32_only
+    def forward(self, x: Array, W: Array, b: Array) -> Array:
+        check_tokens("TokenLinear", x, W)
+        dtype = operand_type()
+        X, W = _operand(_contiguous(x, len(x), -1), dtype), _operand(W, dtype)  # (S, B*C)
+        self.save(X, W)
+        y = _add_bias(product(W, X, dtype), _contiguous(b, -1), 0)  # (D, B*C)
+        return y.reshape(-1, *x.shape[1:])
+
+    def backward(self, dy: Array) -> tuple:
+        X, W = self.saved
+        dY, parts = _operand_and_parts(_contiguous(dy, len(dy), -1), X.dtype, 0)  # (D, B*C)
+        db = _sum_of_parts(parts) if self.needs[2] else None
+        dW = product(dY, X.T) if self.needs[1] else None  # (D, S)
+        dx = product(W.T, dY).reshape(len(X), *dy.shape[1:]) if self.needs[0] else None
+        return dx, dW, db
+
+
+@twin_of(ops.ChannelLinear, "gpu")
+class FastChannelLinear(ops.ChannelLinear):
+    """As FastTokenLinear, with the product from the right, and perhaps without a bias."""
+
+    @float32_only
+    def forward(self, x: Array, W: Array, b: Array | None = None) -> Array:
+        if x.shape[-1] != len(W):
+            return super().forward(x, W, b)  # it knows what to say
+        dtype = operand_type()
+        X, W = _operand(_contiguous(x, -1, len(W)), dtype), _operand(W, dtype)  # (S*B, C)
+        if b is None:
+            y = product(X, W)  # (S*B, D)
+        else:
+            y = _add_bias(product(X, W, dtype), _contiguous(b, -1), 1)
+        self.save(X, W, b is not None)
+        return y.reshape(*x.shape[:-1], -1)
+
+    def backward(self, dy: Array) -> tuple:
+        X, W, biased = self.saved
+        dY, db = _contiguous(dy, -1, dy.shape[-1]), None  # (S*B, D)
+        if biased and self.needs[2]:
+            dY, parts = _operand_and_parts(dY, X.dtype, 1)
+            db = _sum_of_parts(parts)
+        else:
+            dY = _operand(dY, X.dtype)
+        dW = product(X.T, dY) if self.needs[1] else None  # (C, D)
+        dx = product(dY, W.T).reshape(*dy.shape[:-1], -1) if self.needs[0] else None
+        return (dx, dW, db) if biased else (dx, dW)
+
+
 @twin_of(ops.TokenMLP, "gpu")
 class FastTokenMLP(ops.TokenMLP):
     """Kept is the first product without its bias, which backward adds again in passing."""
@@ -144,24 +247,25 @@ class FastTokenMLP(ops.TokenMLP):
     @float32_only
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
         check_tokens("TokenMLP", x, W1)
+        dtype = operand_type()
         X, b1, b2 = _contiguous(x, len(x), -1), _contiguous(b1, -1), _contiguous(b2, -1)  # (S, B*C)
-        h = _product(W1, X)  # (D_S, B*C)
+        X, W1, W2 = _operand(X, dtype), _operand(W1, dtype), _operand(W2, dtype)
+        h = product(W1, X, dtype)  # (D_S, B*C)
         a = _gelu(h, b1, 0, self.form)
-        y = _product(W2, a)  # (S, B*C)
-        _add_bias(y, b2, 0)
+        y = _add_bias(product(W2, a, dtype), b2, 0)  # (S, B*C)
         self.save(X, W1, h, b1, a, W2)
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
         X, W1, h, b1, a, W2 = self.saved
-        dY = _contiguous(dy, *X.shape)  # (S, B*C)
-        dW2 = _product(dY, a.T) if self.needs[3] else None  # (S, D_S)
-        db2 = _sum(dY, 0) if self.needs[4] else None
-        dh = _product(W2.T, dY)  # (D_S, B*C)
+        dY, parts = _operand_and_parts(_contiguous(dy, *X.shape), X.dtype, 0)  # (S, B*C)
+        db2 = _sum_of_parts(parts) if self.needs[4] else None
+        dW2 = product(dY, a.T) if self.needs[3] else None  # (S, D_S)
+        dh = product(W2.T, dY, h.dtype)  # (D_S, B*C)
         parts = _gelu_backward(h, b1, dh, 0, self.form)
         db1 = _sum_of_parts(parts) if self.needs[2] else None
-        dW1 = _product(dh, X.T) if self.needs[1] else None  # (D_S, S)
-        dx = _product(W1.T, dh).reshape(dy.shape) if self.needs[0] else None
+        dW1 = product(dh, X.T) if self.needs[1] else None  # (D_S, S)
+        dx = product(W1.T, dh).reshape(dy.shape) if self.needs[0] else None
         return dx, dW1, db1, dW2, db2
 
 
@@ -173,24 +277,25 @@ class FastChannelMLP(ops.ChannelMLP):
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
         if x.shape[-1] != len(W1):
             return super().forward(x, W1, b1, W2, b2)  # it knows what to say
+        dtype = operand_type()
         X, b1, b2 = _contiguous(x, -1, len(W1)), _contiguous(b1, -1), _contiguous(b2, -1)
-        h = _product(X, W1)  # (S*B, D_C)
+        X, W1, W2 = _operand(X, dtype), _operand(W1, dtype), _operand(W2, dtype)
+        h = product(X, W1, dtype)  # (S*B, D_C)
         a = _gelu(h, b1, 1, self.form)
-        y = _product(a, W2)  # (S*B, C)
-        _add_bias(y, b2, 1)
+        y = _add_bias(product(a, W2, dtype), b2, 1)  # (S*B, C)
         self.save(X, W1, h, b1, a, W2)
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
         X, W1, h, b1, a, W2 = self.saved
-        dY = _contiguous(dy, *X.shape)  # (S*B, C)
-        dW2 = _product(a.T, dY) if self.needs[3] else None  # (D_C, C)
-        db2 = _sum(dY, 1) if self.needs[4] else None
-        dh = _product(dY, W2.T)  # (S*B, D_C)
+        dY, parts = _operand_and_parts(_contiguous(dy, *X.shape), X.dtype, 1)  # (S*B, C)
+        db2 = _sum_of_parts(parts) if self.needs[4] else None
+        dW2 = product(a.T, dY) if self.needs[3] else None  # (D_C, C)
+        dh = product(dY, W2.T, h.dtype)  # (S*B, D_C)
         parts = _gelu_backward(h, b1, dh, 1, self.form)
         db1 = _sum_of_parts(parts) if self.needs[2] else None
-        dW1 = _product(X.T, dh) if self.needs[1] else None  # (C, D_C)
-        dx = _product(dh, W1.T).reshape(dy.shape) if self.needs[0] else None
+        dW1 = product(X.T, dh) if self.needs[1] else None  # (C, D_C)
+        dx = product(dh, W1.T).reshape(dy.shape) if self.needs[0] else None
         return dx, dW1, db1, dW2, db2
 
 
@@ -204,33 +309,37 @@ class FastLayerNorm(ops.LayerNorm):
         X, gamma, beta = _contiguous(x, -1, C), _contiguous(gamma, C), _contiguous(beta, C)
         rows = len(X)
         y, mean, scale = xp.empty_like(X), xp.empty(rows, np.float32), xp.empty(rows, np.float32)
-        shape = np.int32(rows), np.int32(C)
-        grid = _warp_a_row(rows)
-        launch("layer_norm", grid, X, gamma, beta, y, mean, scale, *shape, np.float32(self.eps))
+        numbers = np.int32(rows), np.int32(C), np.float32(self.eps)
+        arrays = X, gamma, beta, y, mean, scale
+        launch("layer_norm", _warp_a_row(rows), *arrays, *numbers, variant=_of_rows(X, y))
         self.save(X, gamma, mean, scale)
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
         X, gamma, mean, scale = self.saved
-        rows, C = X.shape
-        dY, shape = _contiguous(dy, rows, C), (np.int32(rows), np.int32(C))
-        dx = dgamma = dbeta = None
-        if self.needs[0]:
-            dx = array_module(X).empty_like(X)
-            grid = _warp_a_row(rows)
-            launch("layer_norm_backward", grid, dY, X, gamma, mean, scale, dx, *shape)
-            dx = dx.reshape(dy.shape)
-        if self.needs[1] or self.needs[2]:
-            _, grid, shape = _walk(X, 1)
-            gamma_parts, beta_parts = _parts(X, grid, 1), _parts(X, grid, 1)
-            launch("layer_norm_sums", grid, dY, X, mean, scale, gamma_parts, beta_parts, *shape)
-            dgamma = _sum_of_parts(gamma_parts) if self.needs[1] else None
-            dbeta = _sum_of_parts(beta_parts) if self.needs[2] else None
-        return dx, dgamma, dbeta
+        (rows, C), xp = X.shape, array_module(X)
+        dY, dx = _contiguous(dy, rows, C), xp.empty_like(X)
+        grid = -(-rows // NORM_ROWS), 1
+        parts = xp.empty((grid[0], 2 * C), np.float32)
+        arrays, shape = (dY, X, gamma, mean, scale, dx, parts), (np.int32(rows), np.int32(C))
+        variant = _of_rows(dY, X, dx)
+        launch("layer_norm_backward", grid, *arrays, *shape, variant=variant)
+        sums = _sum_of_parts(parts)
+        gradients = dx.reshape(dy.shape), sums[:C], sums[C:]
+        return tuple(
+            g if needed else None for g, needed in zip(gradients, self.needs, strict=False)
+        )
 
 
 def _warp_a_row(rows: int) -> tuple[int, int]:
     return -(-rows // WARPS), 1
+
+
+def _of_rows(*matrices: Array) -> Variant:
+    """Of kernels whose warps hold whole rows."""
+    C = matrices[0].shape[1]
+    pack = _pack(C, matrices[0].dtype, *matrices)
+    return Variant(pack=pack, packs=-(-C // (LANES * pack)))
 
 
 @twin_of(ops.SoftmaxCrossEntropy, "gpu")
@@ -258,7 +367,8 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
         grid = _warp_a_row(rows)
         launch("cross_entropy", grid, X, classes, probabilities, losses, log_sums, *options)
         self.save(X, classes, probabilities, log_sums, options, logits.shape)
-        return _sum(losses, 0).reshape(())
+        _, parts = _operand_and_parts(losses, losses.dtype, 0)
+        return _sum_of_parts(parts).reshape(())
 
     def backward(self, dloss: Array) -> tuple:
         X, classes, probabilities, log_sums, options, shape = self.saved

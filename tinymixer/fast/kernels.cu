@@ -1,35 +1,64 @@
 /* CUDA kernels of fast/gpu.py: what lies between the matrix products of a training step.
 
-   All arrays are C-contiguous and, but for labels and pixels, float32, and so is every sum. A
-   kernel adds in an order that depends on shapes alone: no atomics, so the same input gives the
-   same bits. A sum over many blocks has two stages: each block leaves one part per result, and
-   `sum_parts` adds the parts.
+   All arrays are C-contiguous. Numbers are float32, and so is every sum; only what products take is
+   kept as `stored`, float32 or bfloat16. A kernel adds in an order that depends on shapes alone: no
+   atomics, so the same input gives the same bits. A sum over many blocks has two stages: each block
+   leaves one part per result, and `sum_parts` adds the parts.
 
    A matrix (rows, columns) is walked in one of two ways, by the axis that shares a bias:
 
-     columns   b (columns,), as a channel MLP's. A block of 32 x 8 threads takes 32 columns and
-               TALL rows: the lanes of a warp read neighbours, and each thread stays in one column.
+     columns   b (columns,), as a channel MLP's. A block of 32 x 8 threads takes 32 packs of columns
+               and TALL rows: a warp reads neighbours, and each thread stays in its columns.
      rows      b (rows,), as a token MLP's. A block of 32 x 8 threads takes WIDE elements of one row.
 
-   The grid is (ceil(columns / 32), ceil(rows / TALL)), or (ceil(columns / WIDE), rows). gpu.py
-   decides LANES = 32, WARPS = 8, TALL and WIDE, and defines them for the compiler. */
+   A thread reads and writes PACK neighbours at once, 16 bytes of what is stored: memory is fast
+   where much is asked of it at a time. PACK divides the columns; 1 always does.
 
-/* f(i, row, column) for each element i that this thread has of its column. */
+   The grid is (ceil(columns / (32 PACK)), ceil(rows / TALL)), or (ceil(columns / WIDE), rows).
+   gpu.py decides LANES = 32, WARPS = 8, TALL and WIDE, and for each launch STORED, PACK and PACKS;
+   it defines them for the compiler. */
+
+/* The upper half of a float32: its exponent, and 7 of 23 bits of mantissa. */
+struct bf16 {
+    unsigned short bits;
+    __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+    __device__ bf16 &operator=(float x) {  /* to nearest, ties to even */
+        unsigned all = __float_as_uint(x);
+        bits = x == x ? (all + 0x7FFF + (all >> 16 & 1)) >> 16 : 0x7FFF;
+        return *this;
+    }
+};
+
+typedef STORED stored;
+
+template <class T>
+struct alignas(PACK * sizeof(T)) Pack { T at[PACK]; };
+
+/* PACK elements of x from i on. */
+template <class T>
+__device__ Pack<T> &pack(T *x, long long i) { return *(Pack<T> *)(x + i); }
+
+template <class T>
+__device__ const Pack<T> &pack(const T *x, long long i) { return *(const Pack<T> *)(x + i); }
+
+#define EACH(k) for (int k = 0; k < PACK; k++)
+
+/* f(i, row, column) for each pack that this thread has of its columns; i is its first element. */
 template <class F>
 __device__ void walk_columns(int rows, int columns, F f) {
-    int column = blockIdx.x * LANES + threadIdx.x;
+    int column = (blockIdx.x * LANES + threadIdx.x) * PACK;
     int start = blockIdx.y * TALL, end = start + min(TALL, rows - start);
     if (column < columns)
         for (int row = start + threadIdx.y; row < end; row += WARPS)
             f((long long)row * columns + column, row, column);
 }
 
-/* f(i, row, column) for each element i that this thread has of its block's row. */
+/* f(i, row, column) for each pack that this thread has of its block's row. */
 template <class F>
 __device__ void walk_row(int columns, F f) {
     int row = blockIdx.y, start = blockIdx.x * WIDE, end = start + min(WIDE, columns - start);
-    for (int column = start + threadIdx.y * LANES + threadIdx.x; column < end;
-         column += WARPS * LANES)
+    for (int column = start + (threadIdx.y * LANES + threadIdx.x) * PACK; column < end;
+         column += WARPS * LANES * PACK)
         f((long long)row * columns + column, row, column);
 }
 
@@ -44,17 +73,25 @@ __device__ float max_of_warp(float x) {
     return x;
 }
 
-/* parts[blockIdx.y][column] = the sum of s over the 8 threads that share the column. */
-__device__ void leave_column_parts(float s, float *parts, int columns) {
-    __shared__ float sums[WARPS][LANES];
-    int column = blockIdx.x * LANES + threadIdx.x;
-    sums[threadIdx.y][threadIdx.x] = s;
+/* part[column] = the sum of s over the 8 threads that share the column: for LANES * PACK columns,
+   from `first` on, of all `columns`. */
+__device__ void leave_column_part(const float *s, float *part, int first, int columns) {
+    __shared__ float sums[WARPS][LANES * PACK];
+    EACH(k) sums[threadIdx.y][threadIdx.x * PACK + k] = s[k];
     __syncthreads();
-    if (threadIdx.y == 0 && column < columns) {
-        for (int warp = 1; warp < WARPS; warp++) s += sums[warp][threadIdx.x];
-        parts[(long long)blockIdx.y * columns + column] = s;
-    }
+    for (int j = threadIdx.y * LANES + threadIdx.x; j < LANES * PACK; j += WARPS * LANES)
+        if (first + j < columns) {
+            float total = sums[0][j];
+            for (int warp = 1; warp < WARPS; warp++) total += sums[warp][j];
+            part[first + j] = total;
+        }
     __syncthreads();  /* or a second call would overwrite what is still being read */
+}
+
+/* parts[blockIdx.y][column], for a block that walked columns. */
+__device__ void leave_column_parts(const float *s, float *parts, int columns) {
+    leave_column_part(s, parts + (long long)blockIdx.y * columns, blockIdx.x * LANES * PACK,
+                      columns);
 }
 
 /* parts[blockIdx.x][row] = the sum of s over the block. */
@@ -94,115 +131,198 @@ __device__ float gelu_derivative(float x, int erf) {
 }
 
 /* a = gelu(h + b): the product h is kept as it is, and backward adds b once more. */
-extern "C" __global__ void gelu_columns(const float *h, const float *b, float *a, int rows,
-                                        int columns, int erf) {
-    walk_columns(rows, columns,
-                 [&](long long i, int, int c) { a[i] = gelu(h[i] + b[c], erf); });
+extern "C" __global__ void gelu_columns(const stored *__restrict__ h, const float *__restrict__ b,
+                                        stored *__restrict__ a, int rows, int columns, int erf) {
+    walk_columns(rows, columns, [&](long long i, int, int column) {
+        Pack<stored> x = pack(h, i), y;
+        EACH(k) y.at[k] = gelu(x.at[k] + b[column + k], erf);
+        pack(a, i) = y;
+    });
 }
 
-extern "C" __global__ void gelu_rows(const float *h, const float *b, float *a, int rows,
-                                     int columns, int erf) {
-    walk_row(columns, [&](long long i, int r, int) { a[i] = gelu(h[i] + b[r], erf); });
+extern "C" __global__ void gelu_rows(const stored *__restrict__ h, const float *__restrict__ b,
+                                     stored *__restrict__ a, int rows, int columns, int erf) {
+    walk_row(columns, [&](long long i, int row, int) {
+        Pack<stored> x = pack(h, i), y;
+        EACH(k) y.at[k] = gelu(x.at[k] + b[row], erf);
+        pack(a, i) = y;
+    });
 }
 
 /* d, which is da, becomes dh = da gelu'(h + b); parts are those of db. */
-extern "C" __global__ void gelu_backward_columns(const float *h, const float *b, float *d,
-                                                 float *parts, int rows, int columns, int erf) {
-    float db = 0;
-    walk_columns(rows, columns, [&](long long i, int, int c) {
-        db += d[i] *= gelu_derivative(h[i] + b[c], erf);
+extern "C" __global__ void gelu_backward_columns(const stored *__restrict__ h,
+                                                 const float *__restrict__ b,
+                                                 stored *__restrict__ d, float *__restrict__ parts,
+                                                 int rows, int columns, int erf) {
+    float db[PACK] = {};
+    walk_columns(rows, columns, [&](long long i, int, int column) {
+        Pack<stored> x = pack(h, i), y = pack(d, i);
+        EACH(k) {
+            float dh = y.at[k] * gelu_derivative(x.at[k] + b[column + k], erf);
+            db[k] += dh;
+            y.at[k] = dh;
+        }
+        pack(d, i) = y;
     });
     leave_column_parts(db, parts, columns);
 }
 
-extern "C" __global__ void gelu_backward_rows(const float *h, const float *b, float *d,
-                                              float *parts, int rows, int columns, int erf) {
+extern "C" __global__ void gelu_backward_rows(const stored *__restrict__ h,
+                                              const float *__restrict__ b, stored *__restrict__ d,
+                                              float *__restrict__ parts, int rows, int columns,
+                                              int erf) {
     float db = 0;
-    walk_row(columns, [&](long long i, int r, int) {
-        db += d[i] *= gelu_derivative(h[i] + b[r], erf);
+    walk_row(columns, [&](long long i, int row, int) {
+        Pack<stored> x = pack(h, i), y = pack(d, i);
+        EACH(k) {
+            float dh = y.at[k] * gelu_derivative(x.at[k] + b[row], erf);
+            db += dh;
+            y.at[k] = dh;
+        }
+        pack(d, i) = y;
     });
     leave_row_part(db, parts);
 }
 
-/* Biases alone. --------------------------------------------------------------------------------- */
+/* Into a product and out of it. ------------------------------------------------------------------ */
 
-extern "C" __global__ void add_columns(float *y, const float *b, int rows, int columns) {
-    walk_columns(rows, columns, [&](long long i, int, int c) { y[i] += b[c]; });
+/* y = x + b, where a product leaves x as `stored`; x and y may be the same array. */
+extern "C" __global__ void add_columns(const stored *x, const float *b, float *y, int rows,
+                                       int columns) {
+    walk_columns(rows, columns, [&](long long i, int, int column) {
+        Pack<stored> from = pack(x, i);
+        Pack<float> to;
+        EACH(k) to.at[k] = from.at[k] + b[column + k];
+        pack(y, i) = to;
+    });
 }
 
-extern "C" __global__ void add_rows(float *y, const float *b, int rows, int columns) {
-    walk_row(columns, [&](long long i, int r, int) { y[i] += b[r]; });
+extern "C" __global__ void add_rows(const stored *x, const float *b, float *y, int rows,
+                                    int columns) {
+    walk_row(columns, [&](long long i, int row, int) {
+        Pack<stored> from = pack(x, i);
+        Pack<float> to;
+        EACH(k) to.at[k] = from.at[k] + b[row];
+        pack(y, i) = to;
+    });
 }
 
-extern "C" __global__ void sum_columns(const float *x, float *parts, int rows, int columns) {
-    float s = 0;
-    walk_columns(rows, columns, [&](long long i, int, int) { s += x[i]; });
+/* y = x as `stored`. */
+extern "C" __global__ void store(const float *__restrict__ x, stored *__restrict__ y, int columns) {
+    walk_row(columns, [&](long long i, int, int) {
+        Pack<float> from = pack(x, i);
+        Pack<stored> to;
+        EACH(k) to.at[k] = from.at[k];
+        pack(y, i) = to;
+    });
+}
+
+/* The same, unless nothing would change, and on the way parts of the sums of x. */
+extern "C" __global__ void sum_columns(const float *__restrict__ x, stored *__restrict__ y,
+                                       float *__restrict__ parts, int rows, int columns) {
+    float s[PACK] = {};
+    walk_columns(rows, columns, [&](long long i, int, int) {
+        Pack<float> from = pack(x, i);
+        Pack<stored> to;
+        EACH(k) s[k] += from.at[k], to.at[k] = from.at[k];
+        if (sizeof(stored) < sizeof(float)) pack(y, i) = to;
+    });
     leave_column_parts(s, parts, columns);
 }
 
-extern "C" __global__ void sum_rows(const float *x, float *parts, int rows, int columns) {
+extern "C" __global__ void sum_rows(const float *__restrict__ x, stored *__restrict__ y,
+                                    float *__restrict__ parts, int rows, int columns) {
     float s = 0;
-    walk_row(columns, [&](long long i, int, int) { s += x[i]; });
+    walk_row(columns, [&](long long i, int, int) {
+        Pack<float> from = pack(x, i);
+        Pack<stored> to;
+        EACH(k) s += from.at[k], to.at[k] = from.at[k];
+        if (sizeof(stored) < sizeof(float)) pack(y, i) = to;
+    });
     leave_row_part(s, parts);
 }
 
-/* total[j] = sum_p parts[p][j], the second stage of every sum. One block per 32 results. */
-extern "C" __global__ void sum_parts(const float *parts, float *total, int count, int width) {
-    int j = blockIdx.x * LANES + threadIdx.x;
-    float s = 0;
+/* total[j] = sum_p parts[p][j], the second stage of every sum. One block per LANES * PACK results. */
+extern "C" __global__ void sum_parts(const float *__restrict__ parts, float *__restrict__ total,
+                                     int count, int width) {
+    int j = (blockIdx.x * LANES + threadIdx.x) * PACK;
+    float s[PACK] = {};
     if (j < width)
-        for (int p = threadIdx.y; p < count; p += WARPS) s += parts[(long long)p * width + j];
+        for (int p = threadIdx.y; p < count; p += WARPS) {
+            Pack<float> part = pack(parts, (long long)p * width + j);
+            EACH(k) s[k] += part.at[k];
+        }
     leave_column_parts(s, total, width);
 }
 
-/* LayerNorm: one warp a row, 8 rows a block. Norm in ops/norm.py has the formulas. --------------- */
+/* LayerNorm: one warp a row, which its lanes hold in PACKS packs each. Norm in ops/norm.py has the
+   formulas. -------------------------------------------------------------------------------------- */
 
-extern "C" __global__ void layer_norm(const float *x, const float *gamma, const float *beta,
-                                      float *y, float *mean, float *scale, int rows, int C,
-                                      float eps) {
+/* For each pack p of a row of C that this lane has, and its first column c. */
+#define EACH_PACK(p, c) \
+    for (int p = 0, c = threadIdx.x * PACK; p < PACKS; p++, c += LANES * PACK) if (c < C)
+
+extern "C" __global__ void layer_norm(const float *__restrict__ x, const float *__restrict__ gamma,
+                                      const float *__restrict__ beta, float *__restrict__ y,
+                                      float *__restrict__ mean, float *__restrict__ scale,
+                                      int rows, int C, float eps) {
     int row = blockIdx.x * WARPS + threadIdx.y;
     if (row >= rows) return;  /* the whole warp leaves */
-    x += (long long)row * C, y += (long long)row * C;
+    long long start = (long long)row * C;
+    Pack<float> of_x[PACKS];
     float sum = 0, squares = 0;
-    for (int c = threadIdx.x; c < C; c += LANES) sum += x[c];
+    EACH_PACK(p, c) {
+        of_x[p] = pack(x, start + c);
+        EACH(k) sum += of_x[p].at[k];
+    }
     float mu = sum_of_warp(sum) / C;
-    for (int c = threadIdx.x; c < C; c += LANES) squares += (x[c] - mu) * (x[c] - mu);
+    EACH_PACK(p, c) EACH(k) squares += (of_x[p].at[k] - mu) * (of_x[p].at[k] - mu);
     float inverse = 1 / sqrtf(sum_of_warp(squares) / C + eps);
-    for (int c = threadIdx.x; c < C; c += LANES) y[c] = (x[c] - mu) * inverse * gamma[c] + beta[c];
+    EACH_PACK(p, c) {
+        Pack<float> of_y;
+        EACH(k) of_y.at[k] = (of_x[p].at[k] - mu) * inverse * gamma[c + k] + beta[c + k];
+        pack(y, start + c) = of_y;
+    }
     if (threadIdx.x == 0) mean[row] = mu, scale[row] = inverse;
 }
 
-extern "C" __global__ void layer_norm_backward(const float *dy, const float *x, const float *gamma,
-                                               const float *mean, const float *scale, float *dx,
+/* dx, and parts (blocks, 2, C) of dgamma and of dbeta. A block takes NORM_ROWS rows. */
+extern "C" __global__ void layer_norm_backward(const float *__restrict__ dy,
+                                               const float *__restrict__ x,
+                                               const float *__restrict__ gamma,
+                                               const float *__restrict__ mean,
+                                               const float *__restrict__ scale,
+                                               float *__restrict__ dx, float *__restrict__ parts,
                                                int rows, int C) {
-    int row = blockIdx.x * WARPS + threadIdx.y;
-    if (row >= rows) return;
-    dy += (long long)row * C, x += (long long)row * C, dx += (long long)row * C;
-    float mu = mean[row], inverse = scale[row], g_mean = 0, g_x_hat_mean = 0;
-    for (int c = threadIdx.x; c < C; c += LANES) {
-        float g = gamma[c] * dy[c];
-        g_mean += g;
-        g_x_hat_mean += g * (x[c] - mu) * inverse;
+    float dgamma[PACKS][PACK] = {}, dbeta[PACKS][PACK] = {};
+    int first = blockIdx.x * NORM_ROWS, end = first + min(NORM_ROWS, rows - first);
+    for (int row = first + threadIdx.y; row < end; row += WARPS) {
+        long long start = (long long)row * C;
+        float mu = mean[row], inverse = scale[row], g_mean = 0, g_x_hat_mean = 0;
+        Pack<float> g[PACKS], x_hat[PACKS];
+        EACH_PACK(p, c) {
+            g[p] = pack(dy, start + c), x_hat[p] = pack(x, start + c);
+            EACH(k) {
+                x_hat[p].at[k] = (x_hat[p].at[k] - mu) * inverse;
+                dgamma[p][k] += g[p].at[k] * x_hat[p].at[k];
+                dbeta[p][k] += g[p].at[k];
+                g[p].at[k] *= gamma[c + k];
+                g_mean += g[p].at[k];
+                g_x_hat_mean += g[p].at[k] * x_hat[p].at[k];
+            }
+        }
+        g_mean = sum_of_warp(g_mean) / C;
+        g_x_hat_mean = sum_of_warp(g_x_hat_mean) / C;
+        EACH_PACK(p, c) {
+            EACH(k) g[p].at[k] = inverse * (g[p].at[k] - g_mean - x_hat[p].at[k] * g_x_hat_mean);
+            pack(dx, start + c) = g[p];
+        }
     }
-    g_mean = sum_of_warp(g_mean) / C;
-    g_x_hat_mean = sum_of_warp(g_x_hat_mean) / C;
-    for (int c = threadIdx.x; c < C; c += LANES) {
-        float x_hat = (x[c] - mu) * inverse;
-        dx[c] = inverse * (gamma[c] * dy[c] - g_mean - x_hat * g_x_hat_mean);
+    float *part = parts + (long long)blockIdx.x * 2 * C;
+    for (int p = 0; p < PACKS; p++) {
+        leave_column_part(dgamma[p], part, p * LANES * PACK, C);
+        leave_column_part(dbeta[p], part + C, p * LANES * PACK, C);
     }
-}
-
-/* Parts of dgamma and of dbeta, walked by columns. */
-extern "C" __global__ void layer_norm_sums(const float *dy, const float *x, const float *mean,
-                                           const float *scale, float *gamma_parts,
-                                           float *beta_parts, int rows, int C) {
-    float dgamma = 0, dbeta = 0;
-    walk_columns(rows, C, [&](long long i, int row, int) {
-        dgamma += dy[i] * (x[i] - mean[row]) * scale[row];
-        dbeta += dy[i];
-    });
-    leave_column_parts(dgamma, gamma_parts, C);
-    leave_column_parts(dbeta, beta_parts, C);
 }
 
 /* Softmax cross-entropy: one warp a row of logits, 8 rows a block. ------------------------------- */

@@ -274,9 +274,9 @@ class Bench:
         """How many kernels of fast/gpu.py one more step launches. CuPy's own are not counted."""
         launch, names = fast.gpu.launch, []
 
-        def counted(name: str, *arguments: Any) -> None:
+        def counted(name: str, *arguments: Any, **variant: Any) -> None:
             names.append(name)
-            launch(name, *arguments)
+            launch(name, *arguments, **variant)
 
         with replaced(fast.gpu, "launch", counted):
             self.step()
