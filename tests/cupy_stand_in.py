@@ -119,7 +119,7 @@ def asarray(x, dtype=None):
     return ndarray(_np.array(x, dtype))
 
 
-for _name in ("shape", "ndim", "size", "dtype", "real", "T"):
+for _name in ("shape", "ndim", "size", "nbytes", "dtype", "flags", "real", "T"):
     setattr(ndarray, _name, property(lambda self, name=_name: _wrap(getattr(self._host, name))))
 
 _METHODS = """

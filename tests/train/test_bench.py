@@ -16,7 +16,9 @@ from tinymixer.fast import reference_ops
 from tinymixer.models import create_model
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import bench as bench_module
+from tinymixer.train import launches as launches_module
 from tinymixer.train.bench import Bench
+from tinymixer.train.launches import Launches, launch_table, timed
 from tinymixer.train.parallel import Workers
 from tinymixer.train.profile import (
     Product,
@@ -308,15 +310,23 @@ def test_mistakes_cost_one_line(argv, says, capsys):
 
 # --- on a GPU: the stand-in for CuPy ---
 
-ON_GPU = {"device", "peak_gflop_s", "share_of_peak", "copy_gb_s", "own_launches"}
+ON_GPU = {"device", "peak_gflop_s", "share_of_peak", "copy_gb_s", "own_launches", "products"}
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    """A GPU of small ceilings, without twins."""
-    monkeypatch.setattr("tinymixer.fast.gpu.AdamW", optim.AdamW)
+def gpu_with_twins(monkeypatch):
+    """A GPU of small ceilings."""
+    if missing := cuda_on_cpu.why_not():
+        pytest.skip(missing)
     monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
     monkeypatch.setattr(bench_module, "SIDE", 64)
+    monkeypatch.setattr(launches_module, "REPEATS", 2)
+
+
+@pytest.fixture
+def gpu(gpu_with_twins, monkeypatch):
+    """The same without twins."""
+    monkeypatch.setattr("tinymixer.fast.gpu.AdamW", optim.AdamW)
     for key in list(engine.twins):
         monkeypatch.delitem(engine.twins, key)
 
@@ -332,7 +342,7 @@ def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
     assert "1 threads" in said
     assert "in a large product" in said
     assert ("memory traffic" in said) is not infer
-    assert "0 a step of kernels of our own; CuPy's" in said
+    assert "0 a step of kernels of our own, 0 of products; CuPy's" in said
 
 
 def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch):
@@ -352,20 +362,66 @@ def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch)
 
 
 @pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
-def test_own_launches_are_those_of_a_hand_count(monkeypatch, infer):
-    if missing := cuda_on_cpu.why_not():
-        pytest.skip(missing)
-    monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
+def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
     # Per block two norms and two MLPs; a norm; the biases of embedding and head; loss and its sum.
     forward = 2 * (2 * 1 + 2 * 2) + 1 + 2 * 1 + 3
     backward = 2 * (2 * 2 + 2 * 4) + 2 + 2 * 2 + 1  # what is summed is summed in two stages
-    expected = 2 * forward if infer else 2 * (forward + backward) + 1  # AdamW
+    kernels = 2 * forward if infer else 2 * (forward + backward) + 1  # AdamW
+    products = 2 * (2 * 4 + 2 + (0 if infer else 2 * 8 + 3))  # the images need no gradient
     model = create_model("mixer_pico", **SMALL)
     bench = Bench(model, batch=3, micro_batch=2, workers=1, infer=infer, device="gpu")
+
+    def counted():
+        kinds = bench.launches()
+        return [sum(kind.count for kind in kinds if bool(kind.flops) == of) for of in (False, True)]
+
     with bench:
-        assert [bench.own_launches() for _ in range(2)] == [expected] * 2
+        assert [counted() for _ in range(2)] == [[kernels, products]] * 2
+        flops = sum(product.flops for piece in bench.products() for product in piece)
+        assert sum(kind.count * kind.flops for kind in bench.launches()) == flops
         with reference_ops():
-            assert bench.own_launches() == (not infer)  # AdamW stays
+            assert counted() == [not infer, 0]  # AdamW stays
+
+
+def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):
+    bench = Bench(
+        create_model("mixer_pico", **SMALL), batch=4, micro_batch=4, workers=1, device="gpu"
+    )
+    with bench:
+        kinds = {(kind.name, kind.bytes): kind for kind in bench.launches()}
+        rows = timed(kinds.values())
+    S, C, D_C = 64, SMALL["hidden_dim"], SMALL["channels_mlp_dim"]
+    gelu = kinds["gelu_columns", 4 * (2 * S * 4 * D_C + D_C)]  # h and a (S*B, D_C), b
+    assert (gelu.count, gelu.flops) == (SMALL["num_blocks"], 0)
+    left, right, made = S * 4 * C, C * D_C, S * 4 * D_C
+    first = kinds[f"product {S * 4} x {C} x {D_C}", 4 * (left + right + made)]
+    assert first.flops == 2 * left * D_C
+    assert [row.total_ms for row in rows] == sorted((row.total_ms for row in rows), reverse=True)
+    assert sum(row.count for row in rows) == sum(kind.count for kind in kinds.values())
+    assert all(row.ms > 0 and row.gb_s > 0 for row in rows)
+
+
+def test_the_profile_of_a_gpu_is_its_kernels_and_products(gpu_with_twins, capsys):
+    assert call(*TINY, "--device", "gpu", "--profile") == 0
+    said = capsys.readouterr().out
+    table = said[said.index("kernel or product") :].splitlines()
+    names = [line.split("  ")[0] for line in table[2:]]
+    assert {"gelu_columns", "gelu_backward_rows", "layer_norm_backward", "adamw"} <= set(names)
+    assert names[-1] == "all else"
+    assert len({len(line) for line in table}) == 1
+    assert call(*TINY, "--device", "gpu", "--profile", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["profile"]
+    assert {row["name"] for row in rows} == set(names[:-1])
+
+
+def test_shares_of_a_launch_are_of_the_ceiling_that_it_comes_closer_to():
+    rows = [Launches("copy", 4, 0.5, 1_000_000), Launches("product", 1, 1.0, 1000, 3_000_000)]
+    _head, _rule, *lines = launch_table(
+        rows, step_ms=4.0, peak_gflop_s=6.0, copy_gb_s=10.0
+    ).splitlines()
+    assert lines[0].split() == ["copy", "4", "2.000", "50.0%", "2", "20.0%"]
+    assert lines[1].split() == ["product", "1", "1.000", "25.0%", "0", "3", "50.0%"]
+    assert lines[2].split() == ["all", "else", "1.000", "25.0%"]
 
 
 def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
@@ -377,18 +433,20 @@ def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
         bench.check()
 
 
-def test_fewer_bits_are_used_named_and_allowed_for(gpu, capsys):
+def test_fewer_bits_are_used_named_and_allowed_for(gpu_with_twins, capsys):
     losses = {}
-    for precision in ("fp32", "tf32"):
+    for precision in ("fp32", "tf32", "bf16"):
         assert call(*TINY, "--device", "gpu", "--json", "--precision", precision) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["precision"] == precision
         losses[precision] = found["loss"]["0"]
-    assert 0 < abs(losses["tf32"] - losses["fp32"]) < 1e-3
+    off = {name: abs(loss - losses["fp32"]) for name, loss in losses.items()}
+    assert 0 < off["tf32"] < 1e-3 < 1e-2 * losses["fp32"]
+    assert off["tf32"] < off["bf16"] < 1e-2
 
 
-def test_no_processor_time_is_shown_for_a_gpu(gpu, capsys):
-    assert call(*TINY, "--device", "gpu", "--profile") == 2
+def test_no_processor_time_is_drawn_for_a_gpu(gpu, capsys):
+    assert call(*TINY, "--device", "gpu", "--plot", "profile.png") == 2
     assert "a GPU has its own" in capsys.readouterr().err
 
 

@@ -22,6 +22,7 @@ from tinymixer.fast import reference_ops
 from tinymixer.models import create_model, list_models
 from tinymixer.train import figures
 from tinymixer.train.bench import Bench
+from tinymixer.train.launches import Launches, launch_table, timed
 from tinymixer.train.parallel import Workers
 from tinymixer.train.profile import Row, profile_table
 
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     rows: list[Row] = []
+    of_gpu: list[Launches] = []
     with reference_ops() if args.reference else nullcontext(), bench:
         bench.check()
         found = {
@@ -124,12 +126,24 @@ def run(args: argparse.Namespace) -> int:
             found["share_of_products"] = round(found["products_ms"] / found["median_ms"], 4)
         if on_gpu:
             found |= _beside_ceilings(bench, found)
-            found["own_launches"] = bench.own_launches()
-        if args.profile or args.plot:
+            kinds = bench.launches()
+            found["own_launches"] = sum(kind.count for kind in kinds if not kind.flops)
+            found["products"] = sum(kind.count for kind in kinds if kind.flops)
+        if args.profile and on_gpu:
+            of_gpu = timed(kinds)
+            found["profile"] = [{**vars(row), "total_ms": row.total_ms} for row in of_gpu]
+        elif args.profile or args.plot:
             rows = bench.profile(PROFILED_STEPS)
             found["profile"] = [{**vars(row), "total": row.total} for row in rows]
     found |= {"tinymixer": tinymixer.__version__, "numpy": np.__version__}
     print(json.dumps(found) if args.json else _text(found))
+    if of_gpu and not args.json:
+        ceilings = found["peak_gflop_s"], found["copy_gb_s"]
+        print(
+            "\nKernels and products of a step, each repeated alone. Those of CuPy, such as sums of "
+            f"two arrays, are in all else.\n"
+            f"{launch_table(of_gpu, found['median_ms'], *ceilings)}"
+        )
     if rows and not args.json:
         print(
             f"\nTime of a step in ms, one thread for all {batch} images. The tape also adds the "
@@ -155,11 +169,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.device == "cpu" and args.precision != "fp32":
         raise TinymixerError(f"--precision {args.precision}: a CPU knows only fp32; --device gpu")
-    if args.device == "gpu" and (args.profile or args.plot):
-        raise TinymixerError(
-            "--profile counts processor time, and a GPU has its own; leave it out, or look with "
-            "nsys profile"
-        )
+    if args.device == "gpu" and args.plot:
+        raise TinymixerError("--plot draws processor time, and a GPU has its own; use --profile")
     if args.against and (args.profile or args.plot):
         raise TinymixerError("--profile shows one program; leave it out beside --against")
 
@@ -218,8 +229,8 @@ def _text(found: dict[str, Any]) -> str:
         )
     if "own_launches" in found:
         lines.append(
-            "launches         {own_launches:,} a step of kernels of our own; CuPy's, such as "
-            "products and sums of two arrays, are not counted".format(**found)
+            "launches         {own_launches:,} a step of kernels of our own, {products:,} of "
+            "products; CuPy's, such as sums of two arrays, are not counted".format(**found)
         )
     lines.append(
         f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "

@@ -24,7 +24,6 @@ import numpy as np
 from tinymixer import backend, fast, ops, optim
 from tinymixer.backend import (
     Array,
-    array_module,
     device_of,
     numbers,
     synchronize,
@@ -35,6 +34,7 @@ from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.nn import Module
 from tinymixer.summary import summarise
+from tinymixer.train.launches import Kind, noted
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 from tinymixer.train.profile import (
     Product,
@@ -45,7 +45,6 @@ from tinymixer.train.profile import (
     products_of,
     profile_rows,
     reference_name,
-    replaced,
 )
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
@@ -270,17 +269,11 @@ class Bench:
             cpu.append(time.process_time() - c)
         return statistics.median(wall[1:]), statistics.median(cpu[1:])  # the first makes the arrays
 
-    def own_launches(self) -> int:
-        """How many kernels of fast/gpu.py one more step launches. CuPy's own are not counted."""
-        launch, names = fast.gpu.launch, []
-
-        def counted(name: str, *arguments: Any, **variant: Any) -> None:
-            names.append(name)
-            launch(name, *arguments, **variant)
-
-        with replaced(fast.gpu, "launch", counted):
+    def launches(self) -> list[Kind]:
+        """What kernels and products of fast/gpu.py one more step launches, by kind."""
+        with noted() as kinds:
             self.step()
-        return len(names)
+        return kinds
 
     def ceilings(self, times: int) -> tuple[float, float]:
         """What the device can do at most: GFLOP/s in a large product, GB/s in a copy; medians.
@@ -289,8 +282,8 @@ class Bench:
         """
         made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
         x = to_device(made, self.device)
-        y, xp = x.copy(), array_module(x)
-        product = self._seconds(lambda: xp.matmul(x, x, out=y), times)
+        y, operand = x.copy(), x.astype(backend.operand_type())
+        product = self._seconds(lambda: backend.product(operand, operand, operand.dtype), times)
         copied = self._seconds(lambda: y.__setitem__(..., x), times)
         return 2e-9 * SIDE**3 / product, 2e-9 * made.nbytes / copied
 

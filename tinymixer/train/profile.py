@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymixer import backend
 from tinymixer.backend import Array, array_module, to_device
 from tinymixer.engine import Function, twins
 
@@ -142,13 +143,18 @@ class ProductsAlone:
         self._mine = threading.local()  # each thread has its own arrays
 
     def __call__(self, products: Sequence[Product]) -> None:
-        operands = vars(self._mine).setdefault("operands", {})
+        computations = vars(self._mine).setdefault("computations", {})
         for product in products:
-            if product not in operands:
-                made = product.operands(np.random.default_rng(0))
-                operands[product] = [to_device(x, self._device) for x in made]
-            a, b, y = operands[product]
-            array_module(a).matmul(a, b, out=y)
+            if product not in computations:
+                computations[product] = self._computation(product)
+            computations[product]()
+
+    def _computation(self, of: Product) -> Callable[[], Any]:
+        a, b, y = (to_device(x, self._device) for x in of.operands(np.random.default_rng(0)))
+        if self._device == "gpu" and a.ndim == b.ndim == 2:  # as twins do, in the set precision
+            a, b = (x.astype(backend.operand_type()) for x in (a, b))
+            return partial(backend.product, a, b, a.dtype)
+        return partial(array_module(a).matmul, a, b, out=y)
 
 
 # Time ---------------------------------------------------------------------------------------------
@@ -228,10 +234,16 @@ def profile_table(rows: Sequence[Row]) -> str:
         times = [f"{ms:.1f}" if ms else "" for ms in (row.forward, row.backward, row.total)]
         share, alone = f"{row.total / whole.total:.1%}", f"{row.products:.1f}"
         cells.append([row.name, f"{row.calls or ''}", *times, share, alone if row.products else ""])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    head, *body, last = (
-        "  ".join(f"{c:{side}{w}}" for c, side, w in zip(line, "<>>>>>>", widths, strict=True))
-        for line in cells
-    )
+    head, *body, last = aligned(cells)
     rule = "-" * len(head)
     return "\n".join([head, rule, *body, rule, last])
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = "<" + ">" * (len(widths) - 1)
+    return [
+        "  ".join(f"{cell:{side}{w}}" for cell, side, w in zip(line, sides, widths, strict=True))
+        for line in cells
+    ]
