@@ -460,6 +460,24 @@ def test_what_the_kernel_cannot_do_is_the_references(cupy, monkeypatch, margin, 
     assert launched == {"random_words"}
 
 
+SIZES_DRAWN = [(1,), (7,), (0,), (3, 5), (2051,), (8,), (16,), (4100,)]
+STARTS = [(0, ()), (2**64 - 1, (2**63, 7, 2**64 - 1)), (5, (1, 2, 3))]
+
+
+@pytest.mark.parametrize(("seed", "position"), STARTS)
+def test_a_generator_draws_what_numpys_draws(cupy, seed, position):
+    start = seed, data.draws.Stream.DROPOUT, *position
+    there, here = fast.generator(cupy.zeros(1), *start), data.draws.generator(*start)
+    for shape in SIZES_DRAWN:
+        drawn = there.random(shape, dtype=np.float32)
+        assert backend.device_of(drawn) == "gpu"
+        assert_same([drawn], [here.random(shape, dtype=np.float32)])
+    for _ in range(2):  # from here on by the host
+        for draw in ("standard_normal", "random"):
+            drawn = getattr(there, draw)((3, 7), dtype=np.float32)
+            assert_same([drawn], [getattr(here, draw)((3, 7), dtype=np.float32)])
+
+
 WRONG = {  # what is taken out of the kernel, and what is put in its place
     "a round": ("round < 10", "round < 9"),
     "a word of the key": ("key1 += 0xBB67AE85u", "key1 += 0"),

@@ -26,10 +26,11 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     monkeypatch.setattr(engine, "twins", {})
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setattr(gpu, "Augment", data.Augment)
+    monkeypatch.setattr(gpu, "Generator", lambda like, *start: data.draws.generator(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
-AUGMENT = gpu.Augment
+AUGMENT, GENERATOR = gpu.Augment, gpu.Generator
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -45,11 +46,17 @@ def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
     assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()
 
 
-@pytest.mark.parametrize("name", ["mixer_pico", "a segmenter"])
-def test_so_does_a_run_whose_images_a_kernel_of_our_own_augments(name, monkeypatch):
+@pytest.fixture
+def own_draws(monkeypatch):
+    """Augmentation and dropout by kernels of our own, which are to give the CPU's bits."""
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
     monkeypatch.setattr(gpu, "Augment", AUGMENT)
+    monkeypatch.setattr(gpu, "Generator", GENERATOR)
+
+
+@pytest.mark.parametrize("name", ["mixer_pico", "a segmenter", "sparse_mlp_nano"])
+def test_so_does_a_run_that_draws_on_the_gpu(name, own_draws):
     assert_same(trained(RUNS[name], "gpu"), trained(RUNS[name], "cpu"))
 
 
@@ -133,6 +140,10 @@ def test_what_crosses_in_a_warm_step(config, expected, crossings):
         crossings.clear()
         trainer._train_step(order[8:16])
     assert +crossings == Counter(expected)
+
+
+def test_masks_that_are_drawn_on_the_gpu_cross_nowhere(own_draws, crossings):
+    test_what_crosses_in_a_warm_step(small("mixer_pico", micro_batch=8), AT_THE_END, crossings)
 
 
 @pytest.mark.parametrize("stop_after", [2, 4])

@@ -8,15 +8,24 @@ from typing import Any
 
 from tinymixer import data, optim
 from tinymixer.backend import Array, device_of
+from tinymixer.data import draws
+from tinymixer.data.draws import Stream
 from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["adamw", "augment", "cpu", "gpu", "reference_ops", "twin_of"]
+__all__ = ["adamw", "augment", "cpu", "generator", "gpu", "reference_ops", "twin_of"]
 
 
 def adamw(decay: Array, **options: Any) -> optim.AdamW:
     """`optim.AdamW(decay, **options)`, or its twin where `decay` is on a GPU."""
     return (gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW)(decay, **options)
+
+
+def generator(like: Array, seed: int, stream: Stream, *position: int) -> Any:
+    """`data.draws.generator(seed, stream, *position)`, or its twin where `like` is on a GPU."""
+    if device_of(like) == "gpu":
+        return gpu.Generator(like, seed, stream, *position)
+    return draws.generator(seed, stream, *position)
 
 
 def augment(options: data.Augment, device: str) -> data.Augment:

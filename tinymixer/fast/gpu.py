@@ -21,7 +21,7 @@ import numpy as np
 
 from tinymixer import data, ops, optim
 from tinymixer.backend import Array, array_module, cuda_module, operand_type, product
-from tinymixer.data.draws import Stream
+from tinymixer.data.draws import Stream, generator
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
 
@@ -30,6 +30,7 @@ LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
 TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
 NORM_ROWS = 128  # that a block of LayerNorm's backward takes
 WIDEST = 16  # bytes that a thread reads at once
+WORDS = 8  # of 32 bits, that one block of Philox has
 MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
 CONSTANTS: dict[str, int | str] = {
     "LANES": LANES,
@@ -410,6 +411,43 @@ class AdamW(optim.AdamW):
             *(*arrays, weights if average is None else average, np.int64(len(weights))),
             *map(np.float32, numbers),
         )
+
+
+# Dropout ------------------------------------------------------------------------------------------
+
+
+class Generator:
+    """`data.draws.generator(seed, stream, *position)`, number for number, where `like` is.
+
+    It draws what a model asks for in training. Uniform numbers are made on the GPU. Normal ones
+    take a number of words that nobody can foresee: the host draws them, and all that follow.
+    """
+
+    def __init__(self, like: Array, seed: int, stream: Stream, *position: int):
+        self._xp, self._host = array_module(like), generator(seed, stream, *position)
+        state = self._host.bit_generator.state["state"]
+        self._start = [*state["key"], *state["counter"][1:]]  # uint64
+        self._taken: int | None = 0  # words of 32 bits, until the host takes over
+
+    def random(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """Uniform in [0, 1), float32."""
+        if self._taken is None:
+            return self._host.random(shape, dtype=dtype)
+        u, first = self._xp.empty(shape, dtype), self._taken
+        if not u.size:
+            return u
+        self._taken += u.size
+        blocks = -(-self._taken // WORDS) - first // WORDS
+        grid = -(-blocks // (WARPS * LANES)), 1
+        launch("uniform", grid, u, np.int64(u.size), np.uint64(first), *self._start)
+        return u
+
+    def standard_normal(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Normal, on the host."""
+        if self._taken is not None:
+            self._host.random(self._taken, dtype=np.float32)
+            self._taken = None
+        return self._host.standard_normal(shape, dtype=dtype)
 
 
 # Augmentation -------------------------------------------------------------------------------------

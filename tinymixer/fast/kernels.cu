@@ -391,6 +391,33 @@ extern "C" __global__ void adamw(float *w, const float *g, const float *decay, f
     average[i] += average_gain * (w[i] - average[i]);
 }
 
+/* Dropout. ---------------------------------------------------------------------------------------- */
+
+/* u (n,) = the next n float32 of a NumPy generator on Philox 4x64, `taken` words of 32 bits after
+   its start at the counter (0, c1, c2, c3) with the key (key0, key1). A thread makes one block of
+   four words of 64 bits, and eight numbers of it: its lower half first, a word is worth two. */
+extern "C" __global__ void uniform(float *u, long long n, unsigned long long taken,
+                                   unsigned long long key0, unsigned long long key1,
+                                   unsigned long long c1, unsigned long long c2,
+                                   unsigned long long c3) {
+    unsigned long long block = taken / 8 + (unsigned long long)blockIdx.x * (WARPS * LANES) +
+                               threadIdx.y * LANES + threadIdx.x;
+    unsigned long long w[4] = {block + 1, c1, c2, c3};  /* a generator counts before it makes */
+    for (int round = 0; round < 10;
+         round++, key0 += 0x9E3779B97F4A7C15ull, key1 += 0xBB67AE8584CAA73Bull) {
+        unsigned long long left = 0xD2E7470EE14C6C93ull, right = 0xCA5A826395121157ull;
+        unsigned long long high_left = __umul64hi(left, w[0]), low_left = left * w[0];
+        unsigned long long high_right = __umul64hi(right, w[2]), low_right = right * w[2];
+        w[0] = high_right ^ w[1] ^ key0, w[1] = low_right;
+        w[2] = high_left ^ w[3] ^ key1, w[3] = low_left;
+    }
+    long long first = (long long)(block * 8 - taken);
+    for (int k = 0; k < 8; k++) {
+        unsigned word = (unsigned)(w[k / 2] >> k % 2 * 32);
+        if (0 <= first + k && first + k < n) u[first + k] = (word >> 8) * (1.0f / (1 << 24));
+    }
+}
+
 /* Augmentation: each image's fate is a function of (seed, epoch, index), in whole numbers. ------- */
 
 struct Words { unsigned a, b, c, d; };

@@ -220,7 +220,8 @@ class Trainer:
             seed=config.seed,
             num_classes=dataset.num_classes,
         )
-        rng = generator(config.seed, Stream.DROPOUT, self.epoch, self.step, g)
+        place = self.epoch, self.step, g
+        rng = fast.generator(self.flat.weights, config.seed, Stream.DROPOUT, *place)
         logits = self.model(data.normalise(images, dataset.mean, dataset.std), rng=rng)
         loss = self.task.loss(logits, targets, config.label_smoothing)
         return loss, self.task.right(logits.data, targets)
