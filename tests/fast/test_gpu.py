@@ -346,12 +346,17 @@ def test_numbers_are_stored_as_the_nearest_bfloat16(cupy, size):
 
 
 def test_only_what_lies_in_packs_is_read_in_packs(cupy):
-    x = cupy.zeros(4 * 12 + 1, np.float32)
-    whole, shifted = x[: 4 * 12].reshape(4, 12), x[1:].reshape(4, 12)
-    assert gpu._pack(12, whole.dtype, whole) == 4
-    assert gpu._pack(12, whole.dtype, whole, shifted) == 1
-    assert gpu._pack(13, whole.dtype, whole) == 1
-    assert gpu._pack(8, np.dtype(np.uint16), whole[:, :8]) == 8
+    x = cupy.zeros(8 * 16 + 1, np.float32)
+    whole, shifted, odd = x[:-1].reshape(8, 16), x[1:].reshape(8, 16), x[:-3].reshape(9, 14)
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes", reason="no ml_dtypes").bfloat16)
+    for matrices, stored, pack in [
+        ([whole], whole.dtype, 4),
+        ([whole], bfloat16, 8),
+        ([whole, shifted], whole.dtype, 1),
+        ([odd], whole.dtype, 1),
+    ]:
+        for axis in (0, 1):
+            assert gpu._walk(axis, stored, *matrices).variant == (stored.name, pack, 1)
 
 
 def test_bf16_without_its_type_says_what_to_install(cupy, monkeypatch):
@@ -479,7 +484,7 @@ def test_a_generator_draws_what_numpys_draws(cupy, seed, position):
 
 
 WRONG = {  # what is taken out of the kernel, and what is put in its place
-    "a round": ("round < 10", "round < 9"),
+    "a round": ("round < 10; round++, key0", "round < 9; round++, key0"),
     "a word of the key": ("key1 += 0xBB67AE85u", "key1 += 0"),
     "the index's high half": ("(unsigned)(index >> 32)", "0"),
     "the last index": ("    if (i >= n) return;\n    Words", "    Words"),

@@ -29,7 +29,8 @@ SOURCE = Path(__file__).with_name("kernels.cu")
 LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
 TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
 NORM_ROWS = 128  # that a block of LayerNorm's backward takes
-WIDEST = 16  # bytes that a thread reads at once
+WIDEST = 16  # bytes of what is stored that a thread reads at once
+ALIGNMENT = 32  # and of float32 beside it
 WORDS = 8  # of 32 bits, that one block of Philox has
 MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
 CONSTANTS: dict[str, int | str] = {
@@ -76,11 +77,15 @@ def launch(name: str, grid: tuple[int, int], *arguments: Any, variant: Variant =
     _kernel(xp, name, variant)(grid, BLOCK, arguments)
 
 
-def _pack(columns: int, stored: np.dtype, *arrays: Array) -> int:
-    """How many neighbours a thread takes at once: all arrays have to allow it."""
+def _pack(columns: int, stored: np.dtype, aligned: bool) -> int:
+    """How many neighbours a thread takes at once."""
     n = WIDEST // stored.itemsize
-    aligned = all(x.data.ptr % (n * x.dtype.itemsize) == 0 for x in arrays)
-    return n if columns % n == 0 and aligned else 1
+    return n if aligned and columns % n == 0 else 1
+
+
+def _aligned(*arrays: Array) -> bool:
+    """Whether packs of them may be read at once; a view may begin anywhere."""
+    return all(x.data.ptr % ALIGNMENT == 0 for x in arrays)
 
 
 # Matrices (rows, columns) with a bias of `axis` 0: one of each row, or 1: one of each column. -----
@@ -97,8 +102,13 @@ class Walk(NamedTuple):
 
 def _walk(axis: int, stored: np.dtype, *matrices: Array) -> Walk:
     """Over matrices of one shape."""
-    rows, columns = matrices[0].shape
-    pack = _pack(columns, stored, *matrices)
+    return _plan(axis, stored, matrices[0].shape, _aligned(*matrices))
+
+
+@cache
+def _plan(axis: int, stored: np.dtype, shape: tuple[int, int], aligned: bool) -> Walk:
+    rows, columns = shape
+    pack = _pack(columns, stored, aligned)
     if axis == 0:
         by, grid = "rows", (-(-columns // WIDE), rows)
     else:
@@ -135,7 +145,7 @@ def _operand(x: Array, dtype: np.dtype) -> Array:
     if dtype == np.float32:
         return x
     y = array_module(x).empty(x.shape, dtype)
-    variant = Variant(dtype.name, _pack(x.size, dtype, x, y))
+    variant = Variant(dtype.name, _pack(x.size, dtype, _aligned(x, y)))
     launch("store", (-(-x.size // WIDE), 1), x, y, np.int32(x.size), variant=variant)
     return y
 
@@ -158,7 +168,7 @@ def _parts(x: Array, grid: tuple[int, int], axis: int) -> Array:
 def _sum_of_parts(parts: Array) -> Array:
     count, width = parts.shape
     total = array_module(parts).empty(width, np.float32)
-    variant = Variant(pack=_pack(width, parts.dtype, parts, total))
+    variant = Variant(pack=_pack(width, parts.dtype, _aligned(parts, total)))
     grid = -(-width // (LANES * variant.pack)), 1
     launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width), variant=variant)
     return total
@@ -339,7 +349,7 @@ def _warp_a_row(rows: int) -> tuple[int, int]:
 def _of_rows(*matrices: Array) -> Variant:
     """Of kernels whose warps hold whole rows."""
     C = matrices[0].shape[1]
-    pack = _pack(C, matrices[0].dtype, *matrices)
+    pack = _pack(C, matrices[0].dtype, _aligned(*matrices))
     return Variant(pack=pack, packs=-(-C // (LANES * pack)))
 
 
