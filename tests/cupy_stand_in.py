@@ -143,7 +143,7 @@ def ndim(x):
 # Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
 _FUNCTIONS = """
     arange argsort ascontiguousarray bincount broadcast_arrays broadcast_to concatenate cumsum
-    exp expand_dims eye flip full isfinite log matmul maximum minimum moveaxis nonzero ones
+    exp expand_dims eye flip fmax full isfinite log matmul maximum minimum moveaxis nonzero ones
     ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot where zeros
     zeros_like
 """

@@ -14,7 +14,7 @@ from tinymixer.data import augment, draws
 from tinymixer.data.augment import Augment
 from tinymixer.experts import MixtureOfExperts
 from tinymixer.fast import gpu
-from tinymixer.train import trainer
+from tinymixer.train import evaluation, trainer
 from tinymixer.train.parallel import FlatParameters, GradientSum
 
 
@@ -177,7 +177,7 @@ CLASSES, SEGMENTER = small("mixer_pico", augment=Augment(flip="random")), segmen
 SLIPS = {
     "the images": (MIXER, data.Dataset.to, "in _ARRAYS", "in _ARRAYS[1::2]"),
     "the labels": (MIXER, data.Dataset.to, "in _ARRAYS", "in _ARRAYS[::2]"),
-    "labels of a test": (MIXER, trainer.measure, "to_numpy(labels)", "labels"),
+    "labels of a test": (MIXER, evaluation.measure, "to_numpy(labels)", "labels"),
     "which images": (MIXER, Augment.__call__, "= xp.asarray(", "= np.asarray("),
     "mean and std": (MIXER, augment.normalise, "_shift(images,", "_shift(0,"),
     "rows of a crop": (MIXER, Augment._crop_and_flip, "xp.arange(height)", "np.arange(height)"),
@@ -213,7 +213,7 @@ SLIPS = {
         MIXER,
         trainer.Trainer.__init__,
         "self.flat.weights.copy()",
-        "to_numpy(self.flat.weights).copy()",
+        "self.flat.weights.get() if device == 'gpu' else self.flat.weights.copy()",
     ),
 }
 
@@ -224,6 +224,7 @@ def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
 ):
     monkeypatch.setattr(engine, "twins", {})
     monkeypatch.setattr(gpu, "Augment", Augment)
+    monkeypatch.setattr(gpu, "Generator", lambda like, *start: draws.generator(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
     right = trained(config, "cpu")
     source, made = dedent(getsource(function)), dict(function.__globals__)

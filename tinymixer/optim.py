@@ -8,6 +8,8 @@ once for the whole update. `state` names the arrays that a checkpoint has to kee
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from tinymixer.backend import Array, array_module, device_of
 
 BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
@@ -124,14 +126,17 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def clip_by_global_norm(gradients: Array, max_norm: float) -> float:
+def clip_by_global_norm(gradients: Array, max_norm: float) -> Array:
     """Scale `gradients` (N,), in place, to a Euclidean norm of at most max_norm; 0 is no limit.
 
-    Returns the norm before. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
+    Returns the norm before, (), where the gradients are: nobody has to wait for it. One that is
+    no number scales nothing. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
     """
-    norm = float(array_module(gradients).sqrt(gradients @ gradients))
-    if max_norm and norm > max_norm:
-        gradients *= max_norm / norm
+    xp = array_module(gradients)
+    norm = xp.sqrt(gradients @ gradients)
+    if max_norm:
+        factor = max_norm / xp.fmax(norm.astype(np.float64), max_norm)
+        gradients *= factor.astype(gradients.dtype)
     return norm
 
 

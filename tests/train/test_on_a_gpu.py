@@ -13,8 +13,10 @@ from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 from tinymixer import cli, data, engine, optim
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
+from tinymixer.errors import NonFiniteError
 from tinymixer.fast import gpu
 from tinymixer.train import checkpoint
+from tinymixer.train import trainer as trainer_module
 from tinymixer.train.trainer import Stopped, Trainer
 
 
@@ -111,23 +113,22 @@ def calm(model, **changes):
     return dataclasses.replace(config, model_options=options)
 
 
-# A step waits for its gradient's norm and, at its end, for all losses and all numbers of right
-# answers. Before that, for each micro-batch, the plain loss of classes looks at the lowest and the
-# highest of them, and that of pixels counts those that have a class. Routing to experts asks how
-# many go to each. Random masks and noise are drawn on the host: 4 for dropout and 3 for paths in
-# two blocks of a Mixer, 3 for paths in each of the segmenter's four, 2 for routing in Sparse-MLP.
-AT_THE_END = {"number": 1, "out": 2}
+# Nothing is asked of a step, not even its loss. The plain operations do, for each micro-batch: the
+# loss of classes looks at the lowest and the highest of them, that of pixels counts those that have
+# a class, routing to experts asks how many go to each. Their random masks and noise are drawn on
+# the host: 4 for dropout and 3 for paths in two blocks of a Mixer, 3 for paths in each of the
+# segmenter's four, 2 for routing in Sparse-MLP.
 CROSSINGS = {
-    "probabilities": (calm("mixer_pico"), AT_THE_END),
-    "three micro-batches": (calm("mixer_pico", micro_batch=3), AT_THE_END),
-    "classes": (calm("mixer_pico", augment=data.Augment(flip="random")), {"number": 3, "out": 2}),
-    "pixels": (dataclasses.replace(segmenting(), micro_batch=8), {"number": 4, "out": 2, "in": 12}),
-    "dropping": (small("mixer_pico", micro_batch=8), AT_THE_END | {"in": 7}),
-    "as": (calm("as_mlp_nano"), AT_THE_END),
-    "hire": (calm("hire_mlp_nano"), AT_THE_END),
-    "vip": (calm("vip_nano"), AT_THE_END),
-    "sparse": (calm("sparse_mlp_nano"), {"number": 1, "out": 4, "in": 2}),
-    "raft": (calm("raft_mlp_nano"), AT_THE_END),
+    "probabilities": (calm("mixer_pico"), {}),
+    "three micro-batches": (calm("mixer_pico", micro_batch=3), {}),
+    "classes": (calm("mixer_pico", augment=data.Augment(flip="random")), {"number": 2}),
+    "pixels": (dataclasses.replace(segmenting(), micro_batch=8), {"number": 3, "in": 12}),
+    "dropping": (small("mixer_pico", micro_batch=8), {"in": 7}),
+    "as": (calm("as_mlp_nano"), {}),
+    "hire": (calm("hire_mlp_nano"), {}),
+    "vip": (calm("vip_nano"), {}),
+    "sparse": (calm("sparse_mlp_nano"), {"out": 2, "in": 2}),
+    "raft": (calm("raft_mlp_nano"), {}),
 }
 
 
@@ -143,7 +144,52 @@ def test_what_crosses_in_a_warm_step(config, expected, crossings):
 
 
 def test_masks_that_are_drawn_on_the_gpu_cross_nowhere(own_draws, crossings):
-    test_what_crosses_in_a_warm_step(small("mixer_pico", micro_batch=8), AT_THE_END, crossings)
+    test_what_crosses_in_a_warm_step(small("mixer_pico", micro_batch=8), {}, crossings)
+
+
+def test_figures_are_read_together(crossings, monkeypatch):
+    """Of three steps, and of two at the end of an epoch. Its order comes by a door that adds."""
+    monkeypatch.setitem(trainer_module.READ_EVERY, "gpu", 3)
+    config = calm("mixer_pico", batch_size=4)  # 20 images
+    trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
+    with trainer.workers:
+        crossings.clear()
+        trainer._train_epoch()
+    assert +crossings == Counter({"in": 1, "number": 1, "out": 2})
+    assert_same(trained(config, "gpu"), trained(config, "cpu"))
+
+
+SPOILT = {  # a loss that is no number, and one whose gradient is none
+    "loss": lambda loss: loss * float("nan"),
+    "gradient": lambda loss: loss + (loss * 0.0).sqrt(),
+}
+
+
+@pytest.mark.parametrize("model", ["mixer_pico", "hire_mlp_nano"])
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_went_wrong_some_steps_ago_is_told_as_on_the_cpu(model, what, monkeypatch):
+    """Two more steps are done with the weights that it spoils before anybody looks."""
+    config = calm(model, batch_size=4)
+    right, done, said, ended = Trainer._loss, [], [], []
+
+    def spoilt(trainer, g, indices):
+        loss, hits = right(trainer, g, indices)
+        done.append(trainer.step)
+        return (SPOILT[what](loss) if trainer.step == 2 else loss), hits
+
+    monkeypatch.setattr(Trainer, "_loss", spoilt)
+    for device in ("cpu", "gpu"):
+        trainer = Trainer(config, config.load_dataset(), device=device, workers=1, quiet=True)
+        with pytest.raises(NonFiniteError) as raised:
+            trainer.run()
+        said.append(str(raised.value))
+        ended.append(to_numpy(trainer.flat.weights))
+    assert "epoch 1, step 3" in said[0]
+    assert said[0] == said[1]
+    np.testing.assert_array_equal(*ended)
+    on_cpu = 4 if what == "loss" else 3  # the loss is computed once more to see where it goes wrong
+    assert done[on_cpu:][:5] == [0, 1, 2, 3, 4]
+    assert done[on_cpu + 5 :] == done[:on_cpu]
 
 
 @pytest.mark.parametrize("stop_after", [2, 4])

@@ -13,9 +13,10 @@ from tinymixer.errors import DataError, TinymixerError
 from tinymixer.train import checkpoint, metrics
 from tinymixer.train.compare import Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
+from tinymixer.train.evaluation import measure, segments
 from tinymixer.train.parallel import Workers
 from tinymixer.train.tasks import TASKS
-from tinymixer.train.trainer import Stopped, Trainer, measure, segments
+from tinymixer.train.trainer import Stopped, Trainer
 
 CONFIG = Config(
     task="segment",

@@ -11,8 +11,9 @@ from tinymixer import data, ops, optim
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
+from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import FlatParameters, Workers
-from tinymixer.train.trainer import Stopped, Trainer, log_probabilities
+from tinymixer.train.trainer import Stopped, Trainer
 
 
 def bits(trainer):

@@ -19,9 +19,9 @@ from tinymixer.errors import DataError
 from tinymixer.train import figures, metrics
 from tinymixer.train.checkpoint import load_model
 from tinymixer.train.config import Config
+from tinymixer.train.evaluation import log_probabilities, measure, segments
 from tinymixer.train.parallel import Workers
 from tinymixer.train.tasks import TASKS
-from tinymixer.train.trainer import log_probabilities, measure, segments
 
 SHOWN = 10  # segmented images; of `shapes`, one of each class
 

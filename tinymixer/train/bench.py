@@ -122,7 +122,7 @@ class Bench:
             losses = numbers(workers.map(self._evaluate, self.pieces))
         else:
             done = batch_gradient(self._loss, self.pieces, self.flat, self.gradients, workers)
-            losses = [loss for loss, _ in done]
+            losses = numbers([loss for loss, _ in done])
             self.optimizer.step(
                 self.flat.weights, self.gradients.total, LEARNING_RATE, self.steps_done
             )
@@ -186,7 +186,7 @@ class Bench:
         else:
             gradients = GradientSum(self.flat.weights)
             done = batch_gradient(self._loss, pieces, self.flat, gradients, self.workers)
-            losses = [loss for loss, _ in done]
+            losses = numbers([loss for loss, _ in done])
             found = _named(self.flat.named(to_numpy(gradients.total)))
         sizes = [len(piece) for piece in pieces]
         return {"the loss": np.asarray(np.average(losses, weights=sizes)), **found}

@@ -8,7 +8,6 @@ micro-batches, whoever computed them. Neither the cut nor the tree knows how man
 are, which is why the trained weights are the same, bit for bit, for 1, 2 or 4 of them.
 """
 
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer.backend import Array, array_module, numbers
+from tinymixer.backend import Array, array_module
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module, asides
 
@@ -147,14 +146,13 @@ def batch_gradient(
     flat: FlatParameters,
     gradients: GradientSum,
     workers: Workers,
-) -> list[tuple[float, R]]:
+) -> list[tuple[Array, R]]:
     """Leave the gradient of the mean loss of a batch, cut into `pieces`, in `gradients.total`.
 
     loss_of(g, pieces[g]) is the mean loss of micro-batch g, and whatever else is to be known of
     it; a loss that the model yields beside its output (nn.add_loss) is added to it. Returned are
-    all of these, the losses as numbers, which are read last: a GPU is not waited for until it has
-    all of the batch to compute. Where one is not finite, `total` means nothing; if all are, the
-    updates that the model asked for are done.
+    all of these, where they were computed: nobody has waited for them. Where a loss is not finite,
+    `total` means nothing. The updates that the model asked for are done.
     """
     images = sum(map(len, pieces))
     gradients.start(len(pieces))
@@ -174,11 +172,9 @@ def batch_gradient(
         return loss.data, beside, aside.updates
 
     done = workers.map(micro_batch, range(len(pieces)))
-    losses = numbers([loss for loss, _, _ in done])
-    if all(map(math.isfinite, losses)):
-        for update in (update for _, _, updates in done for update in updates):
-            update()
-    return [(loss, beside) for loss, (_, beside, _) in zip(losses, done, strict=True)]
+    for update in (update for _, _, updates in done for update in updates):
+        update()
+    return [(loss, beside) for loss, beside, _ in done]
 
 
 def cut(batch: Array, micro_batch: int) -> list[Array]:

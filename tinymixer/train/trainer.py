@@ -12,9 +12,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,22 @@ from tinymixer import data, fast, optim
 from tinymixer.backend import (
     Array,
     array_module,
-    device_of,
     numbers,
     precision,
     to_device,
-    to_numpy,
 )
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.files import write_atomically
-from tinymixer.nn import Module
 from tinymixer.summary import first_non_finite
-from tinymixer.train import checkpoint, figures, metrics
+from tinymixer.train import checkpoint, figures
 from tinymixer.train.config import Config
+from tinymixer.train.evaluation import measure
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
-from tinymixer.train.tasks import TASKS, Classification
+from tinymixer.train.tasks import TASKS
 
-EVAL_BATCH = {"cpu": 64, "gpu": 1024}  # images that a worker evaluates at once
+READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
 
 
@@ -52,6 +50,17 @@ class Stopped(Exception):
     def __init__(self, number: int, folder: Path | None):
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.signal, self.folder = number, folder
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that is done, and figures of it that are still where they were computed."""
+
+    number: int
+    batch: Array  # indices
+    losses: Sequence[Array]  # of each micro-batch: its mean loss,
+    hits: Sequence[Array]  # and how many of its images are answered right
+    norm: Array  # of the gradient, before clipping
 
 
 class Trainer:
@@ -98,8 +107,9 @@ class Trainer:
         self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
         self._gradients = GradientSum(self.flat.weights)
         self.workers = Workers.of_this_machine(workers, device)
+        self._read_every, self._unread = READ_EVERY[device], list[Step]()
         self._stop_signal = 0
-        self._saved_at = -math.inf
+        self._saved_at = time.monotonic()
         try:
             with no_grad():
                 first = self.dataset.train_images[:1]
@@ -170,44 +180,80 @@ class Trainer:
             leave=False,
             disable=self.quiet or None,  # None: only where there is a terminal
         ) as bar:
-            while self.step < self.steps_per_epoch and self._steps_done() < self.steps:
+            while self.step < self.steps_per_epoch and not self._trained:
                 start = time.perf_counter()
-                first = self.step * self.config.batch_size
-                loss, correct, images = self._train_step(order[first:][: self.config.batch_size])
-                self._so_far["loss"] += loss
-                self._so_far["correct"] += correct
-                self._so_far["images"] += images
-                self._so_far["seconds"] += time.perf_counter() - start
+                batch = order[self.step * self.config.batch_size :][: self.config.batch_size]
+                self._train_step(batch)
                 self.step += 1
-                bar.update(images)
-                bar.set_postfix(loss=f"{self._so_far['loss'] / self._so_far['images']:.3f}")
-                if self._stop_signal:
+                stop = self._stop_signal
+                saves = stop or time.monotonic() - self._saved_at > self.save_every
+                if saves or self.step == self.steps_per_epoch or self._trained:
+                    self._read()
+                self._so_far["seconds"] += time.perf_counter() - start
+                bar.update(len(batch))
+                if self._so_far["images"]:
+                    bar.set_postfix(loss=f"{self._so_far['loss'] / self._so_far['images']:.3f}")
+                if saves:
                     self._save("last")
-                    raise Stopped(self._stop_signal, self.out)
-                if time.monotonic() - self._saved_at > self.save_every:
-                    self._save("last")
+                if stop:
+                    raise Stopped(stop, self.out)
 
-    def _train_step(self, batch: Array) -> tuple[float, float, int]:
-        """One update from the images at indices `batch`: sum of losses, number right, images."""
+    @property
+    def _trained(self) -> bool:
+        return self._steps_done() >= self.steps
+
+    def _train_step(self, batch: Array) -> None:
+        """One update from the images at indices `batch`."""
+        if self._read_every > 1 and not self._unread:
+            self._known_good = [array.copy() for array in self._changing()]
         pieces = cut(batch, self.config.micro_batch)
         done = batch_gradient(self._loss, pieces, self.flat, self._gradients, self.workers)
-        for g, (loss, _) in enumerate(done):
-            if not math.isfinite(loss):
-                raise self._non_finite(f"the loss is {loss}", self._culprit(g, pieces[g]))
-        gradients = self._gradients.total
-        norm = optim.clip_by_global_norm(gradients, self.config.clip_norm)
-        if not math.isfinite(norm):
-            xp = array_module(gradients)
-            names = [n for n, g in self.flat.named(gradients).items() if not xp.isfinite(g).all()]
-            raise self._non_finite(
-                f"the gradient's norm is {norm}", f"the gradient of {names[0]}" if names else None
-            )
+        norm = optim.clip_by_global_norm(self._gradients.total, self.config.clip_norm)
+        losses, hits = zip(*done, strict=True)
+        self._unread.append(Step(self.step, batch, losses, hits, norm))
+        if len(self._unread) >= self._read_every:
+            self._read()
         rate, step = self._learning_rate(), self._steps_done()
         self.optimizer.step_and_average(
-            self.flat.weights, gradients, rate, step, self.average, self.config.ema
+            *(self.flat.weights, self._gradients.total, rate, step, self.average, self.config.ema)
         )
-        total = math.fsum(loss * len(piece) for (loss, _), piece in zip(done, pieces, strict=True))
-        return total, sum(numbers([hits for _, hits in done])), len(batch)
+
+    def _changing(self) -> list[Array]:
+        """All arrays that a step changes."""
+        arrays = [*self.model.state().values(), *self.optimizer.state.values()]
+        return arrays if self.average is None else [*arrays, self.average]
+
+    def _read(self) -> None:
+        """Add up the figures of the steps done since the last time, in one copy from the device.
+
+        Raises NonFiniteError where one is not finite. If updates were done with it, those steps
+        are done again, one by one, from where all was well.
+        """
+        if not self._unread:
+            return
+        steps, self._unread = self._unread, []
+        figures = iter(numbers([x for s in steps for x in (*s.losses, *s.hits, s.norm)]))
+        for step in steps:
+            pieces = cut(step.batch, self.config.micro_batch)
+            losses, hits = [next(figures) for _ in pieces], [next(figures) for _ in pieces]
+            norm = next(figures)
+            if not all(map(math.isfinite, (*losses, norm))):
+                if self._read_every > 1:
+                    self._repeat(steps)
+                raise self._non_finite(pieces, losses, norm)
+            sizes = map(len, pieces)
+            sums = (loss * size for loss, size in zip(losses, sizes, strict=True))
+            self._so_far["loss"] += math.fsum(sums)
+            self._so_far["correct"] += sum(hits)
+            self._so_far["images"] += len(step.batch)
+
+    def _repeat(self, steps: Sequence[Step]) -> None:
+        self._read_every = 1
+        for array, good in zip(self._changing(), self._known_good, strict=True):
+            array[...] = good
+        for step in steps:
+            self.step = step.number
+            self._train_step(step.batch)
 
     def _loss(self, g: int, indices: Array) -> tuple[Tensor, Array]:
         """The mean loss of micro-batch g, and how many of its images are answered right."""
@@ -278,6 +324,7 @@ class Trainer:
             self.flat.weights[...] = trained
 
     def _save(self, name: str) -> None:
+        self._saved_at = time.monotonic()
         if self.out is None:
             return
         header = {
@@ -298,7 +345,6 @@ class Trainer:
         checkpoint.save(
             self.out / f"{name}.npz", header, self.model.state(), ema, self.optimizer.state
         )
-        self._saved_at = time.monotonic()
 
     def _report(self) -> None:
         """Bring the files that people read up to the history."""
@@ -311,12 +357,22 @@ class Trainer:
         if self.history:
             figures.save(figures.curves(self.history), self.out / "curves.png")
 
-    def _culprit(self, g: int, indices: Array) -> str | None:
-        """The first layer of micro-batch g whose output is not finite."""
-        with np.errstate(all="ignore"):
-            return first_non_finite(self.model, self._loss(g, indices)[0])
-
-    def _non_finite(self, what: str, where: str | None) -> NonFiniteError:
+    def _non_finite(
+        self, pieces: Sequence[Array], losses: Sequence[float], norm: float
+    ) -> NonFiniteError:
+        """What to raise for a step whose update is not done yet."""
+        bad = [g for g, loss in enumerate(losses) if not math.isfinite(loss)]
+        where: str | None = None
+        if bad:
+            what = f"the loss is {losses[bad[0]]}"
+            with np.errstate(all="ignore"):
+                loss, _ = self._loss(bad[0], pieces[bad[0]])
+                where = first_non_finite(self.model, loss)
+        else:
+            what, xp = f"the gradient's norm is {norm}", array_module(self.flat.weights)
+            for name, gradient in reversed(self.flat.named(self._gradients.total).items()):
+                if not xp.isfinite(gradient).all():
+                    where = f"the gradient of {name}"
         saved = f"The last good checkpoint is {self.out / 'last.npz'}. " if self.out else ""
         return NonFiniteError(
             f"epoch {self.epoch + 1}, step {self.step + 1}: {what}"
@@ -351,64 +407,3 @@ def _line(figures_of_epoch: dict[str, Any]) -> str:
     if "test_iou" in figures_of_epoch:
         line += "mean IoU {test_iou:6.2%}   "
     return (line + "{seconds:.0f} s, {images_per_s:.0f} images/s").format(**figures_of_epoch)
-
-
-def measure(
-    task: Classification, model: Module, dataset: data.Dataset, workers: Workers
-) -> tuple[float, np.ndarray]:
-    """The mean loss on the test images, in nats, and their confusion matrix (K, K), true by row.
-
-    What is counted are images, or pixels that have a class.
-    """
-
-    def of_batch(batch: tuple[Array, Array]) -> tuple[float, np.ndarray]:
-        images, labels = batch
-        log_p = _log_softmax(model, images, dataset.mean, dataset.std)
-        wanted = task.beside_logits(to_numpy(labels))
-        counted = wanted != (-1 if task.ignore is None else task.ignore)
-        log_p, wanted = log_p[counted], wanted[counted]  # (n, K), (n,)
-        matrix = metrics.confusion_matrix(wanted, log_p.argmax(1), dataset.num_classes)
-        return float(log_p[np.arange(len(wanted)), wanted].sum()), matrix
-
-    images, labels = (_to_evaluate(model, x) for x in (dataset.test_images, dataset.test_labels))
-    done = workers.map(of_batch, zip(images, labels, strict=True))
-    matrix = np.sum([matrix for _, matrix in done], axis=0)
-    return -math.fsum(log_p for log_p, _ in done) / int(matrix.sum()), matrix
-
-
-def log_probabilities(
-    model: Module,
-    images: Array,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    workers: Workers,
-) -> np.ndarray:
-    """log p (N, K), natural, for images uint8 (N, H, W, 3); mean and std in pixel units."""
-    batches = _to_evaluate(model, images)
-    return np.concatenate(workers.map(lambda batch: _log_softmax(model, batch, mean, std), batches))
-
-
-def segments(
-    model: Module,
-    images: Array,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> np.ndarray:
-    """The most probable class of each pixel, (N, H, W), for images uint8 (N, H, W, 3)."""
-    return _log_softmax(model, images, mean, std).argmax(-1).transpose(2, 0, 1)
-
-
-def _to_evaluate(model: Module, x: Array) -> list[Array]:
-    """x (N, ...) in pieces of as many images as are evaluated at once where the model is."""
-    return cut(x, EVAL_BATCH[device_of(model.parameters()[0].data)])
-
-
-def _log_softmax(
-    model: Module, images: Array, mean: tuple[float, ...], std: tuple[float, ...]
-) -> np.ndarray:
-    """log p, natural, of what the model answers: (B, K) or (H, W, B, K)."""
-    xp = array_module(model.parameters()[0].data)
-    with no_grad():
-        logits = to_numpy(model(data.normalise(xp.asarray(images), mean, std)).data)
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -1,0 +1,76 @@
+"""What a model answers to images that it is not trained on, and how well."""
+
+import math
+
+import numpy as np
+
+from tinymixer import data
+from tinymixer.backend import Array, array_module, device_of, to_numpy
+from tinymixer.engine import no_grad
+from tinymixer.nn import Module
+from tinymixer.train import metrics
+from tinymixer.train.parallel import Workers, cut
+from tinymixer.train.tasks import Classification
+
+EVAL_BATCH = {"cpu": 64, "gpu": 1024}  # images that a worker evaluates at once
+
+
+def measure(
+    task: Classification, model: Module, dataset: data.Dataset, workers: Workers
+) -> tuple[float, np.ndarray]:
+    """The mean loss on the test images, in nats, and their confusion matrix (K, K), true by row.
+
+    What is counted are images, or pixels that have a class.
+    """
+
+    def of_batch(batch: tuple[Array, Array]) -> tuple[float, np.ndarray]:
+        images, labels = batch
+        log_p = _log_softmax(model, images, dataset.mean, dataset.std)
+        wanted = task.beside_logits(to_numpy(labels))
+        counted = wanted != (-1 if task.ignore is None else task.ignore)
+        log_p, wanted = log_p[counted], wanted[counted]  # (n, K), (n,)
+        matrix = metrics.confusion_matrix(wanted, log_p.argmax(1), dataset.num_classes)
+        return float(log_p[np.arange(len(wanted)), wanted].sum()), matrix
+
+    images, labels = (_to_evaluate(model, x) for x in (dataset.test_images, dataset.test_labels))
+    done = workers.map(of_batch, zip(images, labels, strict=True))
+    matrix = np.sum([matrix for _, matrix in done], axis=0)
+    return -math.fsum(log_p for log_p, _ in done) / int(matrix.sum()), matrix
+
+
+def log_probabilities(
+    model: Module,
+    images: Array,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    workers: Workers,
+) -> np.ndarray:
+    """log p (N, K), natural, for images uint8 (N, H, W, 3); mean and std in pixel units."""
+    batches = _to_evaluate(model, images)
+    return np.concatenate(workers.map(lambda batch: _log_softmax(model, batch, mean, std), batches))
+
+
+def segments(
+    model: Module,
+    images: Array,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> np.ndarray:
+    """The most probable class of each pixel, (N, H, W), for images uint8 (N, H, W, 3)."""
+    return _log_softmax(model, images, mean, std).argmax(-1).transpose(2, 0, 1)
+
+
+def _to_evaluate(model: Module, x: Array) -> list[Array]:
+    """x (N, ...) in pieces of as many images as are evaluated at once where the model is."""
+    return cut(x, EVAL_BATCH[device_of(model.parameters()[0].data)])
+
+
+def _log_softmax(
+    model: Module, images: Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray:
+    """log p, natural, of what the model answers: (B, K) or (H, W, B, K)."""
+    xp = array_module(model.parameters()[0].data)
+    with no_grad():
+        logits = to_numpy(model(data.normalise(xp.asarray(images), mean, std)).data)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
