@@ -46,9 +46,11 @@ class ndarray(_Operators):
         return globals()[function.__name__](*args, **kwargs)
 
     def __getitem__(self, key):
+        _wait_for_masks(key)
         return _wrap(self._host[_unwrap(key)])
 
     def __setitem__(self, key, value):
+        _wait_for_masks(key)
         self._host[_unwrap(key)] = _unwrap(value)
 
     def __len__(self):
@@ -83,6 +85,13 @@ def _as_cupy_allocates(host):
     placed = placed.reshape(host.shape[::-1]).T if host.flags.fnc else placed.reshape(host.shape)
     placed[...] = host
     return placed
+
+
+def _wait_for_masks(key):
+    """CuPy has to know how many elements a mask takes: it waits for that number, as `int` does."""
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, ndarray) and part.dtype == bool:
+            int(part.sum())
 
 
 def _unwrap(x):
@@ -149,6 +158,15 @@ _FUNCTIONS = """
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _walled(getattr(_np, _name))
+
+_nonzero = nonzero  # noqa: F821, one of the above
+
+
+def nonzero(x):
+    """How many there are decides the shape of the answer, so CuPy waits for it."""
+    _wait_for_masks(x != 0)
+    return _nonzero(x)
+
 
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32

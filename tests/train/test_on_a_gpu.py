@@ -127,7 +127,7 @@ CROSSINGS = {
     "as": (calm("as_mlp_nano"), {}),
     "hire": (calm("hire_mlp_nano"), {}),
     "vip": (calm("vip_nano"), {}),
-    "sparse": (calm("sparse_mlp_nano"), {"out": 2, "in": 2}),
+    "sparse": (calm("sparse_mlp_nano"), {"number": 2, "out": 2, "in": 2}),
     "raft": (calm("raft_mlp_nano"), {}),
 }
 

@@ -119,7 +119,9 @@ class Augment:
         rows, columns = _reflect(y, height), _reflect(x, width)
         batch = images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
         if self.crop_padding and self.padding == "zero":
-            batch[(rows != y)[:, :, None] | (columns != x)[:, None, :]] = outside
+            beyond = (rows != y)[:, :, None] | (columns != x)[:, None, :]  # (B, H, W)
+            beyond = beyond.reshape(*beyond.shape, *(1 for _ in batch.shape[3:]))
+            batch = xp.where(beyond, batch.dtype.type(outside), batch)
         return batch
 
     def _flipped(self, indices: Array, epoch: int, seed: int) -> Array:
@@ -189,7 +191,7 @@ class Augment:
             top = integers(box_bits[0], batch.shape[1]) - height // 2
             left = integers(box_bits[1], batch.shape[2]) - width // 2
             box = _box(batch, top, left, height[:, None], width[:, None])
-            w[(mixed & cut)[:, None, None] & box] = 0
+            w = xp.where((mixed & cut)[:, None, None] & box, np.uint16(0), w)
         return w
 
 
