@@ -156,6 +156,15 @@ def test_both_doors_copy(on_host):
     assert float(there[0, 0]) == 0
 
 
+def test_the_tiniest_float32_are_0_in_a_kernel():
+    tiny = cp.asarray(np.array([1e-39, -1e-39, 2e-38], np.float32))
+    np.testing.assert_array_equal((tiny * 1).get(), np.array([0, 0, 2e-38], np.float32))
+    np.testing.assert_array_equal((tiny * 2).get(), np.array([0, 0, 4e-38], np.float32))
+    tiny *= 0.5
+    np.testing.assert_array_equal(tiny.get(), np.zeros(3, np.float32))
+    assert float(cp.asarray(np.array(1e-39))) == 1e-39
+
+
 def test_a_name_that_tinymixer_does_not_use_is_missing(on_device):
     with pytest.raises(AttributeError):
         cp.einsum  # noqa: B018

@@ -27,6 +27,7 @@ def test_float64_is_within_two_units_of_the_last_place(device):
 
 def test_float32_is_within_two_units_of_the_last_place(device):
     x = GRID[np.abs(GRID) < 1e18].astype(np.float32)
+    x = x[(x == 0) | (np.abs(x) >= np.finfo(np.float32).tiny)]  # to CuPy, smaller ones are 0
     y, expected = to_numpy(erf(device.asarray(x))), exact(x)
     assert y.dtype == np.float32
     unit = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64)
