@@ -80,11 +80,21 @@ POLICIES: dict[str, Policy] = {
 def auto_augment(batch: Array, bits: Array, name: str, outside: int = GREY) -> Array:
     """Each image after the two operations that its words draw from the policy `name`.
 
-    batch uint8 (B, H, W, 3), or classes of pixels (B, H, W), which are moved with their pixels and
-    are `outside` beyond the edge; bits uint32 (4, B)  ->  an array like `batch`
+    batch uint8 (B, H, W, 3), or classes of pixels (B, H, W), bits uint32 (4, B)  ->  as batch
+    """
+    for operation, strength in _drawn(bits, name):
+        batch = operate(batch, operation, strength, outside)
+    return batch
 
-    Images of one fate are computed together. Who they are has to be known on the CPU, so on CuPy
-    arrays this waits for the GPU; the kernel of fast/gpu.py does not.
+
+def operate(batch: Array, operation: Array, strength: Array, outside: int = GREY) -> Array:
+    """Each image after its own operation.
+
+    batch uint8 (B, H, W, 3), or classes of pixels (B, H, W), which are only moved; operation and
+    strength (B,); outside: what comes in from beyond the edge  ->  an array like batch
+
+    Images of one kind of operation are computed together. Who they are has to be known on the CPU,
+    so on CuPy arrays this waits for the GPU; the kernel of fast/gpu.py does not.
     """
     xp = array_module(batch)
     kinds: list[tuple[Operation, Operation, Callable[[Array, Array, Array], Array]]] = [
@@ -92,14 +102,11 @@ def auto_augment(batch: Array, bits: Array, name: str, outside: int = GREY) -> A
         (INVERT, EQUALIZE, _relevelled),
         (BRIGHTNESS, SHARPNESS, _blended),
     ]
-    if batch.ndim == 3:
-        kinds = kinds[:1]
     batch = batch.copy()
-    for operation, strength in _drawn(bits, name):
-        for first, last, made in kinds:
-            some = xp.nonzero((operation >= first) & (operation <= last))[0]
-            if len(some):
-                batch[some] = made(batch[some], operation[some], strength[some])
+    for first, last, made in kinds[:1] if batch.ndim == 3 else kinds:
+        some = xp.nonzero((operation >= first) & (operation <= last))[0]
+        if len(some):
+            batch[some] = made(batch[some], operation[some], strength[some])
     return batch
 
 
@@ -122,13 +129,16 @@ def _drawn(bits: Array, name: str) -> Iterator[tuple[Array, Array]]:
 def policy(name: str) -> np.ndarray:
     """(operation, tenths of its probability, strength) of each step.  ->  int64 (pairs, 2, 3)"""
     pairs = [
-        [(operation, tenths, _strength(operation, magnitude)) for operation, tenths, magnitude in p]
+        [
+            (operation, tenths, strength_of(operation, magnitude))
+            for operation, tenths, magnitude in p
+        ]
         for p in POLICIES[name]
     ]
     return np.array(pairs, np.int64)
 
 
-def _strength(operation: Operation, magnitude: int) -> int:
+def strength_of(operation: Operation, magnitude: int) -> int:
     """The number that an operation works with. A higher magnitude changes more, or brightens more.
 
     A place's operations take the magnitude as it is, and draw its sign.
