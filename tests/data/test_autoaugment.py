@@ -124,7 +124,7 @@ def linear_and_shift(operation, share, height, width):
     }[operation]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", [*SIZES, (20, 331), (331, 20)], ids=str)  # 331: whole shifts
 @pytest.mark.parametrize("operation", MOVES)
 def test_moves_are_pillows(monkeypatch, operation, size):
     """All pixels, but those whose source is on the border of two pixels up to rounding.
