@@ -48,7 +48,13 @@ def small(model, **changes):
         micro_batch=5,
         ema=0.9,
         augment=data.Augment(
-            crop_padding=2, flip="random", cutout=4, random_erasing=0.5, mixup=0.4, cutmix=1.0
+            crop_padding=2,
+            flip="random",
+            auto_augment="cifar10",
+            cutout=4,
+            random_erasing=0.5,
+            mixup=0.4,
+            cutmix=1.0,
         ),
         seed=3,
     )
@@ -59,7 +65,9 @@ def segmenting():
     return small(
         "raft_mlp_nano",
         task="segment",
-        augment=data.Augment(crop_padding=3, padding="zero", flip="alternating", cutout=4),
+        augment=data.Augment(
+            crop_padding=3, padding="zero", flip="alternating", auto_augment="cifar10", cutout=4
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinymixer import cli, create_model, nn
 from tinymixer.data import cifar
-from tinymixer.train import Trainer
+from tinymixer.train import Config, Trainer, checkpoint
 from tinymixer.weights import load_state, save_state
 
 TINY = [
@@ -210,6 +210,15 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(here):
     assert arrays["whole"] == arrays["cut"]
 
 
+def test_a_policy_is_kept_in_the_checkpoint(here):
+    argv = ("train", "--dataset", "shapes", "--auto-augment", "cifar10", "--quiet", *TINY)
+    assert call(*argv, "--out", "run") == 0
+    config = checkpoint.load(here / "run" / "last.npz").header["config"]
+    assert Config.from_dict(config).augment.auto_augment == "cifar10"
+    del config["augment"]["auto_augment"]  # a checkpoint from before there was the option
+    assert Config.from_dict(config).augment.auto_augment == "none"
+
+
 def test_segmentation_is_trained_evaluated_and_shown(here, capsys):
     argv = ("train", "--task", "segment", "--train-size", 20, "--test-size", 12, "--workers", 1)
     assert call(*argv, "--set", "raft_sizes=2", "--epochs", 1) == 2  # not one for each level
@@ -367,6 +376,7 @@ def test_weights_of_another_model_are_refused(run, here, capsys):
         (("--epochs", 7), "epochs"),
         (("--set", "gelu=erf"), "model_options"),
         (("--crop-padding", 3), "augment"),
+        (("--auto-augment", "cifar10"), "augment"),
         (("--out", "elsewhere"), "--out"),
     ],
 )
@@ -383,6 +393,10 @@ def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
         (("train", "--epochs", "many"), "many"),
         (("train", "--epochs", "0"), "epochs=0"),
         (("train", "--lr", "nan"), "lr=nan"),
+        (
+            ("train", "--auto-augment", "imagenet"),
+            "auto_augment='imagenet': expected none or cifar10",
+        ),
         (("train", "--workers", "0"), "--workers 0"),
         (("train", "--model", "mixer_xxl"), "mixer_pico"),
         (("train", "--dataset", "imagenet"), "shapes"),

@@ -10,7 +10,7 @@ import pytest
 from small_runs import assert_same, segmenting, small, trained
 
 from tinymixer import backend, data, engine, nn, ops
-from tinymixer.data import augment, draws
+from tinymixer.data import augment, autoaugment, draws
 from tinymixer.data.augment import Augment
 from tinymixer.experts import MixtureOfExperts
 from tinymixer.fast import gpu
@@ -190,6 +190,8 @@ SLIPS = {
     "which images": (MIXER, Augment.__call__, "= xp.asarray(", "= np.asarray("),
     "mean and std": (MIXER, augment.normalise, "_shift(images,", "_shift(0,"),
     "rows of a crop": (MIXER, Augment._crop_and_flip, "xp.arange(height)", "np.arange(height)"),
+    "where pixels come from": (MIXER, autoaugment._moved, "maps(images,", "maps(0,"),
+    "levels of a table": (MIXER, autoaugment._relevelled, "xp.arange(256)", "np.arange(256)"),
     "sides of holes": (MIXER, Augment._erase, "_erasable(batch,", "_erasable(0,"),
     "noise in holes": (MIXER, draws.noise, "xp.arange(", "np.arange("),
     "random words": (MIXER, draws.draws, "xp.zeros_like(index)", "np.zeros(index.shape, 'u8')"),

@@ -23,6 +23,7 @@ from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
 
 from tinymixer import backend, create_model, data, engine, fast, ops, optim
 from tinymixer.backend import to_device, to_numpy
+from tinymixer.data import autoaugment
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import gpu
 from tinymixer.train import Config, Trainer
@@ -387,6 +388,8 @@ AUGMENTS = [
         for flip in ("none", "random", "alternating")
     ),
     data.Augment(crop_padding=2, flip="random", **HOLES),
+    data.Augment(auto_augment="cifar10"),
+    data.Augment(crop_padding=2, flip="random", auto_augment="cifar10", **HOLES, mixup=0.4),
     data.Augment(crop_padding=2, padding="zero", flip="alternating", **HOLES, mixup=0.4, cutmix=1),
 ]
 PIXELS = [(11, 7, 7, 3), (11, 7, 13, 3), (11, 41, 37, 3)]  # the last is more than one block's
@@ -426,7 +429,7 @@ def test_augmentation_of_images_in_any_memory_order(cupy, layout):
     assert_same(fast.augment(AUGMENTS[9], "gpu")(*on(cupy, arrays, layout), **options), expected)
 
 
-def test_crop_and_flip_are_one_launch_and_so_is_each_draw(cupy, monkeypatch):
+def test_crop_and_flip_are_one_launch_and_so_are_a_policy_and_each_draw(cupy, monkeypatch):
     launched, launch = Counter(), gpu.launch
     monkeypatch.setattr(
         gpu, "launch", lambda name, *a, **v: launched.update([name]) or launch(name, *a, **v)
@@ -436,6 +439,9 @@ def test_crop_and_flip_are_one_launch_and_so_is_each_draw(cupy, monkeypatch):
     assert launched == {"crop_and_flip": 1}
     augmented(AUGMENTS[-1], *arrays, cupy)  # holes and noise in images and in partners; the mixing
     assert launched == {"crop_and_flip": 1 + 2, "random_words": 2 * 3 + 2}
+    launched.clear()
+    augmented(data.Augment(auto_augment="cifar10"), *arrays, cupy)
+    assert launched == {"crop_and_flip": 1, "auto_augment": 1}
 
 
 @pytest.mark.parametrize("shape", [(1,), (257,), (31, 67)], ids=str)
@@ -531,6 +537,157 @@ def test_a_planted_bug_in_augmentation_is_caught(monkeypatch, taken, left):
 
         for place in PLACES:
             test_random_words_are_those_of_philox(cupy_stand_in, (257,), place)
+
+    with pytest.raises((AssertionError, cuda_on_cpu.CudaError)):
+        all_agree()
+
+
+OPERATIONS = list(autoaugment.Operation)[:-1]
+PICTURES = {  # noise, a narrow band of it, two levels, one; a single pixel, and no inside
+    "noise": lambda rng: rng.integers(0, 256, (50, 6, 9, 3)),
+    "a band": lambda rng: rng.integers(60, 90, (12, 29, 31, 3)),
+    "two levels": lambda rng: 250 * rng.integers(0, 2, (20, 20, 13, 3)),
+    "one level": lambda rng: rng.integers(0, 256, (20, 1, 1, 3)).repeat(4, 1).repeat(3, 2),
+    "one pixel": lambda rng: rng.integers(0, 256, (20, 1, 1, 3)),
+    "two rows": lambda rng: rng.integers(0, 256, (20, 2, 5, 3)),
+}
+
+
+def operated(monkeypatch, operation, kind, cupy=None):
+    """Pictures and pixels' classes after `operation` in all magnitudes, and perhaps another."""
+    name, second = operation.name, OPERATIONS[(operation * 3 + 1) % len(OPERATIONS)]
+    pairs = tuple(((operation, 9, m), (second, 5, 9 - m)) for m in range(10))
+    monkeypatch.setitem(autoaugment.POLICIES, name, pairs)
+    images = PICTURES[kind](np.random.default_rng(0)).astype(np.uint8)
+    augment, arrays = data.Augment(auto_augment=name), (images, images[..., 0].copy())
+    arrays = *arrays, np.arange(len(images))
+    if cupy:
+        augment, arrays = fast.augment(augment, "gpu"), on(cupy, arrays)
+    return [to_numpy(a) for a in augment(*arrays, **PLACES[2], num_classes=5)]
+
+
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.name)
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+@each_operation
+def test_each_operation_is_that_of_the_cpu_to_the_last_bit(cupy, monkeypatch, operation, kind):
+    expected = operated(monkeypatch, operation, kind)
+    assert_same(operated(monkeypatch, operation, kind, cupy), expected)
+
+
+ASTRAY = {  # an operation that shows it, what is taken out of its kernel, and what is left
+    "the stream": ("ROTATE", "draws(seed, AUTO", "draws(seed, FLIP"),
+    "which pair": ("ROTATE", "integer(w.a, pairs)", "integer(w.b, pairs)"),
+    "the last pair": ("ROTATE", "integer(w.a, pairs)", "integer(w.a, pairs - 1)"),
+    "the second's word": ("ROTATE", "step ? w.c : w.b", "w.b"),
+    "its probability": ("ROTATE", "w.b, 10) >= policy[1]", "w.b, 10) > policy[1]"),
+    "the second's sign": ("SHEAR_X", "w.d >> step & 1", "w.d & 1"),
+    "the second operation": (
+        "ROTATE",
+        "step < 2; step++, policy += 3",
+        "step < 2; step++, policy += 0",
+    ),
+    "the way back": ("ROTATE", "(step ? batch : between) + image", "between + image"),
+    "the barrier between": ("ROTATE", "__syncthreads();  /* what a thread", "/* what a thread"),
+    "the image": ("ROTATE", "blockIdx.x * height * width * colours", "blockIdx.x * height * width"),
+    "no magnitudes below zero": ("ROTATE", "strength + MOST) * 6", "strength) * 6"),
+    "a row of the map": ("ROTATE", "map[3] * x + map[4] * y", "map[4] * x + map[3] * y"),
+    "half a pixel": (
+        "ROTATE",
+        "map[0] * x + map[1] * y + map[2]",
+        "map[0] * x + map[1] * y + map[2] + 32768",
+    ),
+    "the left edge": ("ROTATE", "bool inside = column >= 0 && ", "bool inside = "),
+    "the right edge": ("ROTATE", "column < width && row >= 0", "column <= width && row >= 0"),
+    "the lower edge": ("ROTATE", "row >= 0 && row < height;", "row >= 0 && row <= height;"),
+    "beyond the edge": ("ROTATE", "+ c] : outside;", "+ c] : 0;"),
+    "a sign where there is none": ("BRIGHTNESS", "if (operation <= ROTATE && w.d", "if (w.d"),
+    "the other's share": ("COLOR", "(10 - tenths) * other", "(9 - tenths) * other"),
+    "above white": ("BRIGHTNESS", "min(max(level, 0), 2550) / 10", "max(level, 0) / 10"),
+    "the classes of pixels": ("INVERT", "(colours == 1 && operation > ROTATE)", "false"),
+    "the threshold": ("SOLARIZE", "level < strength ? level", "level <= strength ? level"),
+    "the bits": ("POSTERIZE", "return level & strength", "return level | strength"),
+    "the lowest level": (
+        "AUTOCONTRAST",
+        "lowest = min(lowest, k), highest = k",
+        "lowest = min(lowest, 99), highest = k",
+    ),
+    "one level alone": ("AUTOCONTRAST", "(highest - lowest) : level", "(highest - lowest) : 0"),
+    "a colour's counts": (
+        "AUTOCONTRAST",
+        "count += from[3 * i + colour] == level",
+        "count += from[3 * i] == level",
+    ),
+    "a pixel not counted": (
+        "AUTOCONTRAST",
+        "for (int i = 0; i < pixels; i++) count",
+        "for (int i = 1; i < pixels; i++) count",
+    ),
+    "counts before they are there": (
+        "AUTOCONTRAST",
+        "counts[level] = count;\n        __syncthreads();",
+        "counts[level] = count;",
+    ),
+    "the table before it is there": (
+        "AUTOCONTRAST",
+        "strength);\n        __syncthreads();\n        walk",
+        "strength);\n        walk",
+    ),
+    "itself below itself": ("EQUALIZE", "if (k < level) below", "if (k <= level) below"),
+    "the highest level": ("EQUALIZE", "(pixels - counts[highest]) / 255", "pixels / 255"),
+    "half a step": ("EQUALIZE", "(below + step / 2) / step", "below / step"),
+    "beyond white": (
+        "EQUALIZE",
+        "min(255, (below + step / 2) / step)",
+        "(below + step / 2) / step",
+    ),
+    "a step of nothing": ("EQUALIZE", "/ step) : level", "/ step) : 0"),
+    "the luma of green": ("COLOR", "38470 * pixel[1]", "38469 * pixel[1]"),
+    "the luma's rounding": (
+        "COLOR",
+        " + 0x8000) >> 16;\n}\n\n/* The level",
+        ") >> 16;\n}\n\n/* The level",
+    ),
+    "contrast with color's grey": (
+        "COLOR",
+        "other = operation == COLOR ?",
+        "other = operation == CONTRAST ?",
+    ),
+    "below black": ("COLOR", "min(max(level, 0), 2550)", "min(level, 2550)"),
+    "the mean's rounding": (
+        "CONTRAST",
+        "(2 * sum_of_block(mean) + pixels)",
+        "(2 * sum_of_block(mean))",
+    ),
+    "a part of the sum": ("CONTRAST", "part < WARPS * LANES; part++", "part < LANES; part++"),
+    "the sum before it is there": (
+        "CONTRAST",
+        "= x;\n    __syncthreads();\n    int sum",
+        "= x;\n    int sum",
+    ),
+    "the edge of sharpness": ("SHARPNESS", "|| x == width - 1) return", ") return"),
+    "the upper edge of sharpness": ("SHARPNESS", "if (y == 0 || y ==", "if (y =="),
+    "the middle of the smoothing": ("SHARPNESS", "int sum = 4 * *middle", "int sum = 5 * *middle"),
+    "its rounding": ("SHARPNESS", "(sum + 6) / 13", "sum / 13"),
+    "its neighbours": ("SHARPNESS", "(down * width + right) * 3", "(down * width + right)"),
+}
+
+
+@pytest.mark.parametrize(("operation", "taken", "left"), ASTRAY.values(), ids=ASTRAY)
+def test_a_planted_bug_in_a_policys_kernel_is_caught(monkeypatch, operation, taken, left):
+    if missing := cuda_on_cpu.why_not():
+        pytest.skip(missing)
+    assert SOURCE.count(taken) == 1
+    source = SOURCE[: SOURCE.index("/* GELU")] + SOURCE[SOURCE.index("/* Augmentation") :]
+    swap_source(monkeypatch, source.replace(taken, left))
+    gpu._kernel(cupy_stand_in, "auto_augment", gpu.PLAIN)  # it does compile
+
+    def all_agree():
+        for kind in PICTURES:
+            test_each_operation_is_that_of_the_cpu_to_the_last_bit(
+                cupy_stand_in, monkeypatch, autoaugment.Operation[operation], kind
+            )
 
     with pytest.raises((AssertionError, cuda_on_cpu.CudaError)):
         all_agree()

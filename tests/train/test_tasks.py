@@ -176,6 +176,17 @@ def test_images_of_pixels_are_not_mixed(mixing):
         dataclasses.replace(CONFIG, augment=data.Augment(**{mixing: 1.0}))
 
 
+def test_a_policy_moves_the_classes_of_pixels_along(dataset):
+    config = dataclasses.replace(CONFIG, augment=data.Augment(auto_augment="cifar10"), epochs=1)
+    trainer = Trainer(config, dataset, workers=1, quiet=True)
+    images, targets = trainer.augment(
+        dataset.train_images, dataset.train_labels, np.arange(40), epoch=0, seed=3, num_classes=11
+    )
+    assert (images[targets == data.IGNORED] == 128).all()
+    assert 0 < (targets == data.IGNORED).mean() < 0.2
+    assert np.isfinite(trainer.run()[-1]["train_loss"])
+
+
 def test_a_model_without_a_pyramid_is_refused(dataset):
     config = dataclasses.replace(CONFIG, model="mixer_pico", model_options={})
     with pytest.raises(TinymixerError, match="mixer_pico: MLPMixer has no maps of several sizes"):

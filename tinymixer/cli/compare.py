@@ -6,8 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tinymixer import data
-from tinymixer.cli.options import add_fields, add_set, changed, writable_folder
+from tinymixer.cli.options import (
+    add_augmentation,
+    add_fields,
+    add_set,
+    changed,
+    writable_folder,
+)
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
@@ -47,7 +52,7 @@ def add_parser(commands: Any) -> None:
     recipe = parser.add_argument_group("the recipe, common to all")
     recipe.add_argument("--dataset", default="shapes", metavar="STR", help="default shapes")
     add_fields(recipe, Config, leave_out=("model", "model_options", "dataset", "epochs", "augment"))
-    add_fields(parser.add_argument_group("augmentation"), data.Augment)
+    add_augmentation(parser)
 
 
 def run(args: argparse.Namespace) -> int:

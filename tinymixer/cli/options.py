@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from matplotlib.figure import Figure
 
 from tinymixer import data
+from tinymixer.data.autoaugment import POLICIES
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.train import figures
 from tinymixer.train.config import Config
@@ -30,6 +31,15 @@ def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -
             metavar=kinds[0].__name__.upper(),
             help=f"default {field.default}",
         )
+
+
+def add_augmentation(parser: Any) -> None:
+    group = parser.add_argument_group(
+        "augmentation",
+        "Of each training image, anew in each epoch. --padding is reflect or zero, --flip is none, "
+        f"random or alternating, --auto-augment is none or a policy: {', '.join(POLICIES)}.",
+    )
+    add_fields(group, data.Augment)
 
 
 def given_fields(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinymixer import data, nn
 from tinymixer.cli.options import (
+    add_augmentation,
     add_device,
     add_fields,
     add_set,
@@ -43,7 +44,7 @@ def add_parser(commands: Any) -> None:
         Config,
         leave_out=("model_options", "augment"),
     )
-    add_fields(parser.add_argument_group("augmentation"), data.Augment)
+    add_augmentation(parser)
 
 
 def run(args: argparse.Namespace) -> int:

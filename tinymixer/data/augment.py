@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymixer.backend import Array, array_module, constant
+from tinymixer.data.autoaugment import GREY, POLICIES, auto_augment
 from tinymixer.data.draws import Stream, draws, integers, noise
 from tinymixer.errors import TinymixerError
 
 _ONE = 256  # weights of mixing are whole 256ths
 IGNORED = 255  # in place of a pixel's class: it has none
-_GREY = 128  # fills a cutout: close to zero once an image is normalised
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class Augment:
     flip                 left-right: "none", "random" (a coin per image and epoch), "alternating"
                          (a coin per image, then the other way round every other epoch, so that
                          two epochs show both sides; Jordan 2024, arXiv:2404.00498)
+    auto_augment         "none", or the policy found on "cifar10": two of fourteen operations that
+                         move, recolour or sharpen an image, before holes are made and it is mixed
+                         (Cubuk et al. 2019, arXiv:1805.09501)
     cutout               side of a grey square, pixels (DeVries and Taylor 2017, arXiv:1708.04552)
     random_erasing       probability of a rectangle of noise (Zhong et al. 2017, arXiv:1708.04896)
     mixup, cutmix        alpha of Beta(alpha, alpha); 0: off. With both on, a coin per image decides
@@ -40,6 +43,7 @@ class Augment:
     crop_padding: int = 0
     padding: str = "reflect"
     flip: str = "none"
+    auto_augment: str = "none"
     cutout: int = 0
     random_erasing: float = 0.0
     mixup: float = 0.0
@@ -51,6 +55,7 @@ class Augment:
     def __post_init__(self) -> None:
         _require("padding", self.padding, ("reflect", "zero"))
         _require("flip", self.flip, ("none", "random", "alternating"))
+        _require("auto_augment", self.auto_augment, ("none", *POLICIES))
         for name in ("crop_padding", "cutout"):
             _require(name, getattr(self, name), range(32))
         for name, high in (
@@ -82,21 +87,23 @@ class Augment:
         images uint8 (N, H, W, 3), labels (N,): the whole training set; indices (B,)
         ->  batch uint8 (B, H, W, 3), targets (B,) of the labels' dtype; float32 (B, K) if it mixes
 
-        Labels of pixels, uint8 (N, H, W), are cropped and flipped with the image, IGNORED beyond a
-        black border and as they were behind a hole: targets (B, H, W). Images are not mixed then.
+        Labels of pixels, uint8 (N, H, W), go where their pixels go: targets (B, H, W), IGNORED in a
+        black or grey border, and as they were behind a hole. Images are not mixed then.
         """
         xp = array_module(images)
         indices = xp.asarray(indices)
         batch = self._view(images, indices, epoch, seed)
         if labels.ndim == 3:
-            return batch, self._crop_and_flip(labels, indices, epoch, seed, outside=IGNORED)
+            targets = self._crop_and_flip(labels, indices, epoch, seed, outside=IGNORED)
+            return batch, self._by_policy(targets, indices, epoch, seed, outside=IGNORED)
         if not self.mixes:
             return batch, labels[indices]
         return self._mix(batch, images, labels, indices, epoch, seed, num_classes)
 
     def _view(self, images: Array, indices: Array, epoch: int, seed: int) -> Array:
-        """Each image by itself: cropped, flipped, with holes.  ->  uint8 (B, H, W, 3)"""
+        """Each image by itself: cropped, flipped, changed, with holes.  ->  uint8 (B, H, W, 3)"""
         batch = self._crop_and_flip(images, indices, epoch, seed, outside=0)
+        batch = self._by_policy(batch, indices, epoch, seed, outside=GREY)
         if self.cutout:
             batch = self._cut_out(batch, self._draws(seed, Stream.CUTOUT, epoch, indices))
         if self.random_erasing:
@@ -129,13 +136,21 @@ class Augment:
             return self._draws(seed, Stream.FLIP, epoch, indices)[0] % 2 == 1
         return (self._draws(seed, Stream.FLIP, 0, indices)[0] + epoch) % 2 == 1
 
+    def _by_policy(
+        self, batch: Array, indices: Array, epoch: int, seed: int, outside: int
+    ) -> Array:
+        if self.auto_augment == "none":
+            return batch
+        bits = self._draws(seed, Stream.AUTO, epoch, indices)
+        return auto_augment(batch, bits, self.auto_augment, outside)
+
     def _cut_out(self, batch: Array, bits: Array) -> Array:
         """A grey square about any pixel of the image; at the border, part of it falls outside."""
         height, width = batch.shape[1:3]
         top = integers(bits[0], height) - self.cutout // 2
         left = integers(bits[1], width) - self.cutout // 2
         hole = _box(batch, top, left, self.cutout, self.cutout)
-        return array_module(batch).where(hole[..., None], np.uint8(_GREY), batch)
+        return array_module(batch).where(hole[..., None], np.uint8(GREY), batch)
 
     def _erase(self, batch: Array, indices: Array, epoch: int, seed: int) -> Array:
         """Noise in a rectangle, for a share of the images."""

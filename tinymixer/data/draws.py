@@ -30,6 +30,7 @@ class Stream(IntEnum):
     SHAPES_NOISE = 10
     DROPOUT = 11
     INIT = 12
+    AUTO = 13
 
 
 _LOW = 0xFFFFFFFF

@@ -21,6 +21,7 @@ import numpy as np
 
 from tinymixer import data, ops, optim
 from tinymixer.backend import Array, array_module, cuda_module, operand_type, product
+from tinymixer.data import autoaugment
 from tinymixer.data.draws import Stream, generator
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
@@ -40,7 +41,8 @@ CONSTANTS: dict[str, int | str] = {
     "WIDE": WIDE,
     "NORM_ROWS": NORM_ROWS,
 }
-CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP)}
+CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP, Stream.AUTO)}
+CONSTANTS |= {o.name: int(o) for o in autoaugment.Operation} | {"MOST": autoaugment.MOST}
 STORED = {"float32": "float", "bfloat16": "bf16"}  # dtypes, as the source names them
 
 
@@ -464,7 +466,8 @@ class Generator:
 
 
 class Augment(data.Augment):
-    """Crop and flip in one launch, and the random words of all else in one for each use.
+    """Crop and flip in one launch, the operations of a policy in one, and the random words of all
+    else in one for each use.
 
     As array operations, Philox alone is ten rounds of ten launches. The bits are the same.
     """
@@ -500,6 +503,26 @@ class Augment(data.Augment):
             *map(np.int32, (self.padding == "zero", outside, self.flip != "none")),
             np.uint64(seed),
             *map(np.uint32, (epoch, coin_epoch, turns)),
+        )
+        return batch
+
+    def _by_policy(
+        self, batch: Array, indices: Array, epoch: int, seed: int, outside: int
+    ) -> Array:
+        """batch uint8 (B, H, W, 3), or labels (B, H, W), is written over: it is the crop's own."""
+        if self.auto_augment == "none" or batch.dtype != np.uint8:
+            return super()._by_policy(batch, indices, epoch, seed, outside)
+        xp = array_module(batch)
+        batch = xp.ascontiguousarray(batch)
+        policy = autoaugment.policy(batch, self.auto_augment)
+        height, width = batch.shape[1:3]
+        launch(
+            "auto_augment",
+            (len(batch), 1),
+            *(batch, xp.empty_like(batch), _whole_numbers(indices)),
+            *(policy, autoaugment.maps(batch, height, width)),
+            *map(np.int32, (len(policy), height, width, math.prod(batch.shape[3:]), outside)),
+            *(np.uint64(seed), np.uint32(epoch)),
         )
         return batch
 

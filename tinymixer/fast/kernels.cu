@@ -473,3 +473,130 @@ extern "C" __global__ void crop_and_flip(const unsigned char *images, const long
         batch[i] = filled && outside ? fill : images[(row * width + column) * colours + colour];
     });
 }
+
+/* AutoAugment: data/autoaugment.py has the operations. All threads of a block work on one image. - */
+
+__device__ int thread_of_block() { return threadIdx.y * LANES + threadIdx.x; }
+
+/* f(i) for each i below n that this thread has. */
+template <class F>
+__device__ void walk_image(int n, F f) {
+    for (int i = thread_of_block(); i < n; i += WARPS * LANES) f(i);
+}
+
+__device__ int sum_of_block(int x) {  /* in every thread; once between two barriers */
+    __shared__ int parts[WARPS * LANES];
+    parts[thread_of_block()] = x;
+    __syncthreads();
+    int sum = 0;
+    for (int part = 0; part < WARPS * LANES; part++) sum += parts[part];
+    return sum;
+}
+
+/* Shear, translate, rotate: map is a, b, c, d, e, f. */
+__device__ void move(const unsigned char *from, unsigned char *to, int height, int width,
+                     int colours, const long long *map, int outside) {
+    walk_image(height * width, [&](int i) {
+        int x = i % width, y = i / width;
+        long long column = (map[0] * x + map[1] * y + map[2]) >> 16;
+        long long row = (map[3] * x + map[4] * y + map[5]) >> 16;
+        bool inside = column >= 0 && column < width && row >= 0 && row < height;
+        for (int c = 0; c < colours; c++)
+            to[i * colours + c] = inside ? from[(row * width + column) * colours + c] : outside;
+    });
+}
+
+/* What becomes of a level in a colour that has counts[k] pixels at level k. */
+__device__ int new_level(int level, const int *counts, int pixels, int operation, int strength) {
+    if (operation <= SOLARIZE) return level < strength ? level : 255 - level;
+    if (operation == POSTERIZE) return level & strength;
+    int lowest = 255, highest = 0, below = 0;
+    for (int k = 0; k < 256; k++) {
+        if (counts[k]) lowest = min(lowest, k), highest = k;
+        if (k < level) below += counts[k];
+    }
+    if (operation == AUTOCONTRAST)
+        return lowest < highest ? 255 * (level - lowest) / (highest - lowest) : level;
+    int step = (pixels - counts[highest]) / 255;
+    return step ? min(255, (below + step / 2) / step) : level;
+}
+
+/* Invert, solarize, posterize, autocontrast, equalize. There is a thread for each level. */
+__device__ void relevel(const unsigned char *from, unsigned char *to, int pixels, int operation,
+                        int strength) {
+    __shared__ int counts[WARPS * LANES];
+    __shared__ unsigned char table[WARPS * LANES];
+    int level = thread_of_block();
+    for (int colour = 0; colour < 3; colour++) {
+        int count = 0;
+        for (int i = 0; i < pixels; i++) count += from[3 * i + colour] == level;
+        counts[level] = count;
+        __syncthreads();
+        table[level] = new_level(level, counts, pixels, operation, strength);
+        __syncthreads();
+        walk_image(pixels, [&](int i) { to[3 * i + colour] = table[from[3 * i + colour]]; });
+    }
+}
+
+__device__ int luma(const unsigned char *pixel) {
+    return (19595 * pixel[0] + 38470 * pixel[1] + 7471 * pixel[2] + 0x8000) >> 16;
+}
+
+/* The level of one colour in the smoothed image; at its edge, the image's own. */
+__device__ int smoothed(const unsigned char *from, int height, int width, int y, int x,
+                        int colour) {
+    const unsigned char *middle = from + (y * width + x) * 3 + colour;
+    if (y == 0 || y == height - 1 || x == 0 || x == width - 1) return *middle;
+    int sum = 4 * *middle;
+    for (int down = -1; down <= 1; down++)
+        for (int right = -1; right <= 1; right++) sum += middle[(down * width + right) * 3];
+    return (sum + 6) / 13;
+}
+
+/* Brightness, contrast, color, sharpness: tenths of the image, the rest of another one. */
+__device__ void blend(const unsigned char *from, unsigned char *to, int height, int width,
+                      int operation, int tenths) {
+    int pixels = height * width, mean = 0;
+    if (operation == CONTRAST) {
+        walk_image(pixels, [&](int i) { mean += luma(from + 3 * i); });
+        mean = (2 * sum_of_block(mean) + pixels) / (2 * pixels);
+    }
+    walk_image(pixels, [&](int i) {
+        int other = operation == COLOR ? luma(from + 3 * i) : mean;
+        for (int c = 0; c < 3; c++) {
+            if (operation == SHARPNESS) other = smoothed(from, height, width, i / width, i % width, c);
+            int level = tenths * from[3 * i + c] + (10 - tenths) * other;
+            to[3 * i + c] = min(max(level, 0), 2550) / 10;
+        }
+    });
+}
+
+/* Both operations of each image of `batch` (B, height, width, colours), there and back again:
+   `between` is of the same size. They come from one of `pairs` pairs in `policy` (pairs, 2, 3), and
+   `maps` (5, 2 MOST + 1, 6) say where pixels move. A single colour is the classes of pixels, which
+   move only. */
+extern "C" __global__ void auto_augment(unsigned char *batch, unsigned char *between,
+                                        const long long *indices, const long long *policy,
+                                        const long long *maps, int pairs, int height, int width,
+                                        int colours, int outside, unsigned long long seed,
+                                        unsigned epoch) {
+    long long image = (long long)blockIdx.x * height * width * colours;
+    Words w = draws(seed, AUTO, epoch, indices[blockIdx.x]);
+    policy += integer(w.a, pairs) * 6;
+    for (int step = 0; step < 2; step++, policy += 3) {
+        const unsigned char *from = (step ? between : batch) + image;
+        unsigned char *to = (step ? batch : between) + image;
+        int operation = policy[0], strength = policy[2];
+        if (operation <= ROTATE && w.d >> step & 1) strength = -strength;
+        if (integer(step ? w.c : w.b, 10) >= policy[1] || (colours == 1 && operation > ROTATE))
+            operation = TRANSLATE_X, strength = 0;  /* all pixels stay where they are */
+        if (operation <= ROTATE)
+            move(from, to, height, width, colours,
+                 maps + (operation * (2 * MOST + 1) + strength + MOST) * 6, outside);
+        else if (operation <= EQUALIZE)
+            relevel(from, to, height * width, operation, strength);
+        else
+            blend(from, to, height, width, operation, strength);
+        __syncthreads();  /* what a thread reads next, others have written */
+    }
+}
