@@ -219,6 +219,14 @@ def test_other_precisions_are_the_reference(cupy, reference, options, shapes):
     assert_same(got, run_on(cupy, reference(*options), arrays, dy))
 
 
+@pytest.mark.parametrize(("reference", "options", "shapes"), EACH[:6])
+def test_an_empty_input_is_the_references(cupy, reference, options, shapes):
+    """As an expert has it that no row is sent to."""
+    arrays, dy = inputs_of(reference, shapes, (7, 0, 5, 11, 13))
+    got = run_on(cupy, TWINS[reference](*options), arrays, dy)
+    assert_same(got, run(reference(*options), arrays, dy))
+
+
 @each_case
 def test_gradients_that_nobody_needs_change_nothing(cupy, reference, options, shapes):
     arrays, dy = inputs_of(reference, shapes, SIZES[1])

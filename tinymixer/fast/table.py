@@ -24,11 +24,15 @@ def twin_of(reference: type[Function], device: str) -> Callable[[Twin], Twin]:
 
 
 def float32_only(forward: Callable[..., Array]) -> Callable[..., Array]:
-    """Turn the twin into its reference, for backward too, unless all of its inputs are float32."""
+    """Turn the twin into its reference, for backward too, unless all of its inputs are float32.
+
+    An empty x is the reference's as well: an expert may get no rows, and a GPU launches no grid of
+    no blocks.
+    """
 
     @wraps(forward)
     def checked(self: Any, *arrays: Array) -> Array:
-        if all(array.dtype == np.float32 for array in arrays):
+        if arrays[0].size and all(array.dtype == np.float32 for array in arrays):
             return forward(self, *arrays)
         return as_reference(self, *arrays)
 
