@@ -24,7 +24,6 @@ from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
 from tinymixer import backend, create_model, data, engine, fast, ops, optim
 from tinymixer.backend import to_device, to_numpy
 from tinymixer.data import autoaugment
-from tinymixer.errors import TinymixerError
 from tinymixer.fast import gpu
 from tinymixer.train import Config, Trainer
 
@@ -366,23 +365,6 @@ def test_only_what_lies_in_packs_is_read_in_packs(cupy):
     ]:
         for axis in (0, 1):
             assert gpu._walk(axis, stored, *matrices).variant == (stored.name, pack, 1)
-
-
-def test_bf16_without_its_type_says_what_to_install(cupy, monkeypatch):
-    monkeypatch.setattr(backend.products, "find_spec", lambda name: None)
-    with pytest.raises(TinymixerError, match="pip install ml_dtypes"), backend.precision("bf16"):
-        pass
-
-
-def test_without_a_gpu_precision_says_why(monkeypatch):
-    monkeypatch.setattr(backend.products, "why_no_gpu", lambda: "no GPU")
-    with pytest.raises(TinymixerError, match="'tf32' cannot be used: no GPU"):
-        backend.precision("tf32").__enter__()
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(TinymixerError, match="fp32 or tf32 or bf16"), backend.precision("fp8"):
-        pass
 
 
 # Augmentation -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Matrix products on a GPU: in which precision they are computed, and by whom."""
+"""Matrix products on a GPU, in a named precision."""
 
 import sys
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _product_type = "fp32"  # of all threads, as CuPy's own setting is
 
 @contextmanager
 def precision(name: str, device: str = "gpu") -> Iterator[None]:
-    """Within it, matrix products of float32 arrays on a GPU see their operands rounded:
+    """Within it, matrix products on a GPU see their float32 operands rounded:
 
     "fp32"  not at all
     "tf32"  to 10 bits of mantissa instead of 23, by the tensor cores: every 2-D product
-    "bf16"  to 7 bits, and their result too: the products that go through `product`
+    "bf16"  to 7 bits: what fast/gpu.py stores as `operand_type` says, in half the memory
 
     Everything else stays float32: weights, sums, norms, the optimizer. On the `device` "cpu"
     nothing changes. The setting is of the whole process. Raises TinymixerError for any other name.

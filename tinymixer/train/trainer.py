@@ -213,9 +213,13 @@ class Trainer:
         self._unread.append(Step(self.step, batch, losses, hits, norm))
         if len(self._unread) >= self._read_every:
             self._read()
-        rate, step = self._learning_rate(), self._steps_done()
         self.optimizer.step_and_average(
-            *(self.flat.weights, self._gradients.total, rate, step, self.average, self.config.ema)
+            self.flat.weights,
+            self._gradients.total,
+            self._learning_rate(),
+            self._steps_done(),
+            self.average,
+            self.config.ema,
         )
 
     def _changing(self) -> list[Array]:
