@@ -19,6 +19,13 @@ def flat():
     return weights, gradients, decay
 
 
+def test_a_norm_that_is_no_number_scales_nothing():
+    """So that what is to blame can still be told from the rest."""
+    gradients = np.array([3.0, np.nan, 4.0], np.float32)
+    assert np.isnan(optim.clip_by_global_norm(gradients, 1.0))
+    np.testing.assert_array_equal(gradients, [3, np.nan, 4])
+
+
 def test_adamw_follows_its_formula(flat):
     weights, gradients, decay = flat
     lr, (beta1, beta2), eps, weight_decay = 0.01, (0.8, 0.9), 1e-6, 0.3

@@ -391,6 +391,8 @@ def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):
         kinds = {(kind.name, kind.bytes): kind for kind in bench.launches()}
         rows = timed(kinds.values())
     S, C, D_C = 64, SMALL["hidden_dim"], SMALL["channels_mlp_dim"]
+    sums = {kind.bytes for kind in kinds.values() if kind.name == "sum_parts"}
+    assert len(sums) > 3  # of C, of 2 C, of tokens, of hidden widths, of classes
     gelu = kinds["gelu_columns", 4 * (2 * S * 4 * D_C + D_C)]  # h and a (S*B, D_C), b
     assert (gelu.count, gelu.flops) == (SMALL["num_blocks"], 0)
     left, right, made = S * 4 * C, C * D_C, S * 4 * D_C
