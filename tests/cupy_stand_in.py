@@ -112,6 +112,8 @@ def _unwrap(x):
         return x._host
     if isinstance(x, _np.ndarray):  # CuPy takes NumPy's scalars, but not even its 0-d arrays
         raise TypeError(f"a NumPy array of shape {x.shape} meets device arrays; use asarray")
+    if isinstance(x, int) and type(x) not in (int, bool):
+        raise TypeError(f"CuPy takes no {type(x).__name__} for a number; use int({x!r})")
     if isinstance(x, tuple | list):
         return type(x)(_unwrap(item) for item in x)
     if isinstance(x, dict):

@@ -142,6 +142,11 @@ def test_the_results_are_numpys(on_device, on_host):
     )
 
 
+def test_a_number_of_another_kind_is_refused(on_device):
+    with pytest.raises(TypeError, match="use int"):
+        on_device <= draws.Stream.CROP  # noqa: B015
+
+
 def test_assignment_and_add_at_change_the_device_array(on_device):
     on_device[0] = on_device[1]
     on_device[...] = on_device + 1

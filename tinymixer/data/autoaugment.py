@@ -40,12 +40,13 @@ class Operation(IntEnum):
     NOTHING = 14
 
 
-SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = list(Operation)[:5]  # `_moved`
-INVERT, SOLARIZE, POSTERIZE, AUTOCONTRAST, EQUALIZE = list(Operation)[5:10]  # `_relevelled`
-BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, NOTHING = list(Operation)[10:]  # `_blended`, but for one
+_numbers = [int(operation) for operation in Operation]  # CuPy compares with nothing but plain ints
+SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = _numbers[:5]  # `_moved`
+INVERT, SOLARIZE, POSTERIZE, AUTOCONTRAST, EQUALIZE = _numbers[5:10]  # `_relevelled`
+BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, NOTHING = _numbers[10:]  # `_blended`, but for one
 
 # Pairs of (operation, tenths of its probability, magnitude). One pair is drawn for each image.
-Policy = tuple[tuple[tuple[Operation, int, int], tuple[Operation, int, int]], ...]
+Policy = tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]
 POLICIES: dict[str, Policy] = {
     "cifar10": (
         ((INVERT, 1, 7), (CONTRAST, 2, 6)),
@@ -97,7 +98,7 @@ def operate(batch: Array, operation: Array, strength: Array, outside: int = GREY
     so on CuPy arrays this waits for the GPU; the kernel of fast/gpu.py does not.
     """
     xp = array_module(batch)
-    kinds: list[tuple[Operation, Operation, Callable[[Array, Array, Array], Array]]] = [
+    kinds: list[tuple[int, int, Callable[[Array, Array, Array], Array]]] = [
         (SHEAR_X, ROTATE, partial(_moved, outside=outside)),
         (INVERT, EQUALIZE, _relevelled),
         (BRIGHTNESS, SHARPNESS, _blended),
@@ -138,7 +139,7 @@ def policy(name: str) -> np.ndarray:
     return np.array(pairs, np.int64)
 
 
-def strength_of(operation: Operation, magnitude: int) -> int:
+def strength_of(operation: int, magnitude: int) -> int:
     """The number that an operation works with. A higher magnitude changes more, or brightens more.
 
     A place's operations take the magnitude as it is, and draw its sign.
