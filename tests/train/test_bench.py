@@ -472,8 +472,9 @@ def own_runs(monkeypatch):
         order.append("this" if "tinymixer" in words else "that")
         if order[-1] == "that":
             return result(words)
-        own = {"what": "train", "batch": 6, "threads": 2, "gelu": "tanh", "params": 9}
-        return {**own, "images_s": next(speeds), "timed_steps": 2, "cpu_s_per_step": 0.5}
+        work = {"what": "train", "batch": 6, "threads": 2, "gelu": "tanh", "precision": "tf32"}
+        found = {"loss": {"0": 2.0, "1": 1.0, "19": 0.5}, "timed_steps": 2, "cpu_s_per_step": 0.5}
+        return {**work, "params": 9, **found, "images_s": next(speeds)}
 
     monkeypatch.setattr(command, "_result", fake)
     return order
@@ -496,6 +497,23 @@ def test_the_comparison_in_words_says_what_is_not_alike(own_runs, capsys):
     assert "4.000 times as many images/s" in said
     assert "200.0 images/s (100.0 to 400.0)" in said
     assert "batch is 6 here and 7 there" in said
+
+
+@pytest.mark.parametrize(
+    ("loss", "note"),
+    [
+        ({"0": 2.001, "1": 1.0005, "19": 0.1}, {}),
+        ({"0": 2.001, "1": 1.002}, {"loss in step 2": [1.0, 1.002]}),
+        ({"0": 1.997}, {"loss in step 1": [2.0, 1.997]}),
+        ({"0": None, "1": "low"}, {}),
+        (2.5, {}),
+    ],
+    ids=["as near as the bits allow", "the update", "the start", "nonsense", "a single one"],
+)
+def test_losses_that_disagree_are_no_same_work(own_runs, capsys, loss, note):
+    other = program(json.dumps({"images_s": 50, "loss": loss}))
+    assert call(*TINY, "--against", other, "--rounds", 1, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["differing"] == note
 
 
 def test_our_own_side_is_this_command_in_a_process_of_its_own(capsys):

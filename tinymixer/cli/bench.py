@@ -31,6 +31,7 @@ ON_A_GPU = 8  # times as many
 MICRO_BATCH = 16  # images at most, as in training
 PROFILED_STEPS, CEILING_TIMES = 3, 5
 SAME_WORK = ("what", "batch", "threads", "gelu", "precision", "params")
+SAME_LOSS = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}  # relative, before and after an update
 
 
 def add_parser(commands: Any) -> None:
@@ -42,26 +43,13 @@ def add_parser(commands: Any) -> None:
         "how many kernels of our own a step launches; CuPy's are not counted.",
     )
     parser.set_defaults(func=run)
-    parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=list_models())
-    add_device(parser)
-    parser.add_argument(
-        "--precision", default="fp32", choices=PRECISIONS, help="of products on a GPU; default fp32"
-    )
-    parser.add_argument(
-        "--batch",
-        type=int,
-        help=f"images; default {SMALL_IMAGES} small ones or {LARGE_IMAGES} large; on a GPU "
-        f"{ON_A_GPU} times as many",
-    )
+    add_work(parser, list_models())
     parser.add_argument(
         "--micro-batch",
         type=int,
         help=f"images computed together; default {MICRO_BATCH}, on a GPU all of them",
     )
     parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
-    parser.add_argument("--steps", type=int, default=20, help="steps in all; default 20")
-    parser.add_argument("--warmup", type=int, default=3, help="first steps left out; default 3")
-    parser.add_argument("--infer", action="store_true", help="forward pass and loss only")
     parser.add_argument("--reference", action="store_true", help="without the fast twins")
     parser.add_argument(
         "--no-products", action="store_true", help="do not time the matrix products alone"
@@ -75,22 +63,44 @@ def add_parser(commands: Any) -> None:
         help="run COMMAND, which prints such a line of JSON, and this in turn, and compare",
     )
     parser.add_argument("--rounds", type=int, default=5, help="of --against; default 5")
+
+
+def add_work(parser: Any, models: list[str]) -> None:
+    """The options that say what is timed: here, and in a program to hold beside it."""
+    parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=models)
+    add_device(parser)
+    parser.add_argument(
+        "--precision", default="fp32", choices=PRECISIONS, help="of products on a GPU; default fp32"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help=f"images; default {SMALL_IMAGES} small ones or {LARGE_IMAGES} large; on a GPU "
+        f"{ON_A_GPU} times as many",
+    )
+    parser.add_argument("--steps", type=int, default=20, help="steps in all; default 20")
+    parser.add_argument("--warmup", type=int, default=3, help="first steps left out; default 3")
+    parser.add_argument("--infer", action="store_true", help="forward pass and loss only")
     add_set(parser)
+
+
+def work_of(args: argparse.Namespace) -> tuple[Any, int]:
+    """The model and the number of images that `args` ask for."""
+    try:
+        model: Any = create_model(args.model, **dict(args.set))
+    except (ValueError, TypeError) as error:
+        raise TinymixerError(f"model {args.model}: {error}") from error
+    usual = SMALL_IMAGES if max(model.image_size) < 100 else LARGE_IMAGES
+    return model, args.batch or usual * (ON_A_GPU if args.device == "gpu" else 1)
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.against:
         return _compare(args)
-    options = dict(args.set)
-    try:
-        model: Any = create_model(args.model, **options)
-    except (ValueError, TypeError) as error:
-        raise TinymixerError(f"model {args.model}: {error}") from error
+    model, batch = work_of(args)
     workers = Workers.of_this_machine(args.workers, args.device).count
     on_gpu = args.device == "gpu"
-    usual = SMALL_IMAGES if max(model.image_size) < 100 else LARGE_IMAGES
-    batch = args.batch or usual * (ON_A_GPU if on_gpu else 1)
     usual = batch if on_gpu else min(MICRO_BATCH, -(-batch // workers))
     bench = Bench(
         model,
@@ -111,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             "batch": batch,
             "micro_batch": bench.micro_batch,
             "threads": workers,
-            "gelu": options.get("gelu", "tanh"),
+            "gelu": dict(args.set).get("gelu", "tanh"),
             "precision": args.precision,
             "reference": args.reference,
             "params": model.num_parameters(),
@@ -158,9 +168,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    for name in ("batch", "micro_batch", "workers", "steps", "rounds"):
-        value = getattr(args, name)
+def check_work(args: argparse.Namespace) -> None:
+    """Raise TinymixerError for numbers that ask for nothing, and what a device does not know."""
+    for name in ("batch", "micro_batch", "workers", "threads", "steps", "rounds"):
+        value = getattr(args, name, None)
         if value is not None and value < 1:
             raise TinymixerError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
     if not 0 <= args.warmup < args.steps:
@@ -169,6 +180,10 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.device == "cpu" and args.precision != "fp32":
         raise TinymixerError(f"--precision {args.precision}: a CPU knows only fp32; --device gpu")
+
+
+def _check(args: argparse.Namespace) -> None:
+    check_work(args)
     if args.device == "gpu" and args.plot:
         raise TinymixerError("--plot draws processor time, and a GPU has its own; use --profile")
     if args.against and (args.profile or args.plot):
@@ -250,11 +265,7 @@ def _compare(args: argparse.Namespace) -> int:
         for side in runs:
             runs[side].append(_result(words[side]))
     last = {side: lines[-1] for side, lines in runs.items()}
-    differing = {
-        name: [last[side].get(name) for side in last]
-        for name in SAME_WORK
-        if name in last["that"] and last["this"][name] != last["that"][name]
-    }
+    differing = _differing(last["this"], last["that"])
     speeds = {side: [line["images_s"] for line in lines] for side, lines in runs.items()}
     medians = {side: statistics.median(speed) for side, speed in speeds.items()}
     ratio = medians["this"] / medians["that"]
@@ -273,6 +284,21 @@ def _compare(args: argparse.Namespace) -> int:
     rounds = f"median of {args.rounds} rounds of {last['this']['timed_steps']} steps"
     print(f"{ratio:10.3f} times as many images/s, {rounds}, in turn")
     return 0
+
+
+def _differing(this: dict[str, Any], that: dict[str, Any]) -> dict[str, list[Any]]:
+    """What says that these two did not do the same work, if that program tells of it."""
+    found = {
+        name: [this[name], that[name]]
+        for name in SAME_WORK
+        if name in that and this[name] != that[name]
+    }
+    losses = that.get("loss")
+    for step, loss in list(this["loss"].items())[:2]:
+        other = losses.get(step) if isinstance(losses, dict) else None
+        if isinstance(other, float) and abs(other - loss) > SAME_LOSS[this["precision"]] * loss:
+            found[f"loss in step {int(step) + 1}"] = [round(loss, 6), round(other, 6)]
+    return found
 
 
 def _own_command(args: argparse.Namespace) -> list[str]:
