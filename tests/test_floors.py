@@ -62,6 +62,8 @@ def offences(path, source):
         top = name.partition(".")[0]
         if top in {"cupy", "cupyx"} and here not in KNOWS_CUPY:
             yield f"{here} imports {name}: only backend knows CuPy"
+        if top == "torch":
+            yield f"{here} imports {name}: only tests/bench_torch.py knows PyTorch"
         if top != "tinymixer":
             continue
         there = room(name)
@@ -98,6 +100,7 @@ PLANTED = {
     "fast, known to the face": ("__init__.py", "from tinymixer import fast"),
     "fast, known to the summary": ("summary.py", "import tinymixer.fast.cpu"),
     "CuPy": ("nn.py", "import cupy as cp"),
+    "PyTorch": ("train/bench.py", "def f():\n    import torch.nn.functional"),
     "part of CuPy": ("fast/gpu.py", "from cupyx.scipy import special"),
 }
 
