@@ -9,7 +9,8 @@ CuPy, arrays' methods included; any other is an AttributeError. To use one more 
 that CuPy has it, then add it here.
 
 Stricter than CuPy where CuPy copies without saying so (a NumPy index), and what `empty` makes is
-NaN. CUDA kernels run as `cuda_on_cpu` runs them. It does not imitate streams, random numbers or
+NaN. What CuPy uploads unasked, a list of indices or a table of arrays to join, comes by `asarray`.
+CUDA kernels run as `cuda_on_cpu` runs them. It does not imitate streams, random numbers or
 rounding, except that of a product's operands to TF32 and of the tiniest float32 to 0; those take a
 GPU: `pytest -m gpu`.
 """
@@ -51,10 +52,12 @@ class ndarray(_Operators):
 
     def __getitem__(self, key):
         _wait_for_masks(key)
+        _upload_lists(key)
         return _wrap(self._host[_unwrap(key)])
 
     def __setitem__(self, key, value):
         _wait_for_masks(key)
+        _upload_lists(key)
         self._host[_unwrap(key)] = _unwrap(value)
 
     def __len__(self):
@@ -104,6 +107,13 @@ def _wait_for_masks(key):
     for part in key if isinstance(key, tuple) else (key,):
         if isinstance(part, ndarray) and part.dtype == bool:
             int(part.sum())
+
+
+def _upload_lists(key):
+    """A list that tells which elements to take is no array yet: it comes in by the door."""
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, list):
+            asarray(part)
 
 
 def _unwrap(x):
@@ -173,13 +183,29 @@ _FUNCTIONS = """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _walled(getattr(_np, _name))
 
-_nonzero = nonzero  # noqa: F821, one of the above
+_nonzero, _concatenate, _stack = nonzero, concatenate, stack  # noqa: F821, some of the above
 
 
 def nonzero(x):
     """How many there are decides the shape of the answer, so CuPy waits for it."""
     _wait_for_masks(x != 0)
     return _nonzero(x)
+
+
+def concatenate(arrays, axis=0):
+    _upload_a_table_of(arrays)
+    return _concatenate(arrays, axis)
+
+
+def stack(arrays, axis=0):
+    _upload_a_table_of(arrays)
+    return _stack(arrays, axis)
+
+
+def _upload_a_table_of(arrays):
+    """CuPy joins more than eight arrays in one launch, which looks up where they lie."""
+    if len(arrays) > 8:
+        asarray([array.data.ptr for array in arrays])
 
 
 add = _SimpleNamespace(at=_walled(_np.add.at))

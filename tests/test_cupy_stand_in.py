@@ -170,6 +170,24 @@ def test_the_tiniest_float32_are_0_in_a_kernel():
     assert float(cp.asarray(np.array(1e-39))) == 1e-39
 
 
+@pytest.mark.parametrize(
+    ("use", "tables"),
+    [
+        (lambda x: cp.stack([x] * 8), 0),
+        (lambda x: cp.stack([x] * 9, axis=1), 1),
+        (lambda x: cp.concatenate([x] * 9), 1),
+        (lambda x: x[[1, 0]], 1),
+        (lambda x: x[:, [1, 0]], 1),
+    ],
+    ids=["eight arrays", "nine", "nine end to end", "a list of rows", "a list of columns"],
+)
+def test_what_cupy_looks_up_in_a_table_comes_by_the_door(use, tables, on_device, monkeypatch):
+    came, asarray = [], cp.asarray
+    monkeypatch.setattr(cp, "asarray", lambda x, *args: came.append(x) or asarray(x, *args))
+    use(on_device)
+    assert len(came) == tables
+
+
 def test_a_name_that_tinymixer_does_not_use_is_missing(on_device):
     with pytest.raises(AttributeError):
         cp.einsum  # noqa: B018

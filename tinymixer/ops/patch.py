@@ -85,7 +85,9 @@ class Unfold(Function):
         padded[p : p + H, p : p + W] = x
         seen_by = self._seen_by(H, W)
         self.save(x.shape, seen_by)
-        y = xp.stack([padded[positions] for positions in seen_by], axis=3)  # (H', W', B, k*k, C)
+        y = xp.empty((*padded[seen_by[0]].shape[:3], k * k, C), x.dtype)  # (H', W', B, k*k, C)
+        for i, positions in enumerate(seen_by):
+            y[:, :, :, i] = padded[positions]
         return y.reshape(*y.shape[:3], -1)
 
     def backward(self, dy: Array) -> Array:
