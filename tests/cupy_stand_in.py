@@ -175,10 +175,10 @@ def ndim(x):
 
 # Of what CuPy offers under NumPy's names and with NumPy's meaning, what the systems ask for.
 _FUNCTIONS = """
-    arange argsort ascontiguousarray bincount broadcast_arrays broadcast_to concatenate cumsum
-    exp expand_dims eye flip fmax full isfinite log matmul maximum minimum moveaxis nonzero ones
-    ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot where zeros
-    zeros_like
+    arange argsort ascontiguousarray bincount broadcast_arrays broadcast_to concatenate cos
+    cumsum exp expand_dims eye flip fmax full isfinite log matmul maximum minimum moveaxis
+    nonzero ones ones_like pad roll searchsorted sqrt stack take take_along_axis tanh tensordot
+    where zeros zeros_like
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _walled(getattr(_np, _name))

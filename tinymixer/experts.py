@@ -4,14 +4,19 @@ The decisions and the smooth parts are in `ops.experts`, the measures of balance
 here they are put together, with the gate and the experts that are learned.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinymixer import nn, ops
-from tinymixer.backend import Array, array_module
+from tinymixer.backend import Array, array_module, device_of
 from tinymixer.engine import Tensor
-from tinymixer.ops.experts import by_expert, expert_capacity, top_k, within_capacity
+from tinymixer.ops.experts import by_expert, expert_capacity, goes_to, top_k, within_capacity
+
+# Whether to ask how many rows go to each expert. An expert that does not know computes as many as
+# could: all of them, or its capacity. That is more to multiply, but to ask a GPU is to wait for it.
+ASKED = {"cpu": True, "gpu": False}
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,11 @@ class MixtureOfExperts(nn.Module):
         choice = top_k(p.data, self.K)  # (N, K)
         if rng is not None:
             nn.add_loss(self._imbalance(z, noisy, choice) * self.routing.loss_weight)
-        order, parts = by_expert(choice, self._kept(p.data, choice, rng), E)
+        kept = self._kept(p.data, choice, rng)
+        room = None if ASKED[device_of(choice)] else self._capacity(len(choice), rng)
+        if room is not None:
+            p = p * goes_to(choice, kept, E)  # others are computed as well, and count for nothing
+        order, parts = by_expert(choice, kept, E, room)
         answers = [f(ops.Dispatch(axis)(X, n)) for f, n in zip(self.experts, parts, strict=True)]
         return ops.Combine(axis)(p, *answers, order).reshape(*x.shape)
 
@@ -100,17 +109,31 @@ class MixtureOfExperts(nn.Module):
         return (self.gate @ X).transpose() if self.tokens else X @ self.gate
 
     def _noise(self, z: Tensor, rng: nn.Rng) -> Array:
-        draws = rng.standard_normal(z.shape, dtype=np.float32) / len(self.experts)
-        return array_module(z.data).asarray(draws.astype(z.dtype))
+        """Normal numbers of standard deviation 1/E, each from two uniform ones u, v in [0, 1).
+
+        √(-2 ln(1 - u)) cos(2π v), of standard deviation 1. Unlike a generator's own way, it takes
+        as many numbers wherever they are drawn. Source: Box, Muller 1958, "A note on the
+        generation of random normal deviates".
+        """
+        xp = array_module(z.data)
+        u, v = (xp.asarray(rng.random(z.shape, dtype=np.float32)) for _ in range(2))
+        draws = xp.sqrt(-2 * xp.log(1 - u)) * xp.cos(2 * math.pi * v)
+        return draws.astype(z.dtype) / len(self.experts)
+
+    def _capacity(self, N: int, rng: nn.Rng | None) -> int:
+        """How many of N rows an expert takes; all that come is all of them."""
+        how, E = self.routing, len(self.experts)
+        factor = how.eval_capacity_factor if rng is None else how.capacity_factor
+        return N if factor is None else min(N, expert_capacity(N, E, self.K, factor))
 
     def _kept(self, p: Array, choice: Array, rng: nn.Rng | None) -> Array:
         """Which choices find room, (N, K)."""
-        how, (N, E) = self.routing, p.shape
-        factor = how.eval_capacity_factor if rng is None else how.capacity_factor
-        if factor is None:
+        N, E = p.shape
+        capacity = self._capacity(N, rng)
+        if capacity == N:
             return choice >= 0
-        best = p.real.max(1) if how.prioritised else None
-        return within_capacity(choice, E, expert_capacity(N, E, self.K, factor), best)
+        best = p.real.max(1) if self.routing.prioritised else None
+        return within_capacity(choice, E, capacity, best)
 
     def _imbalance(self, z: Tensor, noisy: Tensor, choice: Array) -> Tensor:
         importance = ops.Softmax()(z).sum(axis=0)  # (E,)

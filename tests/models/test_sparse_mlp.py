@@ -1,11 +1,13 @@
 """Sparse-MLP: numbers worked out by another program, who is routed where, and what is refused."""
 
+import math
+
 import numpy as np
 import published
 import pytest
 from checks import CLOSE_32, assert_close
 
-from tinymixer import Tensor, create_model, nn, no_grad, ops
+from tinymixer import Tensor, create_model, experts, nn, no_grad, ops
 from tinymixer.backend import array_module, device_of, to_numpy
 from tinymixer.engine import tensors_below
 from tinymixer.experts import MixtureOfExperts, Routing
@@ -269,6 +271,25 @@ def test_the_noise_has_standard_deviation_one_over_E(rng):
     assert abs(noise.mean()) < 0.01 / 8
 
 
+def test_the_noise_is_normal(rng):
+    """So are its shares beyond 0, 1, 2 and 3 deviations, each within four of its own deviations."""
+    noise = mixture(rng, False)._noise(Tensor(np.zeros((250_000, 4))), rng) * 4
+    for deviations in (0, 1, 2, 3, -1, -2, -3):
+        share = 0.5 * math.erfc(deviations / math.sqrt(2))
+        off = abs((noise > deviations).mean() - share)
+        assert off < 4 * math.sqrt(share * (1 - share) / noise.size), deviations
+    assert np.isfinite(noise).all()
+
+
+def test_the_noise_is_finite_at_both_ends_of_what_is_drawn(rng):
+    class Ends:
+        def random(self, shape, dtype):
+            return np.array([0, 1 - 2**-24], dtype)
+
+    noise = mixture(rng, False)._noise(Tensor(np.zeros(2)), Ends()) * 4
+    np.testing.assert_allclose(noise, [0, math.sqrt(2 * 24 * math.log(2))], rtol=1e-6)
+
+
 def test_evaluation_yields_no_loss_and_training_one_for_each_mixture(rng):
     model = tiny_model(num_blocks=3, sparse_blocks=2)
     images = rng.standard_normal((1, 8, 8, 3))
@@ -289,6 +310,39 @@ def test_the_loss_has_its_weight(rng):
         losses.append(auxiliary.item())
     assert losses[0] == 0
     assert losses[2] == pytest.approx(100 * losses[1])
+
+
+@pytest.mark.parametrize("prioritised", [False, True])
+@pytest.mark.parametrize("factor", [None, 0.7, 9.0])
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
+def test_experts_that_do_not_ask_how_many_come_answer_the_same(
+    device, tokens, factor, prioritised, rng, monkeypatch
+):
+    """y and all gradients, of rows without an expert too: they are computed and count for nothing.
+
+    The noise, and with it all choices, are those of one generator.
+    """
+    limit = {"capacity_factor": factor, "prioritised": prioritised}
+    made = mixture(rng, tokens, noisy=True, **limit).to(device_of(device.zeros(1)))
+    x, dy = (device.asarray(a) for a in rng.standard_normal((2, 6, 5, 6)))
+    found, taken = [], []
+    dispatch = ops.Dispatch.forward
+    monkeypatch.setattr(
+        ops.Dispatch,
+        "forward",
+        lambda op, x, rows: taken.append(len(rows)) or dispatch(op, x, rows),
+    )
+    for asked in (True, False):
+        monkeypatch.setitem(experts.ASKED, device_of(x), asked)
+        leaf, gradients = Tensor(x), {}
+        y = made(leaf, np.random.default_rng(5))
+        y.backward(dy, into=gradients)
+        found.append([y.data, *(gradients[leaf_] for leaf_ in (leaf, *made.parameters()))])
+    for asked, not_asked in zip(*found, strict=True):
+        assert_close(asked, not_asked)
+    room = {None: 30, 0.7: 12, 9.0: 30}[factor]  # 0.7 * 2 * 30 / 4 = 10.5, to a multiple of 4
+    assert taken[4:] == [room] * 4
+    assert sum(taken[:4]) == 60 if factor != 0.7 else max(taken[:4]) <= 12
 
 
 # --- capacity ---

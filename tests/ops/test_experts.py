@@ -10,7 +10,7 @@ from checks import B, C, S, assert_close, assert_same_as_twin, by_tape, normal
 from tinymixer.backend import to_numpy
 from tinymixer.engine import Tensor
 from tinymixer.ops import Combine, Dispatch, Softmax
-from tinymixer.ops.experts import by_expert, expert_capacity, top_k, within_capacity
+from tinymixer.ops.experts import by_expert, expert_capacity, goes_to, top_k, within_capacity
 
 ROWS = np.array([5, 0, 3])
 ORDER = np.array([0, 2, 3, 6, 2, 5, 3])  # of four, two and one rows; rows 1 and 4 have no expert
@@ -49,6 +49,19 @@ def test_rows_by_expert(device):
     order, rows = by_expert(choice, kept, 4)
     assert [to_numpy(r).tolist() for r in rows] == [[1], [0, 1], [0, 2, 3], []]
     np.testing.assert_array_equal(to_numpy(order), [1, 0, 1, 0, 2, 3])
+
+
+@pytest.mark.parametrize("room", [3, 4])
+def test_parts_of_one_length_begin_with_the_rows_by_expert(device, room):
+    """All other rows follow, in order, and nobody has to know how many come."""
+    choice = device.asarray(np.array([[1, 2], [1, 0], [0, 2], [2, 0]]))
+    kept = device.asarray(np.array([[1, 1], [1, 1], [0, 1], [1, 0]], bool))
+    order, rows = by_expert(choice, kept, 4, room)
+    expected = np.array([[1, 0, 2, 3], [0, 1, 2, 3], [0, 2, 3, 1], [0, 1, 2, 3]])[:, :room]
+    assert [to_numpy(r).tolist() for r in rows] == expected.tolist()
+    np.testing.assert_array_equal(to_numpy(order), expected.reshape(-1))
+    goes = [[0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]]
+    np.testing.assert_array_equal(to_numpy(goes_to(choice, kept, 4)), np.array(goes, bool))
 
 
 @pytest.mark.parametrize(

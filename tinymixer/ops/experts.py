@@ -52,14 +52,31 @@ def within_capacity(choice: Array, E: int, capacity: int, priority: Array | None
     return kept[xp.argsort(order)]  # back in the order of the rows
 
 
-def by_expert(choice: Array, kept: Array, E: int) -> tuple[Array, list[Array]]:
-    """The rows of expert 0, then those of expert 1, ..., in one array; and the E parts of it.
+def goes_to(choice: Array, kept: Array, E: int) -> Array:
+    """Whether row n goes to expert e: (N, E) booleans.
 
     choice (N, K) experts, kept (N, K) booleans: which of the choices count
     """
     xp = array_module(choice)
-    wanted = (choice[:, :, None] == xp.arange(E)) & kept[:, :, None]  # (N, K, E)
-    goes = wanted.sum(1).T > 0  # (E, N)
+    return ((choice[:, :, None] == xp.arange(E)) & kept[:, :, None]).any(1)
+
+
+def by_expert(
+    choice: Array, kept: Array, E: int, room: int | None = None
+) -> tuple[Array, list[Array]]:
+    """The rows of expert 0, then those of expert 1, ..., in one array; and the E parts of it.
+
+    choice (N, K) experts, kept (N, K) booleans: which of the choices count
+
+    Parts are as long as there are rows for them, and to ask a GPU how many that is takes a wait.
+    Given `room`, at least as many as come to any expert, all parts have that length: behind the
+    rows that go to an expert follow others, whose p has to be 0.
+    """
+    xp = array_module(choice)
+    goes = goes_to(choice, kept, E).T  # (E, N)
+    if room is not None:
+        first = xp.argsort(~goes, axis=1, kind="stable")[:, :room]  # (E, room)
+        return first.reshape(-1), [first[e] for e in range(E)]
     _, order = xp.nonzero(goes)
     stops = [int(n) for n in to_numpy(goes.sum(1).cumsum())]
     return order, [order[a:b] for a, b in pairwise([0, *stops])]
