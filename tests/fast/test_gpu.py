@@ -25,6 +25,7 @@ from tinymixer import backend, create_model, data, engine, fast, ops, optim
 from tinymixer.backend import to_device, to_numpy
 from tinymixer.data import autoaugment
 from tinymixer.fast import gpu
+from tinymixer.ops.primitives import MatMul
 from tinymixer.train import Config, Trainer
 
 TOLERANCE = 1e-5
@@ -63,6 +64,14 @@ def hard_shapes(S, B, C, D_S, D_C):
     return [(S, B, C), (S, B)]
 
 
+def matrix_shapes(S, B, C, D_S, D_C):
+    return [(S * B, C), (C, D_C)]
+
+
+def resample_shapes(S, B, C, D_S, D_C):
+    return [(S, B, 2, C), (D_S, S), (D_C, B)]
+
+
 FORMS = [("tanh",), ("erf",)]
 CASES = [  # reference, its options, the shapes of its inputs
     *((ops.GELU, form, gelu_shapes) for form in FORMS),
@@ -74,8 +83,12 @@ CASES = [  # reference, its options, the shapes of its inputs
     (ops.LayerNorm, (), norm_shapes),
     *((ops.SoftmaxCrossEntropy, (alpha,), soft_shapes) for alpha in (0.0, 0.1)),
     *((ops.SoftmaxCrossEntropy, (alpha,), hard_shapes) for alpha in (0.0, 0.1)),
+    (ops.SoftmaxCrossEntropy, (0.1, 0), hard_shapes),  # class 0 is ignored,
+    (ops.SoftmaxCrossEntropy, (0.1, 0), soft_shapes),  # of which probabilities know nothing
+    (MatMul, (), matrix_shapes),
+    (ops.Resample, (), resample_shapes),
 ]
-OF_TOKENS = ops.TokenLinear, ops.TokenMLP
+OF_TOKENS = ops.TokenLinear, ops.TokenMLP, ops.Resample
 TWINS = {reference: twin for (reference, device), twin in engine.twins.items() if device == "gpu"}
 EACH = [
     pytest.param(*case, id="-".join(map(str, (case[0].__name__, *case[1], case[2].__name__))))
@@ -104,7 +117,12 @@ def inputs_of(reference, shapes, sizes, dtype=np.float32):
     rng = np.random.default_rng(sizes)
     x, *others = [rng.standard_normal(shape).astype(dtype) for shape in shapes(*sizes)]
     S, B, _, D_S, D_C = sizes
-    of_y = {ops.TokenLinear: (D_S, *x.shape[1:]), ops.ChannelLinear: (S, B, D_C)}
+    of_y = {
+        ops.TokenLinear: (D_S, *x.shape[1:]),
+        ops.ChannelLinear: (S, B, D_C),
+        MatMul: (S * B, D_C),
+        ops.Resample: (D_S, D_C, *x.shape[2:]),
+    }
     dy = rng.standard_normal(of_y.get(reference, x.shape)).astype(dtype)
     if reference is ops.SoftmaxCrossEntropy:
         K, dy = x.shape[-1], np.asarray(rng.standard_normal(), dtype)
@@ -230,7 +248,7 @@ def test_an_empty_input_is_the_references(cupy, reference, options, shapes):
 def test_gradients_that_nobody_needs_change_nothing(cupy, reference, options, shapes):
     arrays, dy = inputs_of(reference, shapes, SIZES[1])
     everything = run_on(cupy, TWINS[reference](*options), arrays, dy)
-    if reference in (ops.GELU, ops.SoftmaxCrossEntropy):
+    if reference in (ops.GELU, ops.SoftmaxCrossEntropy, ops.Resample):
         return  # one gradient: it is needed, or backward is not called
     *placed, placed_dy = on(cupy, [*arrays, dy])
     for needs in itertools.product([False, True], repeat=len(arrays)):
@@ -273,12 +291,31 @@ def test_labels_of_any_integer_type(cupy, dtype):
     assert_close(run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](), arrays, dy), expected)
 
 
-def test_labels_to_ignore_and_wrong_shapes_are_the_references(cupy):
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize(("ignore", "places"), [(255, slice(4, 9)), (255, slice(0)), (2, ...)])
+def test_what_is_to_be_ignored_loses_nothing_and_is_not_counted(cupy, ignore, places, dtype):
+    """A part of all pixels, none of them, all: then the loss is 0."""
     arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
-    got = run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](0.1, 3), arrays, dy)
-    assert_close(got[:2], truth(ops.SoftmaxCrossEntropy, (0.1, 3), arrays, dy)[:2])
-    with pytest.raises(ValueError, match="SoftmaxCrossEntropy"):
-        TWINS[ops.SoftmaxCrossEntropy]().forward(*on(cupy, [arrays[0], arrays[1][0]]))
+    arrays[1] = arrays[1].astype(dtype)
+    arrays[1].reshape(-1)[places] = ignore
+    expected = truth(ops.SoftmaxCrossEntropy, (0.1, ignore), arrays, dy)
+    op = TWINS[ops.SoftmaxCrossEntropy](0.1, ignore)
+    assert_close(run_on(cupy, op, arrays, dy), expected)
+    assert type(op) is TWINS[ops.SoftmaxCrossEntropy]
+    assert (expected[0] == 0) == (places is ...)
+
+
+def test_a_class_that_is_none_makes_the_loss_nan_where_others_are_ignored(cupy):
+    logits, classes = cupy.asarray(np.ones((3, 5), np.float32)), np.array([0, 255, 6])
+    op = TWINS[ops.SoftmaxCrossEntropy](0.1, 255)
+    assert np.isnan(float(op.forward(logits, cupy.asarray(classes))))
+
+
+def test_wrong_shapes_of_labels_are_told_by_the_reference(cupy):
+    arrays, _ = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
+    for options in ((), (0.1, 3)):
+        with pytest.raises(ValueError, match="SoftmaxCrossEntropy"):
+            TWINS[ops.SoftmaxCrossEntropy](*options).forward(*on(cupy, [arrays[0], arrays[1][0]]))
 
 
 def test_wrong_shapes_are_told_as_the_reference_tells_them(cupy):
@@ -320,6 +357,38 @@ def test_products_in_a_named_precision(cupy, reference, name, within, sizes):
             assert_close(got, exact, within / 100)
     plain = run_on(cupy, TWINS[reference](), arrays, dy)
     assert_close(plain, exact)  # the setting is gone
+
+
+@pytest.mark.parametrize("reference", [MatMul, ops.Resample])
+def test_products_that_decide_or_interpolate_are_not_in_bfloat16(cupy, reference):
+    pytest.importorskip("ml_dtypes", reason="no ml_dtypes to round to bfloat16 with")
+    shapes = {MatMul: matrix_shapes, ops.Resample: resample_shapes}[reference]
+    arrays, dy = inputs_of(reference, shapes, SIZES[2])
+    plain = run_on(cupy, TWINS[reference](), arrays, dy)
+    for name, same in (("bf16", True), ("tf32", False)):
+        with backend.precision(name):
+            got = run_on(cupy, TWINS[reference](), arrays, dy)
+        assert np.array_equal(*(to_numpy(y) for y in (got[0], plain[0]))) == same
+        assert_close(got, truth(reference, (), arrays, dy), 1e-3)
+
+
+def test_only_products_of_two_matrices_are_left_to_the_library(cupy, monkeypatch):
+    """Stacks of them are not: for these the reference is taken."""
+    shapes = []
+    monkeypatch.setattr(
+        gpu, "product", lambda A, B, *d: shapes.append((A.ndim, B.ndim)) or backend.product(A, B)
+    )
+    for reference, shape in ((MatMul, matrix_shapes), (ops.Resample, resample_shapes)):
+        run_on(cupy, TWINS[reference](), *inputs_of(reference, shape, SIZES[1]))
+    assert shapes == [(2, 2)] * (3 + 4)
+    stacks = on(cupy, [np.ones(shape, np.float32) for shape in ((2, 3, 4), (4, 5))])
+    op = TWINS[MatMul]()
+    assert op.forward(*stacks).shape == (2, 3, 5)
+    assert type(op) is MatMul
+    with pytest.raises(ValueError, match="MatMul: expected matrices"):
+        TWINS[MatMul]().forward(stacks[1], stacks[1][0])
+    with pytest.raises(ValueError, match="Resample: the matrices resize"):
+        TWINS[ops.Resample]().forward(cupy.zeros((2, 3, 4, 5), np.float32), *stacks[1:] * 2)
 
 
 def test_what_a_tape_keeps_for_bf16_is_half_as_large(cupy):
@@ -473,10 +542,6 @@ def test_a_generator_draws_what_numpys_draws(cupy, seed, position):
         drawn = there.random(shape, dtype=np.float32)
         assert backend.device_of(drawn) == "gpu"
         assert_same([drawn], [here.random(shape, dtype=np.float32)])
-    for _ in range(2):  # from here on by the host
-        for draw in ("standard_normal", "random"):
-            drawn = getattr(there, draw)((3, 7), dtype=np.float32)
-            assert_same([drawn], [getattr(here, draw)((3, 7), dtype=np.float32)])
 
 
 WRONG = {  # what is taken out of the kernel, and what is put in its place

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, optim
+from tinymixer import cli, data, engine, experts, optim
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
@@ -26,13 +26,14 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     if request.node.get_closest_marker("gpu"):
         return
     monkeypatch.setattr(engine, "twins", {})
+    monkeypatch.setitem(experts.ASKED, "gpu", True)
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setattr(gpu, "Augment", data.Augment)
     monkeypatch.setattr(gpu, "Generator", lambda like, *start: data.draws.generator(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
-AUGMENT, GENERATOR = gpu.Augment, gpu.Generator
+AUGMENT, GENERATOR, ADAMW, TWINS = gpu.Augment, gpu.Generator, gpu.AdamW, engine.twins
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -123,7 +124,7 @@ def calm(model, **changes):
 # loss of classes looks at the lowest and the highest of them, that of pixels counts those that have
 # a class, routing to experts asks how many go to each. Their random masks and noise are drawn on
 # the host: 4 for dropout and 3 for paths in two blocks of a Mixer, 3 for paths in each of the
-# segmenter's four, 2 for routing in Sparse-MLP.
+# segmenter's four, 4 for routing in Sparse-MLP.
 CROSSINGS = {
     "probabilities": (calm("mixer_pico"), {}),
     "three micro-batches": (calm("mixer_pico", micro_batch=3), {}),
@@ -133,7 +134,7 @@ CROSSINGS = {
     "as": (calm("as_mlp_nano"), {}),
     "hire": (calm("hire_mlp_nano"), {}),
     "vip": (calm("vip_nano"), {}),
-    "sparse": (calm("sparse_mlp_nano"), {"number": 2, "out": 2, "in": 2}),
+    "sparse": (calm("sparse_mlp_nano"), {"number": 2, "out": 2, "in": 4}),
     "raft": (calm("raft_mlp_nano"), {}),
 }
 CROSSINGS = {name: (without_a_policy(run), n) for name, (run, n) in CROSSINGS.items()}
@@ -152,6 +153,47 @@ def test_what_crosses_in_a_warm_step(config, expected, crossings):
 
 def test_masks_that_are_drawn_on_the_gpu_cross_nowhere(own_draws, crossings):
     test_what_crosses_in_a_warm_step(small("mixer_pico", micro_batch=8), {}, crossings)
+
+
+@pytest.fixture
+def as_on_a_gpu(own_draws, monkeypatch):
+    """All that is fast there, and nothing asked."""
+    monkeypatch.setattr(engine, "twins", TWINS)
+    monkeypatch.setattr(gpu, "AdamW", ADAMW)
+    monkeypatch.setitem(experts.ASKED, "gpu", False)
+
+
+@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
+def test_nothing_crosses_in_a_warm_step_as_a_gpu_does_it(config, as_on_a_gpu, crossings):
+    """With everything random switched on, in two micro-batches."""
+    test_what_crosses_in_a_warm_step(config, {}, crossings)
+
+
+@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
+def test_every_product_of_matrices_is_one_of_two_in_the_named_precision(
+    config, as_on_a_gpu, monkeypatch
+):
+    by_name, by_themselves = [], []
+    product, matmul = gpu.product, cp.ndarray.__matmul__
+
+    def named(A, B, *dtype):
+        by_name.append((A.ndim, B.ndim))
+        with monkeypatch.context() as within:
+            within.setattr(cp.ndarray, "__matmul__", matmul)
+            return product(A, B, *dtype)
+
+    def by_itself(A, B):
+        if max(A.ndim, B.ndim) > 1:  # the square of a norm is a sum
+            by_themselves.append((A.shape, B.shape))
+        return matmul(A, B)
+
+    monkeypatch.setattr(gpu, "product", named)
+    monkeypatch.setattr(cp.ndarray, "__matmul__", by_itself)
+    trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
+    with trainer.workers:
+        trainer._train_step(cp.asarray(np.arange(8)))
+    assert set(by_name) == {(2, 2)}
+    assert by_themselves == []
 
 
 def test_figures_are_read_together(crossings, monkeypatch):

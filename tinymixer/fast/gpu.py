@@ -25,6 +25,7 @@ from tinymixer.data import autoaugment
 from tinymixer.data.draws import Stream, generator
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
+from tinymixer.ops.primitives import MatMul
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
@@ -312,6 +313,50 @@ class FastChannelMLP(ops.ChannelMLP):
         return dx, dW1, db1, dW2, db2
 
 
+@twin_of(MatMul, "gpu")
+class FastMatMul(MatMul):
+    """Two matrices as they are: by such a product a gate decides, so it is never in bfloat16."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        matrices = np.ndim(x) == np.ndim(y) == 2 and x.size and y.size
+        if not matrices or not x.dtype == y.dtype == np.float32:
+            return as_reference(self, x, y)
+        self.save(_contiguous(x, *x.shape), _contiguous(y, *y.shape))
+        return product(*self.saved)
+
+    def backward(self, dz: Array) -> tuple:
+        X, Y = self.saved
+        dZ = _contiguous(dz, *dz.shape)
+        return (
+            product(dZ, Y.T) if self.needs[0] else None,
+            product(X.T, dZ) if self.needs[1] else None,
+        )
+
+
+@twin_of(ops.Resample, "gpu")
+class FastResample(ops.Resample):
+    """Columns become rows between the two products, so that each is one of two matrices."""
+
+    def forward(self, x: Array, A_h: Array, A_w: Array) -> Array:
+        fits = x.ndim == 4 and x.shape[:2] == (A_h.shape[1], A_w.shape[1]) and x.size
+        if not fits or x.dtype != np.float32:
+            return as_reference(self, x, A_h, A_w)
+        A_h, A_w = (_contiguous(A.astype(np.float32), *A.shape) for A in (A_h, A_w))
+        self.save(A_h, A_w)
+        return _resampled(x, A_h, A_w)
+
+    def backward(self, dy: Array) -> tuple:
+        A_h, A_w = self.saved
+        return _resampled(dy, A_h.T, A_w.T), None, None
+
+
+def _resampled(x: Array, A_h: Array, A_w: Array) -> Array:
+    H, W, B, C = x.shape
+    rows = product(A_h, _contiguous(x, H, -1)).reshape(-1, W, B, C)  # (H', W, B, C)
+    y = product(A_w, _contiguous(rows.swapaxes(0, 1), W, -1))  # (W', H'*B*C)
+    return _contiguous(y.reshape(-1, len(A_h), B, C).swapaxes(0, 1), len(A_h), len(A_w), B, C)
+
+
 @twin_of(ops.LayerNorm, "gpu")
 class FastLayerNorm(ops.LayerNorm):
     """Kept are x itself and two numbers a row; x̂ is made again in passing."""
@@ -360,33 +405,40 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
     """Without a wait for the GPU: a class number out of range makes the loss NaN.
 
     The reference looks at the numbers and raises ValueError, for which they have to arrive on the
-    CPU first. Whoever reads the loss finds the NaN, and the trainer stops at it. With `ignore`,
-    where n has to be counted, this is the reference.
+    CPU first. Whoever reads the loss finds the NaN, and the trainer stops at it. What is not to be
+    ignored is counted where it is.
     """
 
     def forward(self, logits: Array, targets: Array) -> Array:
         soft = targets.shape == logits.shape
         known = soft or (targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu")
-        if self.ignore is not None or logits.dtype != np.float32 or not known:
+        if logits.dtype != np.float32 or not known:
             return as_reference(self, logits, targets)
         xp, K = array_module(logits), logits.shape[-1]
         X = _contiguous(logits, -1, K)
         rows = len(X)
         wanted = _contiguous(targets.astype(np.float32 if soft else np.int64), -1)
-        nothing = xp.empty(0, np.int64 if soft else np.float32)
-        classes, probabilities = (nothing, wanted) if soft else (wanted, nothing)
+        counted = unread = xp.empty(0, np.float32)
+        classes, probabilities = (xp.empty(0, np.int64), wanted) if soft else (wanted, unread)
         losses, log_sums = xp.empty((1, rows), np.float32), xp.empty((rows, 2), np.float32)
-        options = np.int32(rows), np.int32(K), np.int32(soft), np.float32(self.label_smoothing)
+        ignore = None if soft else self.ignore
+        if ignore is not None:
+            counted = xp.maximum((wanted != ignore).sum(), 1).astype(np.float32)
+        options = (
+            *(np.int32(rows), np.int32(K), np.int32(soft), np.float32(self.label_smoothing)),
+            *(np.int32(ignore is not None), np.int64(ignore or 0)),
+        )
         grid = _warp_a_row(rows)
-        launch("cross_entropy", grid, X, classes, probabilities, losses, log_sums, *options)
-        self.save(X, classes, probabilities, log_sums, options, logits.shape)
+        targets = classes, probabilities, counted
+        launch("cross_entropy", grid, X, *targets, losses, log_sums, *options)
+        self.save(X, targets, log_sums, options, logits.shape)
         _, parts = _operand_and_parts(losses, losses.dtype, 0)
         return _sum_of_parts(parts).reshape(())
 
     def backward(self, dloss: Array) -> tuple:
-        X, classes, probabilities, log_sums, options, shape = self.saved
+        X, targets, log_sums, options, shape = self.saved
         dlogits, grid = array_module(X).empty_like(X), _warp_a_row(len(X))
-        arrays = dloss, X, classes, probabilities, log_sums, dlogits
+        arrays = dloss, X, *targets, log_sums, dlogits
         launch("cross_entropy_backward", grid, *arrays, *options)
         return dlogits.reshape(shape), None
 
@@ -431,20 +483,17 @@ class AdamW(optim.AdamW):
 class Generator:
     """`data.draws.generator(seed, stream, *position)`, number for number, where `like` is.
 
-    It draws what a model asks for in training. Uniform numbers are made on the GPU. Normal ones
-    take a number of words that nobody can foresee: the host draws them, and all that follow.
+    It draws what a model asks for in training: uniform numbers, of which each takes one word.
     """
 
     def __init__(self, like: Array, seed: int, stream: Stream, *position: int):
-        self._xp, self._host = array_module(like), generator(seed, stream, *position)
-        state = self._host.bit_generator.state["state"]
+        self._xp = array_module(like)
+        state = generator(seed, stream, *position).bit_generator.state["state"]
         self._start = [*state["key"], *state["counter"][1:]]  # uint64
-        self._taken: int | None = 0  # words of 32 bits, until the host takes over
+        self._taken = 0  # words of 32 bits
 
     def random(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Uniform in [0, 1), float32."""
-        if self._taken is None:
-            return self._host.random(shape, dtype=dtype)
         u, first = self._xp.empty(shape, dtype), self._taken
         if not u.size:
             return u
@@ -453,13 +502,6 @@ class Generator:
         grid = -(-blocks // (WARPS * LANES)), 1
         launch("uniform", grid, u, np.int64(u.size), np.uint64(first), *self._start)
         return u
-
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Normal, on the host."""
-        if self._taken is not None:
-            self._host.random(self._taken, dtype=np.float32)
-            self._taken = None
-        return self._host.standard_normal(shape, dtype=dtype)
 
 
 # Augmentation -------------------------------------------------------------------------------------

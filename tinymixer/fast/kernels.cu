@@ -338,12 +338,13 @@ __device__ float wanted(const long long *classes, const float *probabilities, in
     return (1 - alpha) * q + alpha / K;
 }
 
-/* losses[row] = -sum_k q log p / rows, with log p = logit - log_sum[row]. Of `classes` and
-   `probabilities` only the one that `soft` names is read. */
+/* losses[row] = -sum_k q log p / n, with log p = logit - log_sum[row]. Of `classes` and
+   `probabilities` only the one that `soft` names is read. n is the number of rows; or, where some
+   are ignored, `counted`, of those whose class is not `ignore`. The others lose nothing. */
 extern "C" __global__ void cross_entropy(const float *logits, const long long *classes,
-                                         const float *probabilities, float *losses,
-                                         float *log_sums, int rows, int K, int soft,
-                                         float alpha) {
+                                         const float *probabilities, const float *counted,
+                                         float *losses, float *log_sums, int rows, int K, int soft,
+                                         float alpha, int ignores, long long ignore) {
     int row = blockIdx.x * WARPS + threadIdx.y;
     if (row >= rows) return;
     logits += (long long)row * K;
@@ -355,24 +356,28 @@ extern "C" __global__ void cross_entropy(const float *logits, const long long *c
     for (int k = threadIdx.x; k < K; k += LANES)
         loss -= wanted(classes, probabilities, soft, row, k, K, alpha) *
                 (logits[k] - top - log_of_sum);
-    loss = sum_of_warp(loss);
-    if (threadIdx.x == 0) losses[row] = loss / rows, log_sums[2 * row] = top,
+    loss = sum_of_warp(loss) / (ignores ? *counted : rows);
+    if (ignores && classes[row] == ignore) loss = 0;
+    if (threadIdx.x == 0) losses[row] = loss, log_sums[2 * row] = top,
                           log_sums[2 * row + 1] = log_of_sum;
 }
 
-/* dlogits = dloss (p - q) / rows; dloss is one number on the device. */
+/* dlogits = dloss (p - q) / n; dloss is one number on the device. */
 extern "C" __global__ void cross_entropy_backward(const float *dloss, const float *logits,
                                                   const long long *classes,
-                                                  const float *probabilities,
+                                                  const float *probabilities, const float *counted,
                                                   const float *log_sums, float *dlogits, int rows,
-                                                  int K, int soft, float alpha) {
+                                                  int K, int soft, float alpha, int ignores,
+                                                  long long ignore) {
     int row = blockIdx.x * WARPS + threadIdx.y;
     if (row >= rows) return;
     logits += (long long)row * K, dlogits += (long long)row * K;
+    float share = *dloss / (ignores ? *counted : rows);
+    bool ignored = ignores && classes[row] == ignore;
     for (int k = threadIdx.x; k < K; k += LANES) {
         float p = expf(logits[k] - log_sums[2 * row] - log_sums[2 * row + 1]);
-        dlogits[k] = *dloss / rows *
-                     (p - wanted(classes, probabilities, soft, row, k, K, alpha));
+        float q = wanted(classes, probabilities, soft, row, k, K, alpha);
+        dlogits[k] = ignored ? 0 : share * (p - q);
     }
 }
 
