@@ -145,6 +145,26 @@ def test_fingerprint_tells_data_apart():
     assert len(base.fingerprint) == 64
 
 
+@pytest.mark.parametrize("pixels", [False, True], ids=["images", "pixels"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_labels_out_of_range_are_refused_before_any_device_sees_them(part, pixels):
+    """CuPy would take class 10 of 10 for class 0, and say nothing."""
+    dataset = data.load("shapes", train_size=5, test_size=3, pixels=pixels)
+    labels = getattr(dataset, f"{part}_labels").astype(np.int64)
+    K = dataset.num_classes
+    for wrong in (K, -1):
+        labels[1] = wrong
+        with pytest.raises(DataError, match=rf"{part} label {wrong} is none of its {K} classes"):
+            replace(dataset, **{f"{part}_labels": labels})
+    labels[1] = K - 1
+    replace(dataset, **{f"{part}_labels": labels})
+    labels[1] = data.IGNORED
+    if pixels:
+        replace(dataset, **{f"{part}_labels": labels})
+    with pytest.raises(DataError, match=rf"{part} images have {len(labels) - 1} labels"):
+        replace(dataset, **{f"{part}_labels": labels[1:]})
+
+
 def test_shapes_have_a_class_for_every_pixel():
     """On the shape it is the image's, off it the last one; the images are the same."""
     plain = data.load("shapes", train_size=13, test_size=4)

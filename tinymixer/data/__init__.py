@@ -35,6 +35,9 @@ class Dataset:
     images uint8 (N, 32, 32, 3); labels int64 (N,), or uint8 (N, 32, 32) for the class of every
     pixel, IGNORED where there is none; mean and std (of a colour, over the training
     images) in pixel units 0..255
+
+    Raises DataError for labels that are not one for each image, or no class of these: a GPU, where
+    a number out of range is taken for another one, would not say so.
     """
 
     name: str
@@ -45,6 +48,27 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if device_of(self.train_labels) == "cpu":  # elsewhere they come from a Dataset
+            for part in ("train", "test"):
+                images, labels = (getattr(self, f"{part}_{kind}") for kind in ("images", "labels"))
+                self._check(part, images, labels)
+
+    def _check(self, part: str, images: Array, labels: Array) -> None:
+        if len(images) != len(labels):
+            raise DataError(
+                f"{self.name}: {len(images)} {part} images have {len(labels)} labels; expected one "
+                "for each"
+            )
+        known = labels != IGNORED if labels.ndim == 3 else True
+        lowest, highest = (f(labels, where=known, initial=0) for f in (np.min, np.max))
+        if lowest < 0 or highest >= self.num_classes:
+            raise DataError(
+                f"{self.name}: {part} label {lowest if lowest < 0 else highest} is none of its "
+                f"{self.num_classes} classes, 0..{self.num_classes - 1}. Give class_names a name "
+                "for every class"
+            )
 
     @property
     def num_classes(self) -> int:
