@@ -175,6 +175,46 @@ def test_the_policy_has_the_papers_form():
             assert magnitude in range(10)
 
 
+TABLE_7 = """
+Invert 0.1 7        Contrast 0.2 6
+Rotate 0.7 2        TranslateX 0.3 9
+Sharpness 0.8 1     Sharpness 0.9 3
+ShearY 0.5 8        TranslateY 0.7 9
+AutoContrast 0.5 8  Equalize 0.9 2
+ShearY 0.2 7        Posterize 0.3 7
+Color 0.4 3         Brightness 0.6 7
+Sharpness 0.3 9     Brightness 0.7 9
+Equalize 0.6 5      Equalize 0.5 1
+Contrast 0.6 7      Sharpness 0.6 5
+Color 0.7 7         TranslateX 0.5 8
+Equalize 0.3 7      AutoContrast 0.4 8
+TranslateY 0.4 3    Sharpness 0.2 6
+Brightness 0.9 6    Color 0.2 8
+Solarize 0.5 2      Invert 0.0 3
+Equalize 0.2 0      AutoContrast 0.6 0
+Equalize 0.2 8      Equalize 0.6 4
+Color 0.9 9         Equalize 0.6 6
+AutoContrast 0.8 4  Solarize 0.2 8
+Brightness 0.1 3    Color 0.7 0
+Solarize 0.4 5      AutoContrast 0.9 3
+TranslateY 0.9 9    TranslateY 0.7 9
+AutoContrast 0.9 2  Solarize 0.8 3
+Equalize 0.8 8      Invert 0.1 3
+TranslateY 0.7 9    AutoContrast 0.9 1
+"""  # of the paper: operation, probability, magnitude, twice; CIFAR-10's 25 sub-policies, 0 to 24
+
+
+def test_the_policy_of_cifar10_is_the_papers_table():
+    rows = [row.split() for row in TABLE_7.strip().splitlines()]
+    expected = [((o1, p1, m1), (o2, p2, m2)) for o1, p1, m1, o2, p2, m2 in rows]
+
+    def as_printed(operation, tenths, magnitude):
+        return Op(operation).name.replace("_", ""), str(tenths / 10), str(magnitude)
+
+    found = [tuple(as_printed(*step) for step in pair) for pair in POLICIES["cifar10"]]
+    assert found == [tuple((o.upper(), p, m) for o, p, m in pair) for pair in expected]
+
+
 def shares(condition):
     """How often, and five standard deviations of a coin that is tossed as often."""
     return np.mean(condition), 5 * np.sqrt(0.25 / len(condition))
