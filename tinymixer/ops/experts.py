@@ -28,7 +28,12 @@ from tinymixer.engine import Function
 
 def top_k(p: Array, K: int) -> Array:
     """The K experts with the largest p, best first: p (N, E) -> (N, K). Ties: the lower number."""
-    return array_module(p).argsort(-p.real, axis=1, kind="stable")[:, :K]
+    xp, (N, E) = array_module(p), p.shape
+    choice, rest = xp.empty((N, K), np.int64), p.real
+    for k in range(K):
+        choice[:, k] = rest.argmax(1)
+        rest = xp.where(choice[:, k : k + 1] == xp.arange(E), -math.inf, rest)
+    return choice
 
 
 def expert_capacity(N: int, E: int, K: int, factor: float) -> int:
@@ -75,8 +80,12 @@ def by_expert(
     xp = array_module(choice)
     goes = goes_to(choice, kept, E).T  # (E, N)
     if room is not None:
-        first = xp.argsort(~goes, axis=1, kind="stable")[:, :room]  # (E, room)
-        return first.reshape(-1), [first[e] for e in range(E)]
+        N, stays = len(choice), ~goes
+        place = xp.where(goes, goes.cumsum(1), goes.sum(1)[:, None] + stays.cumsum(1)) - 1
+        order = xp.empty((E, N), np.int64)
+        order[xp.arange(E)[:, None], place] = xp.arange(N)
+        order = order[:, :room]
+        return order.reshape(-1), [order[e] for e in range(E)]
     _, order = xp.nonzero(goes)
     stops = [int(n) for n in to_numpy(goes.sum(1).cumsum())]
     return order, [order[a:b] for a, b in pairwise([0, *stops])]
