@@ -212,8 +212,13 @@ add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
 cuda = _SimpleNamespace(
     is_available=lambda: True,
+    runtime=_SimpleNamespace(runtimeGetVersion=lambda: 0),  # a CUDA whose cuBLAS nobody has
+    get_current_stream=lambda: _default_stream,
     Device=lambda: _SimpleNamespace(synchronize=lambda: None),
 )
+
+
+_default_stream = _SimpleNamespace(ptr=0)
 
 
 def empty(shape, dtype=float):

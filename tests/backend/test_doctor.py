@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinymixer import backend, cli
+from tinymixer.backend import cublas
 from tinymixer.errors import TinymixerError
 
 
@@ -59,7 +60,7 @@ class Broken:
     def __getattr__(self, name):
         raise RuntimeError(self.message)
 
-    def __call__(self):
+    def __call__(self, *_arguments):
         raise RuntimeError(self.message)
 
 
@@ -83,6 +84,8 @@ def whole_cupy(driver=13000, **changes):
 
 
 def test_a_machine_with_everything_is_told_part_by_part(monkeypatch):
+    monkeypatch.setattr(cublas, "_opened", {})
+    monkeypatch.setattr(cublas.ctypes, "CDLL", Broken("no such library"))
     monkeypatch.setitem(sys.modules, "cupy", whole_cupy())
     assert dict(backend.gpu_parts()) == {
         "CuPy": "14.2.0",
@@ -90,7 +93,7 @@ def test_a_machine_with_everything_is_told_part_by_part(monkeypatch):
         "card": "NVIDIA H100, compute capability 9.0",
         "memory": "3.0 of 80.0 GiB free",
         "NVRTC": "13.0",
-        "cuBLAS": "multiplies matrices",
+        "cuBLAS": "multiplies matrices, through CuPy (RuntimeError: no such library)",
     }
 
 

@@ -2,6 +2,7 @@
 
 arrays.py     where an array lives, and how it gets elsewhere
 products.py   matrix products on a GPU, in a named precision
+cublas.py     the library that computes them
 doctor.py     what keeps a GPU from computing
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from tinymixer.backend import cublas
 from tinymixer.errors import TinymixerError
 
 
@@ -79,7 +80,9 @@ def _product(cupy: Any) -> str:
     ones = cupy.ones((2, 2), "float32")
     if float((ones @ ones).sum()) != 8:
         raise TinymixerError("it multiplies two matrices wrongly")
-    return "multiplies matrices"
+    library = cublas.opened(cupy)
+    how = f"through CuPy ({library})" if isinstance(library, str) else "called directly"
+    return f"multiplies matrices, {how}"
 
 
 _TOOLKIT = "pip install 'tinymixer[gpu13]' (CUDA 13) or [gpu] (CUDA 12) brings it"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.backend.arrays import Array
+from tinymixer.backend import cublas
+from tinymixer.backend.arrays import Array, array_module
 from tinymixer.backend.doctor import why_no_gpu
 from tinymixer.errors import TinymixerError
 
@@ -56,17 +57,19 @@ def operand_type() -> np.dtype:
 
     bfloat16, in half the memory, for "bf16"; float32 for the others, where products round.
     """
-    if _product_type != "bf16":
-        return np.dtype(np.float32)
-    from ml_dtypes import bfloat16
-
-    return np.dtype(bfloat16)
+    return cublas.named("bfloat16" if _product_type == "bf16" else "float32")
 
 
 def product(A: Array, B: Array, dtype: Any = np.float32) -> Array:
     """A @ B as `dtype`, of matrices (M, K) and (K, N) that are both float32, or both bfloat16.
 
     Terms are added in float32 in either case; float32 operands are seen in the `precision` that is
-    set.
+    set. Raises TinymixerError if cuBLAS fails.
     """
-    return (A @ B).astype(dtype, copy=False)
+    library = cublas.opened(array_module(A))
+    if isinstance(library, str):
+        return (A @ B).astype(dtype, copy=False)
+    tf32 = _product_type == "tf32" and A.dtype == np.float32
+    made = A.dtype if A.dtype == dtype else np.dtype(np.float32)
+    C = library.product(A, B, made, cublas.IN_TF32 if tf32 else cublas.IN_FLOAT32)
+    return C.astype(dtype, copy=False)
