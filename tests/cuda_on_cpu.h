@@ -173,6 +173,8 @@ template <> const char *type<int>() { return "int32"; }
 template <> const char *type<long long>() { return "int64"; }
 template <> const char *type<unsigned>() { return "uint32"; }
 template <> const char *type<unsigned long long>() { return "uint64"; }
+template <> const char *type<unsigned long long *>() { return "uint64*"; }
+template <> const char *type<const unsigned long long *>() { return "const uint64*"; }
 template <> const char *type<unsigned *>() { return "uint32*"; }
 template <> const char *type<unsigned char *>() { return "uint8*"; }
 template <> const char *type<const unsigned char *>() { return "const uint8*"; }

@@ -10,14 +10,15 @@ that CuPy has it, then add it here.
 
 Stricter than CuPy where CuPy copies without saying so (a NumPy index), and what `empty` makes is
 NaN. What CuPy uploads unasked, a list of indices or a table of arrays to join, comes by `asarray`.
-CUDA kernels run as `cuda_on_cpu` runs them. It does not imitate streams, random numbers or
-rounding, except that of a product's operands to TF32 and of the tiniest float32 to 0; those take a
-GPU: `pytest -m gpu`.
+CUDA kernels run as `cuda_on_cpu` runs them; memory, streams and graphs are `cupy_memory`'s. It does
+not imitate random numbers or rounding, except that of a product's operands to TF32 and of the
+tiniest float32 to 0; those take a GPU: `pytest -m gpu`.
 """
 
 from types import SimpleNamespace as _SimpleNamespace
 
 import cuda_on_cpu as _cuda
+import cupy_memory as _memory
 import numpy as _np
 from numpy.lib.mixins import NDArrayOperatorsMixin as _Operators
 
@@ -26,10 +27,11 @@ class ndarray(_Operators):
     """An array on the other side of the wall."""
 
     def __init__(self, host):
-        self._host = _as_cupy_allocates(_np.asarray(host))
+        self._host = _memory.placed(_np.asarray(host))
 
     def get(self):
         """The door out: a NumPy copy."""
+        _memory.wait()
         return self._host.copy()
 
     def __array__(self, *_args, **_kwargs):
@@ -40,10 +42,7 @@ class ndarray(_Operators):
             raise TypeError(f"no {ufunc.__name__}.{method} on device arrays")
         if ufunc is _np.matmul and _compute_types["float32"] == _TF32:
             inputs = [_rounded_to_tf32(x) for x in inputs]
-        y = ufunc(*map(_flushed, _unwrap(inputs)), **_unwrap(kwargs))
-        if "out" in kwargs:
-            y[...] = _flushed(y)
-        return _wrap(y if "out" in kwargs else _flushed(y))
+        return _wrap(_memory.compute(_flushing(ufunc), _unwrap(inputs), _unwrap(kwargs)))
 
     def __array_function__(self, function, _types, args, kwargs):
         if function.__name__ not in globals():
@@ -53,12 +52,12 @@ class ndarray(_Operators):
     def __getitem__(self, key):
         _wait_for_masks(key)
         _upload_lists(key)
-        return _wrap(self._host[_unwrap(key)])
+        return _wrap(_memory.compute(_np.ndarray.__getitem__, (self._host, _unwrap(key)), {}))
 
     def __setitem__(self, key, value):
         _wait_for_masks(key)
         _upload_lists(key)
-        self._host[_unwrap(key)] = _unwrap(value)
+        _memory.compute(_np.ndarray.__setitem__, (self._host, _unwrap(key), _unwrap(value)), {})
 
     def __len__(self):
         return len(self._host)
@@ -71,27 +70,31 @@ class ndarray(_Operators):
     def __repr__(self):
         return f"on the device: {self._host!r}"
 
+    def _number(self):
+        _memory.wait()
+        return self._host
+
     # A single element may become a Python number: on a GPU, that waits for it.
     def __bool__(self):
-        return bool(self._host)
+        return bool(self._number())
 
     def __int__(self):
-        return int(self._host)
+        return int(self._number())
 
     def __float__(self):
-        return float(self._host)
+        return float(self._number())
 
 
-def _as_cupy_allocates(host):
-    """The same array, at a multiple of 512 bytes if it is not a part of another."""
-    if host.base is not None or host.ctypes.data % 512 == 0:
-        return host
-    memory = _np.empty(host.nbytes + 512, _np.uint8)
-    start = -memory.ctypes.data % 512
-    placed = memory[start : start + host.nbytes].view(host.dtype)
-    placed = placed.reshape(host.shape[::-1]).T if host.flags.fnc else placed.reshape(host.shape)
-    placed[...] = host
-    return placed
+def _flushing(ufunc):
+    def compute(*args, **kwargs):
+        y = ufunc(*map(_flushed, args), **kwargs)
+        if "out" not in kwargs:
+            return _flushed(y)
+        y[...] = _flushed(y)
+        return y
+
+    compute.__name__ = ufunc.__name__
+    return compute
 
 
 def _flushed(x):
@@ -140,7 +143,7 @@ def _wrap(y):
 
 def _walled(function):
     def on_device(*args, **kwargs):
-        return _wrap(function(*_unwrap(args), **_unwrap(kwargs)))
+        return _wrap(_memory.compute(function, _unwrap(args), _unwrap(kwargs)))
 
     return on_device
 
@@ -149,6 +152,7 @@ def asarray(x, dtype=None):
     """The door in: a copy of a NumPy array; a device array as it is."""
     if isinstance(x, ndarray):
         return x if dtype is None else x.astype(dtype)
+    _memory.wait()
     return ndarray(_np.array(x, dtype))
 
 
@@ -162,7 +166,7 @@ _METHODS = """
 for _name in _METHODS.split():
     setattr(ndarray, _name, _walled(getattr(_np.ndarray, _name)))
 
-ndarray.item = lambda self: self._host.item()
+ndarray.item = lambda self: self._number().item()
 
 
 def shape(x):
@@ -210,15 +214,7 @@ def _upload_a_table_of(arrays):
 
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
-cuda = _SimpleNamespace(
-    is_available=lambda: True,
-    runtime=_SimpleNamespace(runtimeGetVersion=lambda: 0),  # a CUDA whose cuBLAS nobody has
-    get_current_stream=lambda: _default_stream,
-    Device=lambda: _SimpleNamespace(synchronize=lambda: None),
-)
-
-
-_default_stream = _SimpleNamespace(ptr=0)
+cuda = _memory.cuda
 
 
 def empty(shape, dtype=float):
@@ -238,7 +234,7 @@ class RawModule:
 
     def get_function(self, name):
         kernel = _cuda.kernel(self._code, name, self._options)
-        return lambda grid, block, args: kernel(grid, block, _unwrap(args))
+        return lambda grid, block, args: _memory.compute(kernel, (grid, block, _unwrap(args)), {})
 
 
 _TF32 = 7  # COMPUTE_TYPE_TF32 of CuPy; 1 is its default

@@ -72,8 +72,8 @@ def segmenting():
 
 
 def trained(config, device, **options):
-    options |= {"device": device, "workers": 1, "quiet": True}
-    trainer = Trainer(config, config.load_dataset(), **options)
+    options = {"workers": 1, "quiet": True} | options
+    trainer = Trainer(config, config.load_dataset(), device=device, **options)
     trainer.run()
     return trainer
 

@@ -22,31 +22,6 @@ CDLL = ctypes.CDLL
 TINY, TF32, BF16 = 1e-5, 2.0**-10, 2.0**-8  # of the sum of all terms, without their signs
 
 
-@pytest.fixture(params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
-def cupy(request, monkeypatch):
-    """CuPy, or what stands in for it and for cuBLAS."""
-    if request.param == "stand_in":
-        if missing := cublas_on_cpu.why_not():
-            pytest.skip(missing)
-        monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
-        cublas_on_cpu.put_in_place(monkeypatch)
-        return cupy_stand_in
-    if missing := backend.why_no_gpu():
-        pytest.skip(missing)
-    import cupy
-
-    return cupy
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    if missing := cublas_on_cpu.why_not():
-        pytest.skip(missing)
-    monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
-    cublas_on_cpu.put_in_place(monkeypatch)
-    return cupy_stand_in
-
-
 @pytest.fixture
 def direct(cupy, monkeypatch):
     """The library; and CuPy multiplies no more."""
@@ -188,16 +163,16 @@ def test_the_stream_is_set_when_it_changes_and_then_the_workspace(stand_in, monk
     library = cublas.opened(stand_in)
     watched.calls.clear()
     x = stand_in.ones((2, 2), np.float32)
-    for pointer in (0, 0, 5, 5, 7, 5):
-        stream = SimpleNamespace(ptr=pointer)
-        monkeypatch.setattr(stand_in.cuda, "get_current_stream", lambda s=stream: s)
-        backend.product(x, x)
+    none, one, other = cupy_stand_in.cuda.Stream(null=True), *map(stand_in.cuda.Stream, (0, 0))
+    for stream in (none, none, one, one, other, one):
+        with stream:
+            backend.product(x, x)
     settings = [(name, a[1]) for name, a in watched.calls if "GemmEx" not in name]
     place = library._workspace.data.ptr
     assert settings == [
         setting
-        for pointer in (5, 7, 5)
-        for setting in (("cublasSetStream_v2", pointer), ("cublasSetWorkspace_v2", place))
+        for stream in (one, other, one)
+        for setting in (("cublasSetStream_v2", stream.ptr), ("cublasSetWorkspace_v2", place))
     ]
     assert place % 256 == 0
     assert library._workspace.nbytes == 32 * 2**20

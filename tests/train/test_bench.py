@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 
+import cublas_on_cpu
 import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
@@ -96,8 +97,9 @@ def test_a_wrong_forward_is_refused_in_inference(monkeypatch):
 
 
 def test_micro_batches_that_all_weigh_the_same_are_refused(monkeypatch):
-    def mean_of_means(loss_of, pieces, *rest):
-        return right(lambda g, _: loss_of(g, pieces[g]), [np.zeros(1)] * len(pieces), *rest)
+    def mean_of_means(loss_of, pieces, *rest, inputs_of):
+        inputs = [inputs_of(g, piece) for g, piece in enumerate(pieces)]
+        return right(lambda g, _: loss_of(*inputs[g]), [np.zeros(1)] * len(pieces), *rest)
 
     right = bench_module.batch_gradient
     monkeypatch.setattr(bench_module, "batch_gradient", mean_of_means)
@@ -166,7 +168,8 @@ def test_flops_of_nano_are_those_of_a_hand_count(infer):
 
 def test_twins_compute_no_other_products_than_the_plain_operations():
     bench = small_bench(batch=4, micro_batch=4)
-    fast = products_of(lambda: bench._loss(0, np.arange(4))[0].backward(into={}))
+    inputs = bench._inputs(0, np.arange(4))
+    fast = products_of(lambda: bench._loss(*inputs)[0].backward(into={}))
     assert sorted(map(repr, fast)) == sorted(map(repr, bench.products()[0]))
 
 
@@ -299,6 +302,8 @@ def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkey
         (("--steps", 3, "--warmup", 3), "--warmup 3: expected 0 to 2"),
         (("--set", "gelu=relu"), "model mixer_nano"),
         (("--against", "true", "--profile"), "leave it out beside --against"),
+        (("--graph",), "--graph replays the launches of a GPU; --device gpu"),
+        (("--graph", "--infer", "--device", "gpu"), "--graph replays steps of training"),
     ],
 )
 def test_mistakes_cost_one_line(argv, says, capsys):
@@ -445,6 +450,30 @@ def test_fewer_bits_are_used_named_and_allowed_for(gpu_with_twins, capsys):
     off = {name: abs(loss - losses["fp32"]) for name, loss in losses.items()}
     assert 0 < off["tf32"] < 1e-3 < 1e-2 * losses["fp32"]
     assert off["tf32"] < off["bf16"] < 1e-2
+
+
+def test_a_graph_is_replayed_and_its_nodes_are_counted(gpu_with_twins, monkeypatch, capsys):
+    cublas_on_cpu.put_in_place(monkeypatch)
+    steps = [*TINY, "--device", "gpu", "--steps", "4"]
+    assert call(*steps, "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert call(*steps, "--json", "--graph") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["loss"] == plain["loss"]
+    kinds = "own_launches", "products"
+    assert [found[kind] for kind in kinds] == [plain[kind] for kind in kinds]
+    assert len(found["graph"]) == 2  # micro-batches of four and of two
+    optimizer = 1
+    assert sum(graph["KERNEL"] for graph in found["graph"]) > sum(map(plain.get, kinds)) - optimizer
+    assert call(*steps, "--graph") == 0
+    said = capsys.readouterr().out
+    assert "KERNEL), 0 copies between host and device; " in said
+
+
+def test_why_there_is_no_graph_is_said(gpu_with_twins, capsys):
+    assert call(*TINY, "--device", "gpu", "--graph") == 0
+    said = capsys.readouterr().out
+    assert "graph            none, launch by launch instead: cuBLAS cannot be called" in said
 
 
 def test_no_processor_time_is_drawn_for_a_gpu(gpu, capsys):

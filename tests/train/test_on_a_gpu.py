@@ -29,11 +29,11 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     monkeypatch.setitem(experts.ASKED, "gpu", True)
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setattr(gpu, "Augment", data.Augment)
-    monkeypatch.setattr(gpu, "Generator", lambda like, *start: data.draws.generator(*start))
+    monkeypatch.setattr(gpu, "place", lambda like, *start: data.draws.place(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
-AUGMENT, GENERATOR, ADAMW, TWINS = gpu.Augment, gpu.Generator, gpu.AdamW, engine.twins
+AUGMENT, PLACE, ADAMW, TWINS = gpu.Augment, gpu.place, gpu.AdamW, engine.twins
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -55,7 +55,7 @@ def own_draws(monkeypatch):
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
     monkeypatch.setattr(gpu, "Augment", AUGMENT)
-    monkeypatch.setattr(gpu, "Generator", GENERATOR)
+    monkeypatch.setattr(gpu, "place", PLACE)
 
 
 @pytest.mark.parametrize("name", ["mixer_pico", "a segmenter", "sparse_mlp_nano"])
@@ -224,8 +224,8 @@ def test_what_went_wrong_some_steps_ago_is_told_as_on_the_cpu(model, what, monke
     config = calm(model, batch_size=4)
     right, done, said, ended = Trainer._loss, [], [], []
 
-    def spoilt(trainer, g, indices):
-        loss, hits = right(trainer, g, indices)
+    def spoilt(trainer, *inputs):
+        loss, hits = right(trainer, *inputs)
         done.append(trainer.step)
         return (SPOILT[what](loss) if trainer.step == 2 else loss), hits
 

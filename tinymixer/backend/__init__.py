@@ -3,6 +3,7 @@
 arrays.py     where an array lives, and how it gets elsewhere
 products.py   matrix products on a GPU, in a named precision
 cublas.py     the library that computes them
+graph.py      many launches in one
 doctor.py     what keeps a GPU from computing
 """
 
@@ -18,16 +19,20 @@ from tinymixer.backend.arrays import (
     to_numpy,
 )
 from tinymixer.backend.doctor import gpu_parts, why_no_gpu
+from tinymixer.backend.graph import Replay, host_copies, not_repeatable
 from tinymixer.backend.products import PRECISIONS, operand_type, precision, product
 
 __all__ = [
     "PRECISIONS",
     "Array",
+    "Replay",
     "array_module",
     "constant",
     "cuda_module",
     "device_of",
     "gpu_parts",
+    "host_copies",
+    "not_repeatable",
     "numbers",
     "operand_type",
     "precision",

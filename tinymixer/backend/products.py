@@ -52,6 +52,11 @@ def precision(name: str, device: str = "gpu") -> Iterator[None]:
         cupy._core.set_compute_type(np.float32, before[1])
 
 
+def product_type() -> str:
+    """The `precision` that is set."""
+    return _product_type
+
+
 def operand_type() -> np.dtype:
     """What a product's operands are to be stored as in the `precision` that is set.
 

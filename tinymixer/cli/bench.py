@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import tinymixer
-from tinymixer.backend import PRECISIONS
-from tinymixer.cli.options import add_device, add_set
+from tinymixer.backend import PRECISIONS, host_copies
+from tinymixer.cli.options import add_device, add_graph, add_set, check_graph
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
 from tinymixer.models import create_model, list_models
@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(func=run)
     add_work(parser, list_models())
+    add_graph(parser)
     parser.add_argument(
         "--micro-batch",
         type=int,
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         infer=args.infer,
         device=args.device,
         precision=args.precision,
+        graph=args.graph,
     )
     rows: list[Row] = []
     of_gpu: list[Launches] = []
@@ -127,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
             "params": model.num_parameters(),
             **bench.time(args.steps, args.warmup),
         }
+        if bench.replay:
+            found["graph"] = bench.replay.why_not or bench.replay.nodes()
         flops = sum(product.flops for piece in bench.products() for product in piece)
         found["gflop_s"] = _rate(flops, found["median_ms"])
         if not args.no_products:
@@ -184,6 +188,9 @@ def check_work(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     check_work(args)
+    check_graph(args)
+    if args.graph and args.infer:
+        raise TinymixerError("--graph replays steps of training; leave it out beside --infer")
     if args.device == "gpu" and args.plot:
         raise TinymixerError("--plot draws processor time, and a GPU has its own; use --profile")
     if args.against and (args.profile or args.plot):
@@ -247,11 +254,26 @@ def _text(found: dict[str, Any]) -> str:
             "launches         {own_launches:,} a step of kernels of our own, {products:,} of "
             "products; CuPy's, such as sums of two arrays, are not counted".format(**found)
         )
+    if "graph" in found:
+        lines.append(f"graph            {_graph(found['graph'])}")
     lines.append(
         f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "
         f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
     )
     return "\n".join(lines)
+
+
+def _graph(found: str | list[dict[str, int]]) -> str:
+    """Why there is none; or the nodes of each graph, by kind."""
+    if isinstance(found, str):
+        return f"none, launch by launch instead: {found}"
+    graphs = [
+        f"{sum(kinds.values()):,} nodes ("
+        + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        + f"), {host_copies(kinds)} copies between host and device"
+        for kinds in found
+    ]
+    return "; ".join(graphs) or "none yet, which takes two steps"
 
 
 # Beside another program ---------------------------------------------------------------------------
@@ -316,7 +338,7 @@ def _own_command(args: argparse.Namespace) -> list[str]:
     ):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    words += [f"--{flag}" for flag in ("infer", "reference") if getattr(args, flag)]
+    words += [f"--{flag}" for flag in ("infer", "reference", "graph") if getattr(args, flag)]
     for name, value in args.set:
         words += ["--set", f"{name}={value}"]
     return words

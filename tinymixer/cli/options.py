@@ -57,6 +57,20 @@ def changed(config: Config, args: argparse.Namespace) -> Config:
     )
 
 
+def add_graph(parser: Any) -> None:
+    parser.add_argument(
+        "--graph",
+        action="store_true",
+        help="on a GPU: record the launches of a step once and replay them as one, if that gives "
+        "the same bits; not yet seen on a GPU",
+    )
+
+
+def check_graph(args: argparse.Namespace) -> None:
+    if args.graph and args.device == "cpu":
+        raise TinymixerError("--graph replays the launches of a GPU; --device gpu")
+
+
 def add_set(parser: Any) -> None:
     parser.add_argument(
         "--set",

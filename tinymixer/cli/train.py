@@ -10,8 +10,10 @@ from tinymixer.cli.options import (
     add_augmentation,
     add_device,
     add_fields,
+    add_graph,
     add_set,
     changed,
+    check_graph,
     find_checkpoint,
     given_fields,
     writable_folder,
@@ -36,6 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
     parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
     add_device(parser)
+    add_graph(parser)
     parser.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     add_set(parser)
@@ -50,11 +53,13 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
+    check_graph(args)
     options = {
         "workers": args.workers,
         "device": args.device,
         "save_every": args.save_every,
         "quiet": args.quiet,
+        "graph": args.graph,
     }
     trainer = _resumed(args, options) if args.resume else _fresh(args, options)
     config, out, images = trainer.config, trainer.out, trainer.dataset.train_images

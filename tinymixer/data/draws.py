@@ -121,15 +121,24 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.argsort(ticket, kind="stable")
 
 
-def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """A NumPy generator that starts at a place of its own, for many numbers at one position.
+def place(seed: int, stream: Stream, *position: int) -> np.ndarray:
+    """Where the numbers for one position start: uint64 (6,), two of the key, four of the counter.
 
     `position` is up to three integers >= 0, such as (epoch, step, micro-batch). It fills the high
     words of the counter, so that 2**64 blocks lie between one position and the next.
     """
     counter = [0, *position, *[0] * (3 - len(position))]
-    key = np.array([_checked(seed), stream], np.uint64)
-    return np.random.Generator(np.random.Philox(counter=np.array(counter, np.uint64), key=key))
+    return np.array([_checked(seed), stream, *counter], np.uint64)
+
+
+def generator_at(place: np.ndarray) -> np.random.Generator:
+    """A NumPy generator that starts at a place, for many numbers."""
+    return np.random.Generator(np.random.Philox(key=place[:2], counter=place[2:]))
+
+
+def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
+    """The one for a position: `generator_at(place(seed, stream, *position))`."""
+    return generator_at(place(seed, stream, *position))
 
 
 def _checked(seed: int) -> int:

@@ -13,7 +13,7 @@ from tinymixer.data.draws import Stream
 from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["adamw", "augment", "cpu", "generator", "gpu", "reference_ops", "twin_of"]
+__all__ = ["adamw", "augment", "cpu", "generator_at", "gpu", "place", "reference_ops", "twin_of"]
 
 
 def adamw(decay: Array, **options: Any) -> optim.AdamW:
@@ -21,11 +21,16 @@ def adamw(decay: Array, **options: Any) -> optim.AdamW:
     return (gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW)(decay, **options)
 
 
-def generator(like: Array, seed: int, stream: Stream, *position: int) -> Any:
-    """`data.draws.generator(seed, stream, *position)`, or its twin where `like` is on a GPU."""
+def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
+    """`data.draws.place(seed, stream, *position)`, where `like` is."""
     if device_of(like) == "gpu":
-        return gpu.Generator(like, seed, stream, *position)
-    return draws.generator(seed, stream, *position)
+        return gpu.place(like, seed, stream, *position)
+    return draws.place(seed, stream, *position)
+
+
+def generator_at(place: Array) -> Any:
+    """`data.draws.generator_at(place)`, or its twin where `place` is on a GPU."""
+    return (gpu.Generator if device_of(place) == "gpu" else draws.generator_at)(place)
 
 
 def augment(options: data.Augment, device: str) -> data.Augment:

@@ -21,8 +21,8 @@ import numpy as np
 
 from tinymixer import data, ops, optim
 from tinymixer.backend import Array, array_module, cuda_module, operand_type, product
-from tinymixer.data import autoaugment
-from tinymixer.data.draws import Stream, generator
+from tinymixer.data import autoaugment, draws
+from tinymixer.data.draws import Stream
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
 from tinymixer.ops.primitives import MatMul
@@ -480,27 +480,31 @@ class AdamW(optim.AdamW):
 # Dropout ------------------------------------------------------------------------------------------
 
 
+def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
+    """`data.draws.place(seed, stream, *position)`, written where `like` is: nothing is copied."""
+    place = array_module(like).empty(6, np.uint64)
+    launch("write_place", (1, 1), place, *draws.place(seed, stream, *position))
+    return place
+
+
 class Generator:
-    """`data.draws.generator(seed, stream, *position)`, number for number, where `like` is.
+    """`data.draws.generator_at(place)`, number for number, where `place` is.
 
     It draws what a model asks for in training: uniform numbers, of which each takes one word.
     """
 
-    def __init__(self, like: Array, seed: int, stream: Stream, *position: int):
-        self._xp = array_module(like)
-        state = generator(seed, stream, *position).bit_generator.state["state"]
-        self._start = [*state["key"], *state["counter"][1:]]  # uint64
-        self._taken = 0  # words of 32 bits
+    def __init__(self, place: Array):
+        self._place, self._taken = place, 0  # words of 32 bits
 
     def random(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Uniform in [0, 1), float32."""
-        u, first = self._xp.empty(shape, dtype), self._taken
+        u, first = array_module(self._place).empty(shape, dtype), self._taken
         if not u.size:
             return u
         self._taken += u.size
         blocks = -(-self._taken // WORDS) - first // WORDS
         grid = -(-blocks // (WARPS * LANES)), 1
-        launch("uniform", grid, u, np.int64(u.size), np.uint64(first), *self._start)
+        launch("uniform", grid, u, np.int64(u.size), np.uint64(first), self._place)
         return u
 
 

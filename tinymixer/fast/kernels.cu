@@ -398,16 +398,25 @@ extern "C" __global__ void adamw(float *w, const float *g, const float *decay, f
 
 /* Dropout. ---------------------------------------------------------------------------------------- */
 
+/* place (6,) = two words of the key, four of the counter: data/draws.py. */
+extern "C" __global__ void write_place(unsigned long long *place, unsigned long long key0,
+                                       unsigned long long key1, unsigned long long c0,
+                                       unsigned long long c1, unsigned long long c2,
+                                       unsigned long long c3) {
+    if (threadIdx.x || threadIdx.y) return;
+    place[0] = key0, place[1] = key1;
+    place[2] = c0, place[3] = c1, place[4] = c2, place[5] = c3;
+}
+
 /* u (n,) = the next n float32 of a NumPy generator on Philox 4x64, `taken` words of 32 bits after
-   its start at the counter (0, c1, c2, c3) with the key (key0, key1). A thread makes one block of
-   four words of 64 bits, and eight numbers of it: its lower half first, a word is worth two. */
+   a place, whose c0 is 0. A thread makes one block of four words of 64 bits, and eight numbers of
+   it: its lower half first, a word is worth two. */
 extern "C" __global__ void uniform(float *u, long long n, unsigned long long taken,
-                                   unsigned long long key0, unsigned long long key1,
-                                   unsigned long long c1, unsigned long long c2,
-                                   unsigned long long c3) {
+                                   const unsigned long long *place) {
+    unsigned long long key0 = place[0], key1 = place[1];
     unsigned long long block = taken / 8 + (unsigned long long)blockIdx.x * (WARPS * LANES) +
                                threadIdx.y * LANES + threadIdx.x;
-    unsigned long long w[4] = {block + 1, c1, c2, c3};  /* a generator counts before it makes */
+    unsigned long long w[4] = {block + 1, place[3], place[4], place[5]};  /* a generator counts before it makes */
     for (int round = 0; round < 10;
          round++, key0 += 0x9E3779B97F4A7C15ull, key1 += 0xBB67AE8584CAA73Bull) {
         unsigned long long left = 0xD2E7470EE14C6C93ull, right = 0xCA5A826395121157ull;

@@ -65,7 +65,8 @@ class Bench:
     """A model, a fixed batch, and the step that is timed. Use it `with bench:` around all calls.
 
     model has an `image_size` and `num_classes`; its weights are changed a little, and then trained.
-    precision is that of a GPU's products, see backend.precision.
+    precision is that of a GPU's products, see backend.precision. With `graph`, on a GPU, training
+    steps are replayed, all but AdamW in one launch.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Bench:
         infer: bool = False,
         device: str = "cpu",
         precision: str = "fp32",
+        graph: bool = False,
     ):
         rng = np.random.default_rng(1)
         self.model, self.infer, self.device = model.to(device), infer, device
@@ -91,6 +93,7 @@ class Bench:
         noise = 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
         self.flat.weights += to_device(noise, device)
         self.workers = Workers(workers)
+        self.replay = backend.Replay() if graph else None
         self.steps_done = 0
 
     # Made by the first step, so that the check before it can use their memory.
@@ -115,13 +118,21 @@ class Bench:
 
     def step(self) -> float:
         """One step; the mean loss, before the update if there is one."""
-        return self._step(self.workers)
+        return self._step(self.workers, self.replay)
 
-    def _step(self, workers: Workers) -> float:
+    def _step(self, workers: Workers, replay: backend.Replay | None = None) -> float:
         if self.infer:
             losses = numbers(workers.map(self._evaluate, self.pieces))
         else:
-            done = batch_gradient(self._loss, self.pieces, self.flat, self.gradients, workers)
+            done = batch_gradient(
+                self._loss,
+                self.pieces,
+                self.flat,
+                self.gradients,
+                workers,
+                inputs_of=self._inputs,
+                replay=replay,
+            )
             losses = numbers([loss for loss, _ in done])
             self.optimizer.step(
                 self.flat.weights, self.gradients.total, LEARNING_RATE, self.steps_done
@@ -130,8 +141,11 @@ class Bench:
         sums = (loss * len(piece) for loss, piece in zip(losses, self.pieces, strict=True))
         return math.fsum(sums) / len(self.images)
 
-    def _loss(self, g: int, piece: Array) -> tuple[Tensor, None]:
-        return self._loss_of(self.model, piece, np.float32), None
+    def _inputs(self, g: int, piece: Array) -> tuple[Array, Array]:
+        return self.images[piece], self.labels[piece]
+
+    def _loss(self, images: Array, labels: Array) -> tuple[Tensor, None]:
+        return ops.SoftmaxCrossEntropy()(self.model(images), labels), None
 
     def _evaluate(self, piece: Array) -> Array:
         with no_grad():
@@ -185,7 +199,9 @@ class Bench:
             found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
         else:
             gradients = GradientSum(self.flat.weights)
-            done = batch_gradient(self._loss, pieces, self.flat, gradients, self.workers)
+            done = batch_gradient(
+                self._loss, pieces, self.flat, gradients, self.workers, inputs_of=self._inputs
+            )
             losses = numbers([loss for loss, _ in done])
             found = _named(self.flat.named(to_numpy(gradients.total)))
         sizes = [len(piece) for piece in pieces]
@@ -270,9 +286,9 @@ class Bench:
         return statistics.median(wall[1:]), statistics.median(cpu[1:])  # the first makes the arrays
 
     def launches(self) -> list[Kind]:
-        """What kernels and products of fast/gpu.py one more step launches, by kind."""
+        """What kernels and products of fast/gpu.py one more step launches, by kind; no replay."""
         with noted() as kinds:
-            self.step()
+            self._step(self.workers)
         return kinds
 
     def ceilings(self, times: int) -> tuple[float, float]:

@@ -12,12 +12,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer.backend import Array, array_module
+from tinymixer.backend import Array, Replay, array_module, not_repeatable
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module, asides
 
@@ -141,40 +142,83 @@ class GradientSum:
 
 
 def batch_gradient(
-    loss_of: Callable[[int, Array], tuple[Tensor, R]],
+    loss_of: Callable[..., tuple[Tensor, R]],
     pieces: Sequence[Array],
     flat: FlatParameters,
     gradients: GradientSum,
     workers: Workers,
+    *,
+    inputs_of: Callable[[int, Array], tuple] = lambda g, piece: (g, piece),
+    replay: Replay | None = None,
 ) -> list[tuple[Array, R]]:
     """Leave the gradient of the mean loss of a batch, cut into `pieces`, in `gradients.total`.
 
-    loss_of(g, pieces[g]) is the mean loss of micro-batch g, and whatever else is to be known of
-    it; a loss that the model yields beside its output (nn.add_loss) is added to it. Returned are
-    all of these, where they were computed: nobody has waited for them. Where a loss is not finite,
-    `total` means nothing. The updates that the model asked for are done.
+    loss_of(*inputs_of(g, pieces[g])) is the mean loss of micro-batch g, and whatever else is to be
+    known of it; a loss that the model yields beside its output (nn.add_loss) is added to it.
+    Returned are all of these, where they were computed: nobody has waited for them. Where a loss is
+    not finite, `total` means nothing. The updates that the model asked for are done. With a
+    `replay`, on a GPU, all but inputs_of is one launch.
     """
     images = sum(map(len, pieces))
     gradients.start(len(pieces))
 
     def micro_batch(g: int) -> tuple[Array, R, list[Callable[[], None]]]:
-        # a loss that overflows is returned, whatever becomes of its gradient
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"), asides() as aside:
-            loss, beside = loss_of(g, pieces[g])
-            for more in aside.losses:
-                loss = loss + more
-            sink: dict = {}
-            share = array_module(loss.data).full((), len(pieces[g]) / images, loss.dtype)
-            loss.backward(share, into=sink)
-        buffer = gradients.buffer()
-        flat.gather(sink, out=buffer)
+        inputs, buffer = inputs_of(g, pieces[g]), gradients.buffer()
+        weights = flat.weights
+        share = array_module(weights).full((), len(pieces[g]) / images, weights.dtype)
+        compute = _differentiated if replay is None else partial(_replayed, replay)
+        done = compute(loss_of, share, inputs, flat, buffer)
         gradients.add(g, buffer)
-        return loss.data, beside, aside.updates
+        return done
 
     done = workers.map(micro_batch, range(len(pieces)))
     for update in (update for _, _, updates in done for update in updates):
         update()
     return [(loss, beside) for loss, beside, _ in done]
+
+
+def _differentiated(
+    loss_of: Callable[..., tuple[Tensor, R]],
+    share: Array,
+    inputs: tuple[Array, ...],
+    flat: FlatParameters,
+    out: Array,
+) -> tuple[Array, R, list[Callable[[], None]]]:
+    """The loss of `inputs`, what is beside it, and updates; `share` of its gradient is in `out`."""
+    # a loss that overflows is returned, whatever becomes of its gradient
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), asides() as aside:
+        loss, beside = loss_of(*inputs)
+        for more in aside.losses:
+            loss = loss + more
+        sink: dict = {}
+        loss.backward(share.astype(loss.dtype, copy=False), into=sink)
+    flat.gather(sink, out=out)
+    return loss.data, beside, aside.updates
+
+
+def _replayed(
+    replay: Replay,
+    loss_of: Callable[..., tuple[Tensor, R]],
+    share: Array,
+    inputs: tuple[Array, ...],
+    flat: FlatParameters,
+    out: Array,
+) -> tuple[Array, R, list[Callable[[], None]]]:
+    """The same by a graph, which has its gradient in memory of its own."""
+    asked: list[Callable[[], None]] = []
+
+    def compute(share: Array, *inputs: Array) -> tuple:
+        gradient = array_module(out).empty_like(out)
+        loss, beside, updates = _differentiated(loss_of, share, inputs, flat, gradient)
+        if updates:
+            not_repeatable("the model asks for updates after the step, as BatchNorm does")
+        asked[:] = updates
+        return loss, beside, gradient
+
+    loss, beside, gradient = replay(compute, share, *inputs)
+    out[...] = gradient
+    kept: Any = beside if beside is None else beside.copy()
+    return loss.copy(), kept, asked
 
 
 def cut(batch: Array, micro_batch: int) -> list[Array]:

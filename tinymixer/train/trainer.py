@@ -24,6 +24,7 @@ from tqdm import tqdm
 from tinymixer import data, fast, optim
 from tinymixer.backend import (
     Array,
+    Replay,
     array_module,
     numbers,
     precision,
@@ -75,7 +76,8 @@ class Trainer:
         curves.png           the same as a picture
 
     and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. save_every is in
-    seconds; the end of an epoch and a signal to stop save as well.
+    seconds; the end of an epoch and a signal to stop save as well. With `graph`, on a GPU, a step
+    is recorded and replayed if it can be, with the same bits.
 
     Raises TinymixerError for a model that cannot take the images of the data set.
     """
@@ -90,6 +92,7 @@ class Trainer:
         device: str = "cpu",
         save_every: float = 60.0,
         quiet: bool = False,
+        graph: bool = False,
     ):
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.device = device
@@ -108,6 +111,7 @@ class Trainer:
         self._gradients = GradientSum(self.flat.weights)
         self.workers = Workers.of_this_machine(workers, device)
         self._read_every, self._unread = READ_EVERY[device], list[Step]()
+        self._replay = Replay(self._say_why_not) if graph else None
         self._stop_signal = 0
         self._saved_at = time.monotonic()
         try:
@@ -207,7 +211,15 @@ class Trainer:
         if self._read_every > 1 and not self._unread:
             self._known_good = [array.copy() for array in self._changing()]
         pieces = cut(batch, self.config.micro_batch)
-        done = batch_gradient(self._loss, pieces, self.flat, self._gradients, self.workers)
+        done = batch_gradient(
+            self._loss,
+            pieces,
+            self.flat,
+            self._gradients,
+            self.workers,
+            inputs_of=self._inputs,
+            replay=self._replay,
+        )
         norm = optim.clip_by_global_norm(self._gradients.total, self.config.clip_norm)
         losses, hits = zip(*done, strict=True)
         self._unread.append(Step(self.step, batch, losses, hits, norm))
@@ -259,19 +271,24 @@ class Trainer:
             self.step = step.number
             self._train_step(step.batch)
 
-    def _loss(self, g: int, indices: Array) -> tuple[Tensor, Array]:
-        """The mean loss of micro-batch g, and how many of its images are answered right."""
-        config, dataset = self.config, self.dataset
+    def _inputs(self, g: int, indices: Array) -> tuple[Array, ...]:
+        """Micro-batch g, the images at `indices`: as they are to be learned now, and their targets;
+        and the place of the numbers that are drawn for it."""
+        seed, dataset = self.config.seed, self.dataset
         images, targets = self.augment(
             dataset.train_images,
             dataset.train_labels,
             indices,
             epoch=self.epoch,
-            seed=config.seed,
+            seed=seed,
             num_classes=dataset.num_classes,
         )
-        place = self.epoch, self.step, g
-        rng = fast.generator(self.flat.weights, config.seed, Stream.DROPOUT, *place)
+        position = self.epoch, self.step, g
+        return images, targets, fast.place(self.flat.weights, seed, Stream.DROPOUT, *position)
+
+    def _loss(self, images: Array, targets: Array, place: Array) -> tuple[Tensor, Array]:
+        """The mean loss of a micro-batch, and how many of its images are answered right."""
+        config, dataset, rng = self.config, self.dataset, fast.generator_at(place)
         logits = self.model(data.normalise(images, dataset.mean, dataset.std), rng=rng)
         loss = self.task.loss(logits, targets, config.label_smoothing)
         return loss, self.task.right(logits.data, targets)
@@ -361,6 +378,10 @@ class Trainer:
         if self.history:
             figures.save(figures.curves(self.history), self.out / "curves.png")
 
+    def _say_why_not(self, why_not: str) -> None:
+        if not self.quiet:
+            tqdm.write(f"no graph, launch by launch instead: {why_not}")
+
     def _non_finite(
         self, pieces: Sequence[Array], losses: Sequence[float], norm: float
     ) -> NonFiniteError:
@@ -370,7 +391,7 @@ class Trainer:
         if bad:
             what = f"the loss is {losses[bad[0]]}"
             with np.errstate(all="ignore"):
-                loss, _ = self._loss(bad[0], pieces[bad[0]])
+                loss, _ = self._loss(*self._inputs(bad[0], pieces[bad[0]]))
                 where = first_non_finite(self.model, loss)
         else:
             what, xp = f"the gradient's norm is {norm}", array_module(self.flat.weights)
