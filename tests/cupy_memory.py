@@ -6,6 +6,7 @@ the same memory, whoever has it by then. What would have to wait for the GPU rai
 """
 
 import itertools
+import os
 import weakref
 from collections import defaultdict
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class MemoryPool:
     """Keeps what is dropped for the next of the same size on the same stream."""
 
     def __init__(self, allocator=lambda size: MemoryPointer(Memory(size), 0)):
-        self._allocator, self._limit, self._total = allocator, 0, 0
+        self._allocator, self._total = allocator, 0
+        self.set_limit(int(os.environ.get("CUPY_GPU_MEMORY_LIMIT", "0")))
         self._free = defaultdict(list)
 
     def malloc(self, size):

@@ -84,16 +84,20 @@ def test_every_precision_has_its_own_graph(cupy):
         assert (found["fp32"][0] != found["tf32"][0]).any()
 
 
-def test_its_memory_is_nobody_elses(cupy):
+@pytest.mark.parametrize(("limit", "N"), [("0", 200), ("1024", 500)])
+def test_its_memory_is_nobody_elses(cupy, monkeypatch, limit, N):
     """Whoever asks for memory of the same sizes is given other memory, and writes to it."""
+    monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", limit)  # bytes, 0 for none; of each new pool
     f, replay = Function(cupy), Replay()
-    inputs = arrays(cupy, 0)
+    inputs = arrays(cupy, 0, N=N)  # so large that not all memory fits all
     expected = [to_numpy(x) for x in f(*inputs)]
     for _ in range(2):
         replay(f, *inputs)
-    others = [cupy.full(shape, 7, np.float32) for shape in [(4, 2), (4, 3), (3, 2), (2,)] * 20]
+    shapes = [(4, N), (4, 3), (3, N), (N,)] * 20
+    others = [cupy.full(shape, 7, np.float32) for shape in shapes]
     assert_same(replay(f, *inputs), expected)
     assert all((x == 7).all() for x in others)
+    assert replay.why_not is None
 
 
 def test_two_graphs_do_not_disturb_each_other(cupy):

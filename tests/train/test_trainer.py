@@ -7,12 +7,12 @@ import threading
 import numpy as np
 import pytest
 
-from tinymixer import data, ops, optim
+from tinymixer import data, fast, ops, optim
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
 from tinymixer.train.evaluation import log_probabilities
-from tinymixer.train.parallel import FlatParameters, Workers
+from tinymixer.train.parallel import FlatParameters, Workers, cut
 from tinymixer.train.trainer import Stopped, Trainer
 
 
@@ -34,6 +34,18 @@ def test_the_number_of_workers_changes_no_bit(config, dataset, uninterrupted, wo
     trainer = Trainer(config, dataset, workers=workers, quiet=True)
     trainer.run()
     assert bits(trainer) == bits(uninterrupted)
+
+
+def test_no_micro_batch_draws_what_another_drew(config, dataset, monkeypatch):
+    places, right = [], fast.generator_at
+    monkeypatch.setattr(
+        fast, "generator_at", lambda place: places.append(tuple(place)) or right(place)
+    )
+    trainer = Trainer(config, dataset, workers=2, quiet=True)
+    trainer.run()
+    batches = cut(np.arange(len(dataset.train_images)), config.batch_size)
+    pieces = [piece for batch in batches for piece in cut(batch, config.micro_batch)]
+    assert len(places) == len(set(places)) == config.epochs * len(pieces)
 
 
 class StopAt:
