@@ -38,6 +38,8 @@ TINY = [
     *(word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")),
 ]
 
+FEW_TOKENS = "--set", "patch_size=16"  # a kernel on a stand-in takes its time over each
+
 
 def small_bench(*, batch=7, micro_batch=3, workers=2, infer=False, **options):
     model = create_model("mixer_pico", **SMALL, **options)
@@ -409,14 +411,14 @@ def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):
 
 
 def test_the_profile_of_a_gpu_is_its_kernels_and_products(gpu_with_twins, capsys):
-    assert call(*TINY, "--device", "gpu", "--profile") == 0
+    assert call(*TINY, *FEW_TOKENS, "--device", "gpu", "--profile") == 0
     said = capsys.readouterr().out
     table = said[said.index("kernel or product") :].splitlines()
     names = [line.split("  ")[0] for line in table[2:]]
     assert {"gelu_columns", "gelu_backward_rows", "layer_norm_backward", "adamw"} <= set(names)
     assert names[-1] == "all else"
     assert len({len(line) for line in table}) == 1
-    assert call(*TINY, "--device", "gpu", "--profile", "--json") == 0
+    assert call(*TINY, *FEW_TOKENS, "--device", "gpu", "--profile", "--json") == 0
     rows = json.loads(capsys.readouterr().out)["profile"]
     assert {row["name"] for row in rows} == set(names[:-1])
 
@@ -443,7 +445,7 @@ def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
 def test_fewer_bits_are_used_named_and_allowed_for(gpu_with_twins, capsys):
     losses = {}
     for precision in ("fp32", "tf32", "bf16"):
-        assert call(*TINY, "--device", "gpu", "--json", "--precision", precision) == 0
+        assert call(*TINY, *FEW_TOKENS, "--device", "gpu", "--json", "--precision", precision) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["precision"] == precision
         losses[precision] = found["loss"]["0"]
@@ -454,7 +456,7 @@ def test_fewer_bits_are_used_named_and_allowed_for(gpu_with_twins, capsys):
 
 def test_a_graph_is_replayed_and_its_nodes_are_counted(gpu_with_twins, monkeypatch, capsys):
     cublas_on_cpu.put_in_place(monkeypatch)
-    steps = [*TINY, "--device", "gpu", "--steps", "4"]
+    steps = [*TINY, *FEW_TOKENS, "--device", "gpu", "--steps", "4"]
     assert call(*steps, "--json") == 0
     plain = json.loads(capsys.readouterr().out)
     assert call(*steps, "--json", "--graph") == 0
@@ -471,7 +473,7 @@ def test_a_graph_is_replayed_and_its_nodes_are_counted(gpu_with_twins, monkeypat
 
 
 def test_why_there_is_no_graph_is_said(gpu_with_twins, capsys):
-    assert call(*TINY, "--device", "gpu", "--graph") == 0
+    assert call(*TINY, *FEW_TOKENS, "--device", "gpu", "--graph") == 0
     said = capsys.readouterr().out
     assert "graph            none, launch by launch instead: cuBLAS cannot be called" in said
 

@@ -34,7 +34,7 @@ def whole(model="mixer_pico", **changes):
         config = small(model, **{"micro_batch": 8, "epochs": 3, **changes})  # of 8, 8 and 4 images
         config.model_options["patch_size"] = 16
         return config
-    return small(model, train_size=6, test_size=1, epochs=2, batch_size=3, micro_batch=3, **changes)
+    return small(model, train_size=4, test_size=1, epochs=2, batch_size=2, micro_batch=2, **changes)
 
 
 SEGMENTING = {"task": "segment", "augment": segmenting().augment}
