@@ -160,14 +160,15 @@ def batch_gradient(
     `replay`, on a GPU, all but inputs_of is one launch.
     """
     images = sum(map(len, pieces))
+    differentiate = partial(_differentiated, loss_of, flat)
+    compute = differentiate if replay is None else partial(_replayed, replay, differentiate)
     gradients.start(len(pieces))
 
     def micro_batch(g: int) -> tuple[Array, R, list[Callable[[], None]]]:
         inputs, buffer = inputs_of(g, pieces[g]), gradients.buffer()
         weights = flat.weights
         share = array_module(weights).full((), len(pieces[g]) / images, weights.dtype)
-        compute = _differentiated if replay is None else partial(_replayed, replay)
-        done = compute(loss_of, share, inputs, flat, buffer)
+        done = compute(share, inputs, buffer)
         gradients.add(g, buffer)
         return done
 
@@ -179,9 +180,9 @@ def batch_gradient(
 
 def _differentiated(
     loss_of: Callable[..., tuple[Tensor, R]],
-    share: Array,
-    inputs: tuple[Array, ...],
     flat: FlatParameters,
+    share: Array,
+    inputs: tuple,
     out: Array,
 ) -> tuple[Array, R, list[Callable[[], None]]]:
     """The loss of `inputs`, what is beside it, and updates; `share` of its gradient is in `out`."""
@@ -197,19 +198,14 @@ def _differentiated(
 
 
 def _replayed(
-    replay: Replay,
-    loss_of: Callable[..., tuple[Tensor, R]],
-    share: Array,
-    inputs: tuple[Array, ...],
-    flat: FlatParameters,
-    out: Array,
-) -> tuple[Array, R, list[Callable[[], None]]]:
+    replay: Replay, differentiate: Callable[..., tuple], share: Array, inputs: tuple, out: Array
+) -> tuple[Array, Any, list[Callable[[], None]]]:
     """The same by a graph, which has its gradient in memory of its own."""
     asked: list[Callable[[], None]] = []
 
     def compute(share: Array, *inputs: Array) -> tuple:
         gradient = array_module(out).empty_like(out)
-        loss, beside, updates = _differentiated(loss_of, share, inputs, flat, gradient)
+        loss, beside, updates = differentiate(share, inputs, gradient)
         if updates:
             not_repeatable("the model asks for updates after the step, as BatchNorm does")
         asked[:] = updates
@@ -217,8 +213,7 @@ def _replayed(
 
     loss, beside, gradient = replay(compute, share, *inputs)
     out[...] = gradient
-    kept: Any = beside if beside is None else beside.copy()
-    return loss.copy(), kept, asked
+    return loss.copy(), beside if beside is None else beside.copy(), asked
 
 
 def cut(batch: Array, micro_batch: int) -> list[Array]:
