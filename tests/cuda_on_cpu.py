@@ -45,7 +45,7 @@ def _library(code, options):
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
         # nothing of one library may be taken for another's, as what a name stands for differs
-        inside = f'namespace {{\n#line 1 "kernels.cu"\n{code}\n}}'
+        inside = f'namespace {{\n#line 1 "source.cu"\n{code}\n}}'
         source.write_text(f'#include "{HEADER}"\n{inside}\n{offers}\n', "utf-8")
         command = ["g++", *options, "-O1", "-shared", "-fPIC", "-o", library, source]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -101,7 +101,7 @@ PLANTED = {
     "fast, known to the summary": ("summary.py", "import tinymixer.fast.cpu"),
     "CuPy": ("nn.py", "import cupy as cp"),
     "PyTorch": ("train/bench.py", "def f():\n    import torch.nn.functional"),
-    "part of CuPy": ("fast/gpu.py", "from cupyx.scipy import special"),
+    "part of CuPy": ("fast/gpu/ops.py", "from cupyx.scipy import special"),
 }
 
 

@@ -174,7 +174,7 @@ def test_every_product_of_matrices_is_one_of_two_in_the_named_precision(
     config, as_on_a_gpu, monkeypatch
 ):
     by_name, by_themselves = [], []
-    product, matmul = gpu.product, cp.ndarray.__matmul__
+    product, matmul = gpu.ops.product, cp.ndarray.__matmul__
 
     def named(A, B, *dtype):
         by_name.append((A.ndim, B.ndim))
@@ -187,7 +187,7 @@ def test_every_product_of_matrices_is_one_of_two_in_the_named_precision(
             by_themselves.append((A.shape, B.shape))
         return matmul(A, B)
 
-    monkeypatch.setattr(gpu, "product", named)
+    monkeypatch.setattr(gpu.ops, "product", named)
     monkeypatch.setattr(cp.ndarray, "__matmul__", by_itself)
     trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
     with trainer.workers:

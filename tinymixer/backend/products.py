@@ -23,7 +23,7 @@ def precision(name: str, device: str = "gpu") -> Iterator[None]:
 
     "fp32"  not at all
     "tf32"  to 10 bits of mantissa instead of 23, by the tensor cores: every 2-D product
-    "bf16"  to 7 bits: what fast/gpu.py stores as `operand_type` says, in half the memory
+    "bf16"  to 7 bits: what fast/gpu stores as `operand_type` says, in half the memory
 
     Everything else stays float32: weights, sums, norms, the optimizer. On the `device` "cpu"
     nothing changes. The setting is of the whole process. Raises TinymixerError for any other name.

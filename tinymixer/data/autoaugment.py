@@ -4,7 +4,7 @@ The policy is that of Cubuk et al. 2019, arXiv:1805.09501: its operations are in
 CIFAR-10's twenty-five pairs of them in table 7. What an operation does to an image is what Pillow's
 ImageOps and ImageEnhance do. The fourteen are three: a pixel is taken from another place, or its
 level becomes another, or it is mixed with one of another image. All in whole numbers, so that NumPy
-and the kernel of fast/gpu.py agree bit for bit.
+and the kernel of fast/gpu agree bit for bit.
 """
 
 from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ def operate(batch: Array, operation: Array, strength: Array, outside: int = GREY
     strength (B,); outside: what comes in from beyond the edge  ->  an array like batch
 
     Images of one kind of operation are computed together. Who they are has to be known on the CPU,
-    so on CuPy arrays this waits for the GPU; the kernel of fast/gpu.py does not.
+    so on CuPy arrays this waits for the GPU; the kernel of fast/gpu does not.
     """
     xp = array_module(batch)
     kinds: list[tuple[int, int, Callable[[Array, Array, Array], Array]]] = [

@@ -286,7 +286,7 @@ class Bench:
         return statistics.median(wall[1:]), statistics.median(cpu[1:])  # the first makes the arrays
 
     def launches(self) -> list[Kind]:
-        """What kernels and products of fast/gpu.py one more step launches, by kind; no replay."""
+        """What kernels and products of fast/gpu one more step launches, by kind; no replay."""
         with noted() as kinds:
             self._step(self.workers)
         return kinds

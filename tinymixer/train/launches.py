@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import fast
 from tinymixer.backend import Array, synchronize
+from tinymixer.fast.gpu import kernels, ops
 from tinymixer.train.profile import aligned, replaced
 
 REPEATS = 20  # in a row: one launch alone would wait for the program, not for the memory
@@ -61,7 +61,7 @@ class Kind:
 @contextmanager
 def noted() -> Iterator[list[Kind]]:
     """Within it, the kernels and the products of `fast.gpu` are noted down, by kind."""
-    launch, product = fast.gpu.launch, fast.gpu.product
+    launch, product = kernels.launch, ops.product
     kinds: dict[Any, Kind] = {}
 
     def note(
@@ -86,8 +86,8 @@ def noted() -> Iterator[list[Kind]]:
         return C
 
     with ExitStack() as stack:
-        stack.enter_context(replaced(fast.gpu, "launch", noted_launch))
-        stack.enter_context(replaced(fast.gpu, "product", noted_product))
+        stack.enter_context(replaced(kernels, "launch", noted_launch))
+        stack.enter_context(replaced(ops, "product", noted_product))
         found: list[Kind] = []
         yield found
         found += kinds.values()

@@ -1,145 +1,53 @@
-"""Twins for CuPy: what lies between the matrix products of a training step, in kernels of our own.
-
-A GPU multiplies faster than its memory delivers, and each launch costs the CPU some microseconds.
-So what counts is how often an array passes through memory, and in how many launches: a bias, GELU
-and its derivative, and the sum that is a bias's gradient are one pass here. `kernels.cu` holds the
-kernels, compiled on first use; every product is one of two matrices, by CuPy, in the
-`backend.precision` that is set.
+"""Twins of the operations: what lies between the matrix products, in as few passes as it takes.
 
 The order of every sum depends on shapes alone: the same input gives the same bits.
 
 The twins compute in float32. Given any other precision they turn into their reference.
 """
 
-import math
-from functools import cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
-
 import numpy as np
 
-from tinymixer import data, ops, optim
-from tinymixer.backend import Array, array_module, cuda_module, operand_type, product
-from tinymixer.data import autoaugment, draws
-from tinymixer.data.draws import Stream
+from tinymixer import ops
+from tinymixer.backend import Array, array_module, operand_type, product
+from tinymixer.fast.gpu import kernels
+from tinymixer.fast.gpu.kernels import (
+    LANES,
+    NORM_ROWS,
+    WIDE,
+    Variant,
+    aligned,
+    one_warp_each,
+    pack_of,
+    walk,
+)
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
 from tinymixer.ops.primitives import MatMul
 
-SOURCE = Path(__file__).with_name("kernels.cu")
-LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
-TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
-NORM_ROWS = 128  # that a block of LayerNorm's backward takes
-WIDEST = 16  # bytes of what is stored that a thread reads at once
-ALIGNMENT = 32  # and of float32 beside it
-WORDS = 8  # of 32 bits, that one block of Philox has
-MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
-CONSTANTS: dict[str, int | str] = {
-    "LANES": LANES,
-    "WARPS": WARPS,
-    "TALL": TALL,
-    "WIDE": WIDE,
-    "NORM_ROWS": NORM_ROWS,
-}
-CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP, Stream.AUTO)}
-CONSTANTS |= {o.name: int(o) for o in autoaugment.Operation} | {"MOST": autoaugment.MOST}
-STORED = {"float32": "float", "bfloat16": "bf16"}  # dtypes, as the source names them
-
-
-class Variant(NamedTuple):
-    """What a launch decides of its kernel, see kernels.cu; compiled when first asked for."""
-
-    stored: str = "float32"
-    pack: int = 1
-    packs: int = 1
-
-
-PLAIN = Variant()
-
-
-@cache
-def _kernel(xp: ModuleType, name: str, variant: Variant) -> Any:
-    return _module(xp, variant).get_function(name)
-
-
-@cache
-def _module(xp: ModuleType, variant: Variant) -> Any:
-    return cuda_module(xp, SOURCE.read_text("utf-8"), constants(variant))
-
-
-def constants(variant: Variant) -> dict[str, int | str]:
-    """What the source is compiled with."""
-    stored, pack, packs = variant
-    return CONSTANTS | {"STORED": STORED[stored], "PACK": pack, "PACKS": packs}
-
-
-def launch(name: str, grid: tuple[int, int], *arguments: Any, variant: Variant = PLAIN) -> None:
-    """Run a kernel on arrays and NumPy scalars: its parameters, in their order and types."""
-    xp = array_module(next(a for a in arguments if not isinstance(a, np.generic)))
-    _kernel(xp, name, variant)(grid, BLOCK, arguments)
-
-
-def _pack(columns: int, stored: np.dtype, aligned: bool) -> int:
-    """How many neighbours a thread takes at once."""
-    n = WIDEST // stored.itemsize
-    return n if aligned and columns % n == 0 else 1
-
-
-def _aligned(*arrays: Array) -> bool:
-    """Whether packs of them may be read at once; a view may begin anywhere."""
-    return all(x.data.ptr % ALIGNMENT == 0 for x in arrays)
-
-
 # Matrices (rows, columns) with a bias of `axis` 0: one of each row, or 1: one of each column. -----
-
-
-class Walk(NamedTuple):
-    """How kernels walk a matrix: by "rows" or "columns", on which grid, in which variant."""
-
-    by: str
-    grid: tuple[int, int]
-    shape: tuple[np.int32, np.int32]
-    variant: Variant
-
-
-def _walk(axis: int, stored: np.dtype, *matrices: Array) -> Walk:
-    """Over matrices of one shape."""
-    return _plan(axis, stored, matrices[0].shape, _aligned(*matrices))
-
-
-@cache
-def _plan(axis: int, stored: np.dtype, shape: tuple[int, int], aligned: bool) -> Walk:
-    rows, columns = shape
-    pack = _pack(columns, stored, aligned)
-    if axis == 0:
-        by, grid = "rows", (-(-columns // WIDE), rows)
-    else:
-        by, grid = "columns", (-(-columns // (LANES * pack)), -(-rows // TALL))
-    return Walk(by, grid, (np.int32(rows), np.int32(columns)), Variant(stored.name, pack))
 
 
 def _gelu(h: Array, b: Array, axis: int, form: str) -> Array:
     """GELU(h + b)."""
     a = array_module(h).empty_like(h)
-    by, grid, shape, variant = _walk(axis, h.dtype, h, a)
-    launch(f"gelu_{by}", grid, h, b, a, *shape, np.int32(form == "erf"), variant=variant)
+    by, grid, shape, variant = walk(axis, h.dtype, h, a)
+    kernels.launch(f"gelu_{by}", grid, h, b, a, *shape, np.int32(form == "erf"), variant=variant)
     return a
 
 
 def _gelu_backward(h: Array, b: Array, d: Array, axis: int, form: str) -> Array:
     """d, which is da, becomes dh = da GELU'(h + b); returned are the parts of db."""
-    by, grid, shape, variant = _walk(axis, h.dtype, h, d)
+    by, grid, shape, variant = walk(axis, h.dtype, h, d)
     parts, erf = _parts(h, grid, axis), np.int32(form == "erf")
-    launch(f"gelu_backward_{by}", grid, h, b, d, parts, *shape, erf, variant=variant)
+    kernels.launch(f"gelu_backward_{by}", grid, h, b, d, parts, *shape, erf, variant=variant)
     return parts
 
 
 def _add_bias(y: Array, b: Array, axis: int) -> Array:
     """y + b in float32, in the place of a y that is."""
     z = y if y.dtype == np.float32 else array_module(y).empty(y.shape, np.float32)
-    by, grid, shape, variant = _walk(axis, y.dtype, y, z)
-    launch(f"add_{by}", grid, y, b, z, *shape, variant=variant)
+    by, grid, shape, variant = walk(axis, y.dtype, y, z)
+    kernels.launch(f"add_{by}", grid, y, b, z, *shape, variant=variant)
     return z
 
 
@@ -148,8 +56,8 @@ def _operand(x: Array, dtype: np.dtype) -> Array:
     if dtype == np.float32:
         return x
     y = array_module(x).empty(x.shape, dtype)
-    variant = Variant(dtype.name, _pack(x.size, dtype, _aligned(x, y)))
-    launch("store", (-(-x.size // WIDE), 1), x, y, np.int32(x.size), variant=variant)
+    variant = Variant(dtype.name, pack_of(x.size, dtype, aligned(x, y)))
+    kernels.launch("store", (-(-x.size // WIDE), 1), x, y, np.int32(x.size), variant=variant)
     return y
 
 
@@ -157,9 +65,9 @@ def _operand_and_parts(x: Array, dtype: np.dtype, axis: int) -> tuple[Array, Arr
     """The same, and the parts of the sums that a bias of `axis` has as its gradient."""
     xp, keep = array_module(x), dtype == np.float32
     y = xp.empty(0 if keep else x.shape, dtype)
-    by, grid, shape, variant = _walk(axis, dtype, *((x,) if keep else (x, y)))
+    by, grid, shape, variant = walk(axis, dtype, *((x,) if keep else (x, y)))
     parts = _parts(x, grid, axis)
-    launch(f"sum_{by}", grid, x, y, parts, *shape, variant=variant)
+    kernels.launch(f"sum_{by}", grid, x, y, parts, *shape, variant=variant)
     return (x if keep else y), parts
 
 
@@ -171,9 +79,11 @@ def _parts(x: Array, grid: tuple[int, int], axis: int) -> Array:
 def _sum_of_parts(parts: Array) -> Array:
     count, width = parts.shape
     total = array_module(parts).empty(width, np.float32)
-    variant = Variant(pack=_pack(width, parts.dtype, _aligned(parts, total)))
+    variant = Variant(pack=pack_of(width, parts.dtype, aligned(parts, total)))
     grid = -(-width // (LANES * variant.pack)), 1
-    launch("sum_parts", grid, parts, total, np.int32(count), np.int32(width), variant=variant)
+    kernels.launch(
+        "sum_parts", grid, parts, total, np.int32(count), np.int32(width), variant=variant
+    )
     return total
 
 
@@ -369,7 +279,7 @@ class FastLayerNorm(ops.LayerNorm):
         y, mean, scale = xp.empty_like(X), xp.empty(rows, np.float32), xp.empty(rows, np.float32)
         numbers = np.int32(rows), np.int32(C), np.float32(self.eps)
         arrays = X, gamma, beta, y, mean, scale
-        launch("layer_norm", _warp_a_row(rows), *arrays, *numbers, variant=_of_rows(X, y))
+        kernels.launch("layer_norm", one_warp_each(rows), *arrays, *numbers, variant=_of_rows(X, y))
         self.save(X, gamma, mean, scale)
         return y.reshape(x.shape)
 
@@ -381,7 +291,7 @@ class FastLayerNorm(ops.LayerNorm):
         parts = xp.empty((grid[0], 2 * C), np.float32)
         arrays, shape = (dY, X, gamma, mean, scale, dx, parts), (np.int32(rows), np.int32(C))
         variant = _of_rows(dY, X, dx)
-        launch("layer_norm_backward", grid, *arrays, *shape, variant=variant)
+        kernels.launch("layer_norm_backward", grid, *arrays, *shape, variant=variant)
         sums = _sum_of_parts(parts)
         gradients = dx.reshape(dy.shape), sums[:C], sums[C:]
         return tuple(
@@ -389,14 +299,10 @@ class FastLayerNorm(ops.LayerNorm):
         )
 
 
-def _warp_a_row(rows: int) -> tuple[int, int]:
-    return -(-rows // WARPS), 1
-
-
 def _of_rows(*matrices: Array) -> Variant:
     """Of kernels whose warps hold whole rows."""
     C = matrices[0].shape[1]
-    pack = _pack(C, matrices[0].dtype, _aligned(*matrices))
+    pack = pack_of(C, matrices[0].dtype, aligned(*matrices))
     return Variant(pack=pack, packs=-(-C // (LANES * pack)))
 
 
@@ -428,150 +334,16 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
             *(np.int32(rows), np.int32(K), np.int32(soft), np.float32(self.label_smoothing)),
             *(np.int32(ignore is not None), np.int64(ignore or 0)),
         )
-        grid = _warp_a_row(rows)
+        grid = one_warp_each(rows)
         targets = classes, probabilities, counted
-        launch("cross_entropy", grid, X, *targets, losses, log_sums, *options)
+        kernels.launch("cross_entropy", grid, X, *targets, losses, log_sums, *options)
         self.save(X, targets, log_sums, options, logits.shape)
         _, parts = _operand_and_parts(losses, losses.dtype, 0)
         return _sum_of_parts(parts).reshape(())
 
     def backward(self, dloss: Array) -> tuple:
         X, targets, log_sums, options, shape = self.saved
-        dlogits, grid = array_module(X).empty_like(X), _warp_a_row(len(X))
+        dlogits, grid = array_module(X).empty_like(X), one_warp_each(len(X))
         arrays = dloss, X, *targets, log_sums, dlogits
-        launch("cross_entropy_backward", grid, *arrays, *options)
+        kernels.launch("cross_entropy_backward", grid, *arrays, *options)
         return dlogits.reshape(shape), None
-
-
-# The optimizer ------------------------------------------------------------------------------------
-
-
-class AdamW(optim.AdamW):
-    """All of an update in one launch, the average included. Weights are float32."""
-
-    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
-        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
-        self.step_and_average(weights, gradients, lr, step, None, 0.0)
-
-    def step_and_average(
-        self,
-        weights: Array,
-        gradients: Array,
-        lr: float,
-        step: int,
-        average: Array | None,
-        average_decay: float,
-    ) -> None:
-        """Both, as the kernel does them; without an average, that of the weights is themselves."""
-        beta1, beta2 = self.betas
-        arrays = weights, gradients, self.decay, self.state["m"], self.state["v"]
-        numbers = (
-            *(lr, 1 - beta1, 1 - beta2, 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)),
-            *(self.eps, self.weight_decay, 1 - average_decay),
-        )
-        launch(
-            "adamw",
-            (-(-len(weights) // (WARPS * LANES)), 1),
-            *(*arrays, weights if average is None else average, np.int64(len(weights))),
-            *map(np.float32, numbers),
-        )
-
-
-# Dropout ------------------------------------------------------------------------------------------
-
-
-def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
-    """`data.draws.place(seed, stream, *position)`, written where `like` is: nothing is copied."""
-    place = array_module(like).empty(6, np.uint64)
-    launch("write_place", (1, 1), place, *draws.place(seed, stream, *position))
-    return place
-
-
-class Generator:
-    """`data.draws.generator_at(place)`, number for number, where `place` is.
-
-    It draws what a model asks for in training: uniform numbers, of which each takes one word.
-    """
-
-    def __init__(self, place: Array):
-        self._place, self._taken = place, 0  # words of 32 bits
-
-    def random(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """Uniform in [0, 1), float32."""
-        u, first = array_module(self._place).empty(shape, dtype), self._taken
-        if not u.size:
-            return u
-        self._taken += u.size
-        blocks = -(-self._taken // WORDS) - first // WORDS
-        grid = -(-blocks // (WARPS * LANES)), 1
-        launch("uniform", grid, u, np.int64(u.size), np.uint64(first), self._place)
-        return u
-
-
-# Augmentation -------------------------------------------------------------------------------------
-
-
-class Augment(data.Augment):
-    """Crop and flip in one launch, the operations of a policy in one, and the random words of all
-    else in one for each use.
-
-    As array operations, Philox alone is ten rounds of ten launches. The bits are the same.
-    """
-
-    @staticmethod
-    def _draws(seed: int, stream: Stream, epoch: int, index: Array) -> Array:
-        index = _whole_numbers(index)
-        words = array_module(index).empty((4, *index.shape), np.uint32)
-        place = np.uint64(seed), np.uint32(stream), np.uint32(epoch)
-        grid = -(-index.size // (WARPS * LANES)), 1
-        launch("random_words", grid, index, words, np.int64(index.size), *place)
-        return words
-
-    def _crop_and_flip(
-        self, images: Array, indices: Array, epoch: int, seed: int, outside: int
-    ) -> Array:
-        """images uint8 (N, H, W, 3), or labels (N, H, W); indices from 0 to N - 1."""
-        height, width = images.shape[1:3]
-        mirrored_once = self.crop_padding < min(height, width)
-        if images.dtype != np.uint8 or not mirrored_once or len(indices) > MOST_IMAGES:
-            return super()._crop_and_flip(images, indices, epoch, seed, outside)
-        xp = array_module(images)
-        batch = xp.empty((len(indices), *images.shape[1:]), np.uint8)
-        size = math.prod(images.shape[1:])
-        coin_epoch, turns = (0, epoch) if self.flip == "alternating" else (epoch, 0)
-        launch(
-            "crop_and_flip",
-            (-(-size // WIDE), len(batch)),
-            xp.ascontiguousarray(images),
-            _whole_numbers(indices),
-            batch,
-            *map(np.int32, (height, width, size // (height * width), self.crop_padding)),
-            *map(np.int32, (self.padding == "zero", outside, self.flip != "none")),
-            np.uint64(seed),
-            *map(np.uint32, (epoch, coin_epoch, turns)),
-        )
-        return batch
-
-    def _by_policy(
-        self, batch: Array, indices: Array, epoch: int, seed: int, outside: int
-    ) -> Array:
-        """batch uint8 (B, H, W, 3), or labels (B, H, W), is written over: it is the crop's own."""
-        if self.auto_augment == "none" or batch.dtype != np.uint8:
-            return super()._by_policy(batch, indices, epoch, seed, outside)
-        xp = array_module(batch)
-        batch = xp.ascontiguousarray(batch)
-        policy = autoaugment.policy(batch, self.auto_augment)
-        height, width = batch.shape[1:3]
-        launch(
-            "auto_augment",
-            (len(batch), 1),
-            *(batch, xp.empty_like(batch), _whole_numbers(indices)),
-            *(policy, autoaugment.maps(batch, height, width)),
-            *map(np.int32, (len(policy), height, width, math.prod(batch.shape[3:]), outside)),
-            *(np.uint64(seed), np.uint32(epoch)),
-        )
-        return batch
-
-
-def _whole_numbers(x: Array) -> Array:
-    return array_module(x).ascontiguousarray(x.astype(np.int64, copy=False))

@@ -1,0 +1,16 @@
+/* CUDA kernel of optim.py. */
+
+/* AdamW and the average of the weights, over everything in one pass. optim.AdamW has the formulas.
+   Without an average to keep, w stands in for it, and the last line changes nothing. */
+extern "C" __global__ void adamw(float *w, const float *g, const float *decay, float *m, float *v,
+                                 float *average, long long n, float lr, float gain1, float gain2,
+                                 float unbias1, float unbias2, float eps, float weight_decay,
+                                 float average_gain) {
+    long long i = (long long)blockIdx.x * THREADS + threadIdx.y * LANES + threadIdx.x;
+    if (i >= n) return;
+    m[i] += gain1 * (g[i] - m[i]);
+    v[i] += gain2 * (g[i] * g[i] - v[i]);
+    w[i] -= lr * (m[i] / unbias1 / (sqrtf(v[i] / unbias2) + eps));
+    w[i] -= lr * weight_decay * decay[i] * w[i];
+    average[i] += average_gain * (w[i] - average[i]);
+}
