@@ -21,7 +21,7 @@ from tinymixer import backend, create_model, data, engine, fast, ops
 from tinymixer.backend import to_device, to_numpy
 from tinymixer.fast import gpu
 from tinymixer.fast.gpu import kernels
-from tinymixer.ops.primitives import MatMul
+from tinymixer.ops.primitives import Add, MatMul
 from tinymixer.train import Config, Trainer
 
 TOLERANCE = 1e-5
@@ -59,6 +59,14 @@ def matrix_shapes(S, B, C, D_S, D_C):
     return [(S * B, C), (C, D_C)]
 
 
+def same_shapes(S, B, C, D_S, D_C):
+    return [(S, B, C), (S, B, C)]
+
+
+def grid_norm_shapes(S, B, C, D_S, D_C):
+    return [(S, D_S, B, C), (C,), (C,)]
+
+
 def resample_shapes(S, B, C, D_S, D_C):
     return [(S, B, 2, C), (D_S, S), (D_C, B)]
 
@@ -72,6 +80,9 @@ CASES = [  # reference, its options, the shapes of its inputs
     (ops.ChannelLinear, (), channel_linear_shapes),
     (ops.ChannelLinear, (), unbiased_shapes),
     (ops.LayerNorm, (), norm_shapes),
+    (ops.GroupNorm, (), grid_norm_shapes),
+    (ops.BatchNorm, (), grid_norm_shapes),
+    (Add, (), same_shapes),
     *((ops.SoftmaxCrossEntropy, (alpha,), soft_shapes) for alpha in (0.0, 0.1)),
     *((ops.SoftmaxCrossEntropy, (alpha,), hard_shapes) for alpha in (0.0, 0.1)),
     (ops.SoftmaxCrossEntropy, (0.1, 0), hard_shapes),  # class 0 is ignored,
@@ -207,6 +218,38 @@ def test_extreme_values(cupy, reference, options, shapes, value):
     arrays[0].reshape(-1)[::3] = value
     got = run_on(cupy, TWINS[reference](*options), arrays, dy)
     assert_close(got, truth(reference, options, arrays, dy))
+
+
+NORMS = [(ops.LayerNorm, norm_shapes)]
+NORMS += [(norm, grid_norm_shapes) for norm in (ops.GroupNorm, ops.BatchNorm)]
+
+
+@pytest.mark.parametrize(("reference", "shapes"), NORMS)
+def test_norms_far_from_zero(cupy, reference, shapes):
+    """A mean about 1000 is off by up to 6e-5; by a difference of squares, x̂ would be by 6e-2."""
+    arrays, dy = inputs_of(reference, shapes, SIZES[2])
+    arrays[0] += 1000
+    got = run_on(cupy, TWINS[reference](), arrays, dy)
+    assert_close(got, truth(reference, (), arrays, dy), 1e-3)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("reference", "shapes"), NORMS[1:])
+def test_statistics_are_those_of_the_reference(cupy, reference, shapes, sizes):
+    (x, *others), _ = inputs_of(reference, shapes, sizes)
+    op, exact = TWINS[reference](), reference()
+    op.forward(*on(cupy, [x, *others]))
+    exact.forward(x.astype(np.float64), *others)
+    assert_close(op.statistics, exact.statistics)
+
+
+def test_what_is_repeated_is_added_by_the_reference(cupy):
+    x, row, number = on(cupy, [np.ones(shape, np.float32) for shape in ((3, 4), (4,), ())])
+    for inputs in ((x, row), (row, x), (x, number), (x, 1.0), (1.0, x), (number, number)):
+        op = TWINS[Add]()
+        z = op.forward(*inputs)
+        assert type(op) is Add
+        assert to_numpy(z).tolist() == np.full(z.shape, 2).tolist()
 
 
 @pytest.mark.parametrize("middle", [0, 1e4, -1e4])

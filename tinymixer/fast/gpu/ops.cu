@@ -207,6 +207,16 @@ extern "C" __global__ void add_rows(const stored *x, const float *b, float *y, i
     });
 }
 
+/* z = x + y. */
+extern "C" __global__ void add(const float *__restrict__ x, const float *__restrict__ y,
+                               float *__restrict__ z, int columns) {
+    walk_row(columns, [&](long long i, int, int) {
+        Pack<float> of_x = pack(x, i), of_y = pack(y, i);
+        EACH(k) of_x.at[k] += of_y.at[k];
+        pack(z, i) = of_x;
+    });
+}
+
 /* y = x as `stored`. */
 extern "C" __global__ void store(const float *__restrict__ x, stored *__restrict__ y, int columns) {
     walk_row(columns, [&](long long i, int, int) {
@@ -323,6 +333,128 @@ extern "C" __global__ void layer_norm_backward(const float *__restrict__ dy,
         leave_column_part(dgamma[p], part, p * LANES * PACK, C);
         leave_column_part(dbeta[p], part + C, p * LANES * PACK, C);
     }
+}
+
+/* GroupNorm and BatchNorm: norms over columns. A group is w neighbouring columns of a matrix, all
+   rows of them: GroupNorm's is (S, B C) with w = C, BatchNorm's (S B, C) with w = 1. Column j is of
+   channel j % C. Norm in ops/norm.py has the formulas. -------------------------------------------------------------- */
+
+/* Of n numbers: their mean, and what their squared distances from it add up to. */
+struct Moments { float n, mean, squares; };
+
+/* Of both together. Means are subtracted and not squares of sums: nothing cancels. */
+__device__ Moments together(Moments a, Moments b) {
+    float n = a.n + b.n, apart = b.mean - a.mean, share = n ? b.n / n : 0;
+    return {n, a.mean + apart * share, a.squares + b.squares + apart * apart * a.n * share};
+}
+
+/* parts[blockIdx.y][column], for a block that walks columns. */
+extern "C" __global__ void norm_moments(const float *__restrict__ x, float *__restrict__ parts,
+                                        int rows, int columns) {
+    __shared__ Moments of_warp[WARPS][LANES * PACK];
+    Moments all[PACK] = {};
+    walk_columns(rows, columns, [&](long long i, int, int) {
+        Pack<float> of_x = pack(x, i);
+        EACH(k) all[k] = together(all[k], {1, of_x.at[k], 0});
+    });
+    EACH(k) of_warp[threadIdx.y][threadIdx.x * PACK + k] = all[k];
+    __syncthreads();
+    int first = blockIdx.x * LANES * PACK;
+    for (int j = threadIdx.y * LANES + threadIdx.x; j < LANES * PACK; j += WARPS * LANES)
+        if (first + j < columns) {
+            Moments total = of_warp[0][j];
+            for (int warp = 1; warp < WARPS; warp++) total = together(total, of_warp[warp][j]);
+            ((Moments *)parts)[(long long)blockIdx.y * columns + first + j] = total;
+        }
+}
+
+/* mean, variance and scale (groups,), from `count` parts of each column: one warp a group. */
+extern "C" __global__ void norm_groups(const float *__restrict__ parts, float *__restrict__ mean,
+                                       float *__restrict__ variance, float *__restrict__ scale,
+                                       int count, int columns, int w, float eps) {
+    int group = blockIdx.x * WARPS + threadIdx.y;
+    if (group >= columns / w) return;
+    Moments all = {};
+    for (int i = threadIdx.x; i < count * w; i += LANES)
+        all = together(all, ((const Moments *)parts)[(long long)(i / w) * columns + group * w +
+                                                     i % w]);
+    for (int apart = LANES / 2; apart; apart /= 2)
+        all = together(all, {__shfl_xor_sync(~0u, all.n, apart),
+                             __shfl_xor_sync(~0u, all.mean, apart),
+                             __shfl_xor_sync(~0u, all.squares, apart)});
+    if (threadIdx.x == 0) {
+        mean[group] = all.mean, variance[group] = all.squares / all.n;
+        scale[group] = 1 / sqrtf(all.squares / all.n + eps);
+    }
+}
+
+extern "C" __global__ void norm_forward(const float *__restrict__ x,
+                                        const float *__restrict__ gamma,
+                                        const float *__restrict__ beta,
+                                        const float *__restrict__ mean,
+                                        const float *__restrict__ scale, float *__restrict__ y,
+                                        int rows, int columns, int C, int w) {
+    walk_columns(rows, columns, [&](long long i, int, int column) {
+        Pack<float> of_x = pack(x, i), of_y;
+        EACH(k) {
+            int group = (column + k) / w, c = (column + k) % C;
+            of_y.at[k] = (of_x.at[k] - mean[group]) * scale[group] * gamma[c] + beta[c];
+        }
+        pack(y, i) = of_y;
+    });
+}
+
+/* parts (blocks, 2, columns) of the sums of dy x_hat and of dy over the rows. */
+extern "C" __global__ void norm_sums(const float *__restrict__ dy, const float *__restrict__ x,
+                                     const float *__restrict__ mean,
+                                     const float *__restrict__ scale, float *__restrict__ parts,
+                                     int rows, int columns, int w) {
+    float dy_x_hat[PACK] = {}, dys[PACK] = {};
+    walk_columns(rows, columns, [&](long long i, int, int column) {
+        Pack<float> of_dy = pack(dy, i), of_x = pack(x, i);
+        EACH(k) {
+            int group = (column + k) / w;
+            dy_x_hat[k] += of_dy.at[k] * (of_x.at[k] - mean[group]) * scale[group];
+            dys[k] += of_dy.at[k];
+        }
+    });
+    float *part = parts + (long long)blockIdx.y * 2 * columns;
+    leave_column_part(dy_x_hat, part, blockIdx.x * LANES * PACK, columns);
+    leave_column_part(dys, part + columns, blockIdx.x * LANES * PACK, columns);
+}
+
+/* means (2, groups) of g x_hat and of g = gamma dy, from these sums: one warp a group of n. */
+extern "C" __global__ void norm_means(const float *__restrict__ sums,
+                                      const float *__restrict__ gamma, float *__restrict__ means,
+                                      int columns, int C, int w, float n) {
+    int group = blockIdx.x * WARPS + threadIdx.y;
+    if (group >= columns / w) return;
+    float g_x_hat = 0, g = 0;
+    for (int j = group * w + threadIdx.x; j < (group + 1) * w; j += LANES) {
+        g_x_hat += gamma[j % C] * sums[j];
+        g += gamma[j % C] * sums[columns + j];
+    }
+    g_x_hat = sum_of_warp(g_x_hat), g = sum_of_warp(g);
+    if (threadIdx.x == 0) means[group] = g_x_hat / n, means[columns / w + group] = g / n;
+}
+
+extern "C" __global__ void norm_backward(const float *__restrict__ dy, const float *__restrict__ x,
+                                         const float *__restrict__ mean,
+                                         const float *__restrict__ scale,
+                                         const float *__restrict__ gamma,
+                                         const float *__restrict__ means, float *__restrict__ dx,
+                                         int rows, int columns, int C, int w) {
+    const float *g_x_hat_mean = means, *g_mean = means + columns / w;
+    walk_columns(rows, columns, [&](long long i, int, int column) {
+        Pack<float> of_dy = pack(dy, i), of_x = pack(x, i);
+        EACH(k) {
+            int group = (column + k) / w;
+            float x_hat = (of_x.at[k] - mean[group]) * scale[group];
+            float g = of_dy.at[k] * gamma[(column + k) % C];
+            of_x.at[k] = scale[group] * (g - g_mean[group] - x_hat * g_x_hat_mean[group]);
+        }
+        pack(dx, i) = of_x;
+    });
 }
 
 /* Softmax cross-entropy: one warp a row of logits, 8 rows a block. ------------------------------- */

@@ -22,7 +22,8 @@ from tinymixer.fast.gpu.kernels import (
 )
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
-from tinymixer.ops.primitives import MatMul
+from tinymixer.ops.norm import Norm
+from tinymixer.ops.primitives import Add, MatMul
 
 # Matrices (rows, columns) with a bias of `axis` 0: one of each row, or 1: one of each column. -----
 
@@ -223,6 +224,22 @@ class FastChannelMLP(ops.ChannelMLP):
         return dx, dW1, db1, dW2, db2
 
 
+@twin_of(Add, "gpu")
+class FastAdd(Add):
+    """Two arrays of one shape, as a residual and its branch are, read in packs."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        alike = np.shape(x) == np.shape(y) != () and x.size
+        if not alike or not x.dtype == y.dtype == np.float32:
+            return as_reference(self, x, y)
+        self.save(x.shape, y.shape)
+        X, Y = _contiguous(x, *x.shape), _contiguous(y, *y.shape)
+        z = array_module(x).empty_like(X)
+        variant = Variant(pack=pack_of(x.size, X.dtype, aligned(X, Y, z)))
+        kernels.launch("add", (-(-x.size // WIDE), 1), X, Y, z, np.int32(x.size), variant=variant)
+        return z
+
+
 @twin_of(MatMul, "gpu")
 class FastMatMul(MatMul):
     """Two matrices as they are: by such a product a gate decides, so it is never in bfloat16."""
@@ -304,6 +321,70 @@ def _of_rows(*matrices: Array) -> Variant:
     C = matrices[0].shape[1]
     pack = pack_of(C, matrices[0].dtype, aligned(*matrices))
     return Variant(pack=pack, packs=-(-C // (LANES * pack)))
+
+
+@twin_of(ops.GroupNorm, "gpu")
+class FastGroupNorm(ops.GroupNorm):
+    """A norm over columns: an image's are C neighbours in the matrix (S, B*C)."""
+
+    @float32_only
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
+        B, C = x.shape[-2:]
+        return _norm(self, x, gamma, beta, B * C, C)
+
+    def backward(self, dy: Array) -> tuple:
+        return _norm_backward(self, dy)
+
+
+@twin_of(ops.BatchNorm, "gpu")
+class FastBatchNorm(ops.BatchNorm):
+    """A norm over columns: each channel is one in the matrix (S*B, C)."""
+
+    @float32_only
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
+        return _norm(self, x, gamma, beta, x.shape[-1], 1)
+
+    def backward(self, dy: Array) -> tuple:
+        return _norm_backward(self, dy)
+
+
+def _norm(op: Norm, x: Array, gamma: Array, beta: Array, columns: int, w: int) -> Array:
+    """x as a matrix of so many columns, each w of which, neighbours, are a group."""
+    xp, C = array_module(x), x.shape[-1]
+    X, gamma, beta = _contiguous(x, -1, columns), _contiguous(gamma, C), _contiguous(beta, C)
+    y, groups = xp.empty_like(X), columns // w
+    _, grid, shape, variant = walk(1, X.dtype, X, y)
+    parts = xp.empty((grid[1], columns, 3), np.float32)
+    mean, variance, scale = (xp.empty(groups, np.float32) for _ in range(3))
+    kernels.launch("norm_moments", grid, X, parts, *shape, variant=variant)
+    numbers = np.int32(len(parts)), np.int32(columns), np.int32(w), np.float32(op.eps)
+    kernels.launch("norm_groups", one_warp_each(groups), parts, mean, variance, scale, *numbers)
+    arrays, widths = (X, gamma, beta, mean, scale, y), (np.int32(C), np.int32(w))
+    kernels.launch("norm_forward", grid, *arrays, *shape, *widths, variant=variant)
+    op.save(X, gamma, mean, scale)
+    kept = [1 if axis - x.ndim in op.axes else n for axis, n in enumerate(x.shape)]
+    op.statistics = mean.reshape(kept), variance.reshape(kept)
+    return y.reshape(x.shape)
+
+
+def _norm_backward(op: Norm, dy: Array) -> tuple:
+    X, gamma, mean, scale = op.saved
+    (rows, columns), groups, C, xp = X.shape, len(mean), len(gamma), array_module(X)
+    dY, dx, w = _contiguous(dy, rows, columns), xp.empty_like(X), columns // groups
+    _, grid, shape, variant = walk(1, X.dtype, X, dY, dx)
+    parts, widths = xp.empty((grid[1], 2 * columns), np.float32), (np.int32(C), np.int32(w))
+    seen = dY, X, mean, scale
+    kernels.launch("norm_sums", grid, *seen, parts, *shape, np.int32(w), variant=variant)
+    sums = _sum_of_parts(parts).reshape(2, columns)
+    if op.needs[0]:
+        means, n = xp.empty((2, groups), np.float32), np.float32(rows * w)
+        of_groups = one_warp_each(groups)
+        kernels.launch("norm_means", of_groups, sums, gamma, means, shape[1], *widths, n)
+        arrays = *seen, gamma, means, dx
+        kernels.launch("norm_backward", grid, *arrays, *shape, *widths, variant=variant)
+    of_channels = (_sum_of_parts(half.reshape(-1, C)) for half in sums)
+    gradients = dx.reshape(dy.shape), *of_channels
+    return tuple(g if needed else None for g, needed in zip(gradients, op.needs, strict=False))
 
 
 @twin_of(ops.SoftmaxCrossEntropy, "gpu")
