@@ -343,7 +343,8 @@ def test_asides_collect_in_their_own_thread_and_nest(rng):
     assert (len(inner.updates), len(inner.losses)) == (1, 1)
     assert (len(outer.updates), len(outer.losses)) == (0, 1)
     assert not norm.running_mean.data.any()
-    inner.updates[0]()
+    ((update, arrays),) = inner.updates
+    update(*arrays)
     assert norm.running_mean.data.all()
     nn.add_loss(loss)  # nobody listens: forgotten
 

@@ -108,14 +108,14 @@ class Module:
 class Asides:
     """What a training pass yields beside its output.
 
-    `losses` are scalars to add to the loss. `updates` are to be run once the step is done: where
-    several threads share a model, in the order of their micro-batches, so that nothing depends on
-    which thread was faster.
+    `losses` are scalars to add to the loss. `updates` are functions, each with the arrays that it
+    is to be given once the step is done: where several threads share a model, in the order of their
+    micro-batches, so that nothing depends on which thread was faster.
     """
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
-        self.updates: list[Callable[[], None]] = []
+        self.updates: list[tuple[Callable[..., None], tuple[Array, ...]]] = []
 
 
 @contextmanager
@@ -135,12 +135,16 @@ def add_loss(loss: Tensor) -> None:
         found.losses.append(loss)
 
 
-def after_step(update: Callable[[], None]) -> None:
-    """Ask for `update` to be run after the step: by whoever opened `asides`, else now."""
+def after_step(update: Callable[..., None], *arrays: Array) -> None:
+    """Ask for update(*arrays) after the step: by whoever opened `asides`, else now.
+
+    What it takes of this pass are these arrays, and nothing else: a pass that is replayed computes
+    them again, but asks only once.
+    """
     if found := getattr(_thread, "asides", None):
-        found.updates.append(update)
+        found.updates.append((update, arrays))
     else:
-        update()
+        update(*arrays)
 
 
 # Initialisers: (rng, shape, fan_in) -> Parameter
@@ -274,7 +278,7 @@ class BatchNorm(Module):
         y = op(x, self.gamma, self.beta)
         mean, variance = (statistic.ravel() for statistic in op.statistics)
         n = y.size // len(mean)
-        after_step(lambda: self._follow(mean, variance * (n / max(1, n - 1))))
+        after_step(self._follow, mean, variance * (n / max(1, n - 1)))
         return y
 
     def _follow(self, mean: Array, variance: Array) -> None:

@@ -19,7 +19,7 @@ from tinymixer.backend.arrays import (
     to_numpy,
 )
 from tinymixer.backend.doctor import gpu_parts, why_no_gpu
-from tinymixer.backend.graph import Replay, host_copies, not_repeatable
+from tinymixer.backend.graph import Replay, host_copies
 from tinymixer.backend.products import PRECISIONS, operand_type, precision, product
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "device_of",
     "gpu_parts",
     "host_copies",
-    "not_repeatable",
     "numbers",
     "operand_type",
     "precision",

@@ -20,23 +20,17 @@ KEPT = 2  # graphs of a Replay: whole batches, and the last of an epoch
 EVERYTHING = 1  # cudaGraphDebugDotFlagsVerbose
 HOST = "HOST"  # in the direction of a copy that leaves or enters the device
 
-_recording = False
-
-
-def not_repeatable(what: str) -> None:
-    """To be called by what a graph would not do again: then none is made of it."""
-    if _recording:
-        raise TinymixerError(what)
-
 
 class Replay:
-    """`replay(f, *arrays)` is f(*arrays), a tuple of arrays, sooner.
+    """`replay(f, *arrays)` is f(*arrays), a tuple, sooner.
 
-    f is to depend on nothing but its arrays, others that stay where they are, and constants. The
-    first call for arrays of other shapes or types is f's own; with the second it is recorded, and
-    from the third on it is launched. Its outputs then are the graph's: valid until the next call.
-    Where this fails in any way, f is called from then on, `why_not` says why, and `tell` is called
-    with it.
+    f is to depend on nothing but its arrays, others that stay where they are, and constants. What
+    it returns are arrays, tuples of them, and what is the same each time.
+
+    The first call for arrays of other shapes or types is f's own; with the second it is recorded,
+    and from the third on it is launched. Its outputs then are the graph's: valid until the next
+    call. Where this fails in any way, f is called from then on, `why_not` says why, and `tell` is
+    called with it.
     """
 
     def __init__(self, tell: Callable[[str], Any] = lambda why_not: None):
@@ -80,8 +74,10 @@ def _checked(graph: "_Graph", arrays: tuple, outputs: tuple) -> "_Graph":
     return graph
 
 
-def _bits(x: Array | None) -> tuple:
-    return () if x is None else (x.shape, x.dtype, to_numpy(x).tobytes())
+def _bits(x: Any) -> Any:
+    if isinstance(x, tuple):
+        return tuple(map(_bits, x))
+    return (x.shape, x.dtype, to_numpy(x).tobytes()) if hasattr(x, "dtype") else x
 
 
 class _Graph:
@@ -92,7 +88,6 @@ class _Graph:
     """
 
     def __init__(self, f: Callable[..., tuple], arrays: tuple):
-        global _recording
         import cupy
 
         library = cublas.opened(cupy)
@@ -102,23 +97,19 @@ class _Graph:
         self._pool.set_limit(size=0)  # none, whatever the environment says: see _allocate
         stream = cupy.cuda.Stream()  # whatever strays to the default stream meanwhile raises
         cupy.cuda.Device().synchronize()
-        _recording = True
-        try:
-            with stream, cupy.cuda.using_allocator(self._pool.malloc):
-                self._inputs = [x.copy() for x in arrays]
-                f(*self._inputs)  # asks for the memory, and sets the stream of cuBLAS
-                stream.begin_capture()
-                try:
-                    self._outputs = f(*self._inputs)
-                except BaseException:
-                    with suppress(Exception):  # it says that the capture has failed
-                        stream.end_capture()
-                    raise
-                self._graph = stream.end_capture()
-            self._graph.upload(stream)
-            stream.synchronize()
-        finally:
-            _recording = False
+        with stream, cupy.cuda.using_allocator(self._pool.malloc):
+            self._inputs = [x.copy() for x in arrays]
+            f(*self._inputs)  # asks for the memory, and sets the stream of cuBLAS
+            stream.begin_capture()
+            try:
+                self._outputs = f(*self._inputs)
+            except BaseException:
+                with suppress(Exception):  # it says that the capture has failed
+                    stream.end_capture()
+                raise
+            self._graph = stream.end_capture()
+        self._graph.upload(stream)
+        stream.synchronize()
 
     def __call__(self, *arrays: Array) -> tuple:
         for own, given in zip(self._inputs, arrays, strict=True):

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer.backend import Array, Replay, array_module, not_repeatable
+from tinymixer.backend import Array, Replay, array_module
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module, asides
 
+Updates = tuple[tuple[Callable[..., None], tuple[Array, ...]], ...]  # see nn.Asides
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -164,7 +165,7 @@ def batch_gradient(
     compute = differentiate if replay is None else partial(_replayed, replay, differentiate)
     gradients.start(len(pieces))
 
-    def micro_batch(g: int) -> tuple[Array, R, list[Callable[[], None]]]:
+    def micro_batch(g: int) -> tuple[Array, R, Updates]:
         inputs, buffer = inputs_of(g, pieces[g]), gradients.buffer()
         weights = flat.weights
         share = array_module(weights).full((), len(pieces[g]) / images, weights.dtype)
@@ -173,8 +174,8 @@ def batch_gradient(
         return done
 
     done = workers.map(micro_batch, range(len(pieces)))
-    for update in (update for _, _, updates in done for update in updates):
-        update()
+    for update, arrays in (asked for _, _, updates in done for asked in updates):
+        update(*arrays)
     return [(loss, beside) for loss, beside, _ in done]
 
 
@@ -184,7 +185,7 @@ def _differentiated(
     share: Array,
     inputs: tuple,
     out: Array,
-) -> tuple[Array, R, list[Callable[[], None]]]:
+) -> tuple[Array, R, Updates]:
     """The loss of `inputs`, what is beside it, and updates; `share` of its gradient is in `out`."""
     # a loss that overflows is returned, whatever becomes of its gradient
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), asides() as aside:
@@ -194,26 +195,30 @@ def _differentiated(
         sink: dict = {}
         loss.backward(share.astype(loss.dtype, copy=False), into=sink)
     flat.gather(sink, out=out)
-    return loss.data, beside, aside.updates
+    return loss.data, beside, tuple(aside.updates)
 
 
 def _replayed(
     replay: Replay, differentiate: Callable[..., tuple], share: Array, inputs: tuple, out: Array
-) -> tuple[Array, Any, list[Callable[[], None]]]:
-    """The same by a graph, which has its gradient in memory of its own."""
-    asked: list[Callable[[], None]] = []
+) -> tuple[Array, Any, Updates]:
+    """The same by a graph, which has all of it in memory of its own."""
 
     def compute(share: Array, *inputs: Array) -> tuple:
         gradient = array_module(out).empty_like(out)
         loss, beside, updates = differentiate(share, inputs, gradient)
-        if updates:
-            not_repeatable("the model asks for updates after the step, as BatchNorm does")
-        asked[:] = updates
-        return loss, beside, gradient
+        return loss, beside, updates, gradient
 
-    loss, beside, gradient = replay(compute, share, *inputs)
+    *kept, gradient = replay(compute, share, *inputs)
     out[...] = gradient
-    return loss.copy(), beside if beside is None else beside.copy(), asked
+    loss, beside, updates = _copied(tuple(kept))
+    return loss, beside, updates
+
+
+def _copied(x: Any) -> Any:
+    """The arrays within x copied, and all else as it is."""
+    if isinstance(x, tuple):
+        return tuple(map(_copied, x))
+    return x.copy() if hasattr(x, "dtype") else x
 
 
 def cut(batch: Array, micro_batch: int) -> list[Array]:
