@@ -370,8 +370,8 @@ def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch)
 
 @pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
 def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
-    # Per block two norms and two MLPs; a norm; the biases of embedding and head; loss and its sum.
-    forward = 2 * (2 * 1 + 2 * 2) + 1 + 2 * 1 + 3
+    # Per block two norms, MLPs, sums; a norm; biases of embedding and head; a loss and its sum.
+    forward = 2 * (2 * 1 + 2 * 2 + 2 * 1) + 1 + 2 * 1 + 3
     backward = 2 * (2 * 2 + 2 * 4) + 2 + 2 * 2 + 1  # what is summed is summed in two stages
     kernels = 2 * forward if infer else 2 * (forward + backward) + 1  # AdamW
     products = 2 * (2 * 4 + 2 + (0 if infer else 2 * 8 + 3))  # the images need no gradient
