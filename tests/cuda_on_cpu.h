@@ -187,11 +187,17 @@ static std::string run_grid(const unsigned *grid, const unsigned *block, bool de
     return "";
 }
 
-// The types that kernels take, by NumPy's names: these, and one of two bytes that they define.
+// The types that kernels take, by NumPy's names: these, and what they define themselves: a number of
+// two bytes, and structs that are given by value.
 template <class T> const char *type() {
-    using element = std::remove_pointer_t<T>;
-    static_assert(std::is_pointer_v<T> && std::is_class_v<element> && sizeof(element) == 2);
-    return std::is_const_v<element> ? "const bfloat16*" : "bfloat16*";
+    if constexpr (std::is_class_v<T>) {
+        static const std::string name = "void" + std::to_string(8 * sizeof(T));
+        return name.c_str();
+    } else {
+        using element = std::remove_pointer_t<T>;
+        static_assert(std::is_pointer_v<T> && std::is_class_v<element> && sizeof(element) == 2);
+        return std::is_const_v<element> ? "const bfloat16*" : "bfloat16*";
+    }
 }
 template <> const char *type<int>() { return "int32"; }
 template <> const char *type<long long>() { return "int64"; }

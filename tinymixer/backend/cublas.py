@@ -11,6 +11,7 @@ transpose (K, M). So it is asked for Cᵀ = Bᵀ Aᵀ, which in its reading is C
 import ctypes
 import sys
 from ctypes import c_char_p, c_float, c_int, c_size_t, c_void_p
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -43,6 +44,7 @@ class Cublas:
         self._cupy, self._library = cupy, library
         for name, types in SIGNATURES.items():
             getattr(library, name).argtypes = types
+        self._multiply = library.cublasGemmEx
         library.cublasGetStatusName.argtypes = (c_int,)
         library.cublasGetStatusName.restype = c_char_p
         self._one, self._zero = c_float(1), c_float(0)
@@ -58,7 +60,8 @@ class Cublas:
         Raises ValueError for other shapes and types, and TinymixerError with what cuBLAS says.
         """
         (M, K), (rows, N) = A.shape, B.shape
-        if rows != K or A.dtype != B.dtype or A.dtype.name not in TYPES:
+        operands = _code(A.dtype)
+        if rows != K or A.dtype != B.dtype or operands is None:
             raise ValueError(
                 f"product: expected (M, K) and (K, N), both float32 or both bfloat16; got "
                 f"{A.shape} {A.dtype} and {B.shape} {B.dtype}"
@@ -68,14 +71,13 @@ class Cublas:
         (A, a_lies, a_step), (B, b_lies, b_step) = map(self._operand, (A, B))
         C = self._cupy.empty((M, N), dtype)
         self._use_current_stream()
-        operands = TYPES[A.dtype.name]
-        self._call(
-            "cublasGemmEx",
+        status = self._multiply(
             *(self._handle, b_lies, a_lies, N, M, K),
             *(self._alpha, B.data.ptr, operands, b_step, A.data.ptr, operands, a_step),
-            *(self._beta, C.data.ptr, TYPES[dtype.name], N),
+            *(self._beta, C.data.ptr, _code(dtype), N),
             *(compute, USUAL_ALGORITHM),
         )
+        self._check("cublasGemmEx", status)
         return C
 
     def _operand(self, X: Any) -> tuple[Any, int, int]:
@@ -93,10 +95,17 @@ class Cublas:
             self._stream = stream  # kept, so that no other one is given its address
 
     def _call(self, name: str, *arguments: Any) -> None:
-        status = getattr(self._library, name)(*arguments)
+        self._check(name, getattr(self._library, name)(*arguments))
+
+    def _check(self, name: str, status: int) -> None:
         if status:
             said = self._library.cublasGetStatusName(status).decode()
             raise TinymixerError(f"cuBLAS fails: {name} answers {said} ({status})")
+
+
+@cache
+def _code(dtype: np.dtype) -> int | None:
+    return TYPES.get(dtype.name)
 
 
 def library_name(cuda_version: int) -> str:
@@ -144,6 +153,7 @@ def _compare(cupy: Any, cublas: Cublas) -> None:
                     raise TinymixerError(f"it multiplies {operands} to a wrong {result}")
 
 
+@cache
 def named(dtype: str) -> np.dtype:
     """NumPy's type of that name, or the one of ml_dtypes that NumPy lacks."""
     if dtype != "bfloat16":

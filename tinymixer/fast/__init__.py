@@ -4,7 +4,10 @@ A twin is a subclass of the Function it stands for, with the same contract and t
 in an order that suits the machine. `Function.__call__` finds it in a table, so no model knows.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from tinymixer import data, optim
 from tinymixer.backend import Array, device_of
@@ -13,12 +16,31 @@ from tinymixer.data.draws import Stream
 from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["adamw", "augment", "cpu", "generator_at", "gpu", "place", "reference_ops", "twin_of"]
+__all__ = [
+    "adamw",
+    "augment",
+    "cpu",
+    "gather",
+    "generator_at",
+    "gpu",
+    "place",
+    "reference_ops",
+    "twin_of",
+]
 
 
 def adamw(decay: Array, **options: Any) -> optim.AdamW:
     """`optim.AdamW(decay, **options)`, or its twin where `decay` is on a GPU."""
     return (gpu.AdamW if device_of(decay) == "gpu" else optim.AdamW)(decay, **options)
+
+
+def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
+    """out[starts[i] : starts[i + 1]] = gradients[i], whatever its shape; 0 where it is None."""
+    if device_of(out) == "gpu" and out.dtype == np.float32:
+        gpu.gather(out, gradients, starts)
+        return
+    for gradient, start, end in zip(gradients, starts, starts[1:], strict=False):
+        out[start:end] = 0 if gradient is None else gradient.reshape(-1)
 
 
 def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:

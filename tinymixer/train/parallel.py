@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tinymixer import fast
 from tinymixer.backend import Array, Replay, array_module
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module, asides
@@ -36,6 +37,7 @@ class FlatParameters:
 
     def __init__(self, model: Module):
         self.parameters = dict(model.named_parameters())
+        self.starts = np.cumsum([0, *(p.size for p in self.parameters.values())])
         xp = array_module(next(iter(self.parameters.values())).data)
         self.weights = xp.concatenate([p.data.ravel() for p in self.parameters.values()])
         for parameter, view in zip(
@@ -45,16 +47,16 @@ class FlatParameters:
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Views of `flat` (N,), by parameter name and in the parameters' shapes."""
-        views, start = {}, 0
-        for name, parameter in self.parameters.items():
-            views[name] = flat[start : start + parameter.size].reshape(parameter.shape)
-            start += parameter.size
-        return views
+        return {
+            name: flat[start:end].reshape(parameter.shape)
+            for (name, parameter), start, end in zip(
+                self.parameters.items(), self.starts, self.starts[1:], strict=False
+            )
+        }
 
     def gather(self, gradients: Mapping[Tensor, Array], out: Array) -> None:
         """Copy gradients by Tensor into `out` (N,); 0 where a parameter has none."""
-        for view, parameter in zip(self.named(out).values(), self.parameters.values(), strict=True):
-            view[...] = gradients.get(parameter, 0)
+        fast.gather(out, [gradients.get(p) for p in self.parameters.values()], self.starts)
 
     def decay_mask(self) -> Array:
         """1 for the weights of matrices, 0 for biases and norms: weight decay leaves those be."""

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from on_device import assert_close, on
+from on_device import assert_close, assert_same, on
 
-from tinymixer import optim
+from tinymixer import fast, optim
 from tinymixer.fast import gpu
+from tinymixer.fast.gpu import kernels
 from tinymixer.train import Config
 
 
@@ -36,3 +37,32 @@ def test_the_trainer_takes_it_where_the_weights_are(cupy):
     decay = np.ones(3, np.float32)
     assert type(Config().build_optimizer(decay)) is optim.AdamW
     assert type(Config().build_optimizer(cupy.asarray(decay))) is gpu.AdamW
+
+
+SHAPES = [(3, 5), (), (1,), (4099,), (0, 2), (2, 3, 4)]
+
+
+@pytest.mark.parametrize("count", [1, 6, 128, 129, 300])
+def test_gradients_are_gathered_in_one_launch_for_each_128(cupy, monkeypatch, count):
+    rng = np.random.default_rng(count)
+    arrays = [rng.standard_normal(SHAPES[i % len(SHAPES)], np.float32) for i in range(count)]
+    starts = np.cumsum([0, *(a.size for a in arrays)])
+    expected = np.concatenate([a.ravel() for a in arrays])
+    given = on(cupy, arrays)
+    for i in range(2, count, 5):  # what no gradient came to
+        given[i], expected[starts[i] : starts[i + 1]] = None, 0
+    given[0] = given[0].T.copy().T  # the same numbers in another order
+    launched, launch = [], kernels.launch
+    monkeypatch.setattr(
+        kernels, "launch", lambda name, *a: launched.append(name) or launch(name, *a)
+    )
+    out = cupy.full(starts[-1], 7, np.float32)
+    fast.gather(out, given, starts)
+    assert_same([out], [expected])
+    assert launched == ["gather"] * -(-count // 128)
+
+
+def test_gradients_of_other_types_are_gathered_one_by_one(cupy):
+    out = cupy.full(5, 7.0)
+    fast.gather(out, [cupy.ones((2, 1)), None], np.array([0, 2, 5]))
+    assert_same([out], [np.array([1.0, 1, 0, 0, 0])])

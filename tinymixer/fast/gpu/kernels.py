@@ -18,6 +18,7 @@ LANES, WARPS = BLOCK = 32, 8  # threads, of every kernel
 THREADS = LANES * WARPS
 TALL, WIDE = 128, 4096  # the most that a block takes of a column, and of a row
 NORM_ROWS = 128  # that a block of LayerNorm's backward takes
+GATHERED = 128  # arrays in one launch, which has room for 4 KiB of arguments
 WIDEST = 16  # bytes of what is stored that a thread reads at once
 ALIGNMENT = 32  # and of float32 beside it
 CONSTANTS: dict[str, int | str] = {
@@ -27,6 +28,7 @@ CONSTANTS: dict[str, int | str] = {
     "TALL": TALL,
     "WIDE": WIDE,
     "NORM_ROWS": NORM_ROWS,
+    "GATHERED": GATHERED,
 }
 CONSTANTS |= {stream.name: int(stream) for stream in (Stream.CROP, Stream.FLIP, Stream.AUTO)}
 CONSTANTS |= {o.name: int(o) for o in autoaugment.Operation} | {"MOST": autoaugment.MOST}
@@ -69,9 +71,8 @@ def _module(xp: ModuleType, file: str, variant: Variant) -> Any:
 
 
 def launch(name: str, grid: tuple[int, int], *arguments: Any, variant: Variant = PLAIN) -> None:
-    """Run a kernel on arrays and NumPy scalars: its parameters, in their order and types."""
-    xp = array_module(next(a for a in arguments if not isinstance(a, np.generic)))
-    _kernel(xp, name, variant)(grid, BLOCK, arguments)
+    """Run a kernel on arrays, the first of all, and NumPy scalars, of its parameters' types."""
+    _kernel(array_module(arguments[0]), name, variant)(grid, BLOCK, arguments)
 
 
 def one_thread_each(n: int) -> tuple[int, int]:
@@ -110,6 +111,11 @@ def walk(axis: int, stored: np.dtype, *matrices: Array) -> Walk:
     axis 0: by rows, each of which has one number; 1: by columns.
     """
     return _plan(axis, stored, matrices[0].shape, aligned(*matrices))
+
+
+def walk_flat(stored: np.dtype, *arrays: Array) -> Walk:
+    """Over arrays of one shape, element by element: as matrices of one row."""
+    return _plan(0, stored, (1, arrays[0].size), aligned(*arrays))
 
 
 @cache

@@ -13,12 +13,12 @@ from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import (
     LANES,
     NORM_ROWS,
-    WIDE,
     Variant,
     aligned,
     one_warp_each,
     pack_of,
     walk,
+    walk_flat,
 )
 from tinymixer.fast.table import as_reference, float32_only, twin_of
 from tinymixer.ops.linear import check_tokens
@@ -57,8 +57,8 @@ def _operand(x: Array, dtype: np.dtype) -> Array:
     if dtype == np.float32:
         return x
     y = array_module(x).empty(x.shape, dtype)
-    variant = Variant(dtype.name, pack_of(x.size, dtype, aligned(x, y)))
-    kernels.launch("store", (-(-x.size // WIDE), 1), x, y, np.int32(x.size), variant=variant)
+    _, grid, (_, size), variant = walk_flat(dtype, x, y)
+    kernels.launch("store", grid, x, y, size, variant=variant)
     return y
 
 
@@ -235,8 +235,8 @@ class FastAdd(Add):
         self.save(x.shape, y.shape)
         X, Y = _contiguous(x, *x.shape), _contiguous(y, *y.shape)
         z = array_module(x).empty_like(X)
-        variant = Variant(pack=pack_of(x.size, X.dtype, aligned(X, Y, z)))
-        kernels.launch("add", (-(-x.size // WIDE), 1), X, Y, z, np.int32(x.size), variant=variant)
+        _, grid, (_, size), variant = walk_flat(X.dtype, X, Y, z)
+        kernels.launch("add", grid, X, Y, z, size, variant=variant)
         return z
 
 

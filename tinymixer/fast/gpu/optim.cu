@@ -1,4 +1,17 @@
-/* CUDA kernel of optim.py. */
+/* CUDA kernels of optim.py. kernels.py defines LANES, WARPS, THREADS and WIDE for the compiler, and
+   GATHERED = 128. */
+
+/* Where GATHERED arrays are, and where each begins in the one that is to hold them all. */
+struct Pieces { const float *at[GATHERED]; long long starts[GATHERED + 1]; };
+
+/* out[starts[p] : starts[p + 1]] = the array at[p], or 0 if there is none; p is blockIdx.y. */
+extern "C" __global__ void gather(float *out, Pieces pieces) {
+    const float *piece = pieces.at[blockIdx.y];
+    long long start = pieces.starts[blockIdx.y], size = pieces.starts[blockIdx.y + 1] - start;
+    long long first = (long long)blockIdx.x * WIDE, end = min(first + WIDE, size);
+    for (long long i = first + threadIdx.y * LANES + threadIdx.x; i < end; i += THREADS)
+        out[start + i] = piece ? piece[i] : 0;
+}
 
 /* AdamW and the average of the weights, over everything in one pass. optim.AdamW has the formulas.
    Without an average to keep, w stands in for it, and the last line changes nothing. */

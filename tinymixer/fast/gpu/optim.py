@@ -1,11 +1,29 @@
-"""The twin of an optimizer: an update in one launch."""
+"""The twin of an optimizer: an update in one launch, and so is what it takes, put together."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from tinymixer import optim
-from tinymixer.backend import Array
+from tinymixer.backend import Array, array_module
 from tinymixer.fast.gpu import kernels
-from tinymixer.fast.gpu.kernels import one_thread_each
+from tinymixer.fast.gpu.kernels import GATHERED, WIDE, one_thread_each
+
+PIECES = np.dtype([("at", np.uint64, GATHERED), ("starts", np.int64, GATHERED + 1)])
+
+
+def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
+    """As `fast.gather`, of float32: one launch for each 128, not one copy for each."""
+    for first in range(0, len(gradients), GATHERED):
+        some = [
+            x if x is None else array_module(x).ascontiguousarray(x)
+            for x in gradients[first : first + GATHERED]
+        ]
+        bounds, pieces = starts[first : first + len(some) + 1], np.zeros((), PIECES)
+        pieces["at"][: len(some)] = [0 if x is None else x.data.ptr for x in some]
+        pieces["starts"][: len(bounds)] = bounds
+        grid = max(1, -(-int(np.diff(bounds).max()) // WIDE)), len(some)
+        kernels.launch("gather", grid, out, pieces[()])
 
 
 class AdamW(optim.AdamW):
