@@ -284,6 +284,14 @@ def test_a_constant_gets_no_gradient_and_none_is_computed(device):
     assert y.creator.backward(device.ones(3))[1] is None
 
 
+def test_float64_mixed_into_float32_is_told_with_the_cure():
+    loss = (Tensor(np.ones(3, np.float32)) * np.ones(3)).sum()
+    with pytest.raises(
+        ValueError, match=r"float64 .*expected float32 .*convert .*astype\('float32'"
+    ):
+        loss.backward()
+
+
 # --- what a Function must answer ---
 
 

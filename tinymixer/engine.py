@@ -216,7 +216,7 @@ class Function:
     saved: Any = None
     inputs: Any = None  # the recorded ones; None for plain arrays
     order: Any = None  # of creation, once on the tape
-    needs: tuple[bool, ...] = (True,) * 16  # of which inputs backward is asked for a gradient
+    needs: tuple[bool, ...] = (True,) * 1000  # of which inputs backward is asked for a gradient
 
     def forward(self, *arrays: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
@@ -280,6 +280,7 @@ class Function:
             if dx.shape != x.shape or dx.dtype != x.dtype:
                 raise ValueError(
                     f"{type(self).__name__}.backward: the gradient of input {i} is {dx.dtype} "
-                    f"{dx.shape}; expected {x.dtype} {x.shape}, like the input itself"
+                    f"{dx.shape}; expected {x.dtype} {x.shape}, like the input itself. If forward "
+                    f"was given numbers of another type too, convert them: x.astype('{x.dtype}')"
                 )
         return gradients

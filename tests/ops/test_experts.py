@@ -182,6 +182,15 @@ def test_a_mixture_is_what_computing_every_expert_and_leaving_out_the_rest_would
         assert_close(dx, dx_dense)
 
 
+def test_by_hand_as_many_experts_as_one_likes_get_a_gradient():
+    E = 40
+    op = Combine()
+    op.forward(np.full((E, E), 0.5), *np.ones((E, 1, 3)), np.arange(E))
+    dp, *gradients, _ = op.backward(np.ones((E, 3)))
+    np.testing.assert_array_equal(dp, 3 * np.eye(E))
+    assert [da.tolist() for da in gradients] == [[[0.5] * 3]] * E
+
+
 def test_an_expert_with_no_rows_is_no_trouble():
     p, none = Tensor(np.ones((2, 2))), Tensor(np.zeros((0, 3)))
     y = Combine()(p, Tensor(np.ones((2, 3))), none, np.array([0, 1]))

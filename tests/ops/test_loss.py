@@ -135,3 +135,9 @@ def test_label_smoothing_is_a_share(alpha):
 def test_targets_that_do_not_fit_are_refused(device, targets, says):
     with pytest.raises(ValueError, match=says):
         SoftmaxCrossEntropy().forward(device.zeros((B, K)), device.asarray(targets))
+
+
+def test_booleans_are_no_class_numbers_where_some_are_ignored_either(device):
+    targets = device.asarray(np.array([True, False, True]))
+    with pytest.raises(ValueError, match=r"got bool \(3,\)"):
+        SoftmaxCrossEntropy(ignore=1).forward(device.zeros((B, K)), targets)

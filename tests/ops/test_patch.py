@@ -50,6 +50,11 @@ def test_patches_must_tile_the_image(device, shape):
         Patchify(4).forward(device.zeros(shape))
 
 
+def test_an_empty_batch_is_refused(device):
+    with pytest.raises(ValueError, match=r"one image at least, got an empty batch \(0, 8, 8, 3\)"):
+        Patchify(4).forward(device.zeros((0, 8, 8, 3)))
+
+
 def test_raw_pixels_are_refused_with_the_cure(device):
     images = device.asarray(np.zeros((B, 8, 8, 3), np.uint8))
     with pytest.raises(

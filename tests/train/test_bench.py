@@ -20,7 +20,7 @@ from tinymixer.train import bench as bench_module
 from tinymixer.train import launches as launches_module
 from tinymixer.train.bench import Bench
 from tinymixer.train.launches import Launches, launch_table, timed
-from tinymixer.train.parallel import Workers
+from tinymixer.train.parallel import Workers, batch_gradient
 from tinymixer.train.profile import (
     Product,
     ProductsAlone,
@@ -99,9 +99,8 @@ def test_a_wrong_forward_is_refused_in_inference(monkeypatch):
 
 
 def test_micro_batches_that_all_weigh_the_same_are_refused(monkeypatch):
-    def mean_of_means(loss_of, pieces, *rest, inputs_of):
-        inputs = [inputs_of(g, piece) for g, piece in enumerate(pieces)]
-        return right(lambda g, _: loss_of(*inputs[g]), [np.zeros(1)] * len(pieces), *rest)
+    def mean_of_means(loss_of, pieces, *rest):
+        return right(lambda g, _: loss_of(g, pieces[g]), [np.zeros(1)] * len(pieces), *rest)
 
     right = bench_module.batch_gradient
     monkeypatch.setattr(bench_module, "batch_gradient", mean_of_means)
@@ -134,6 +133,24 @@ def test_steps_train_and_inference_does_not():
         first = bench.step()
         assert first == bench.step() == pytest.approx(losses[0], rel=1e-5)  # another sum, float32
         np.testing.assert_array_equal(bench.flat.weights, before)
+
+
+def test_a_training_step_does_what_training_does_and_the_check_draws_nothing():
+    """Stochastic depth takes another branch away each time, and BatchNorm follows the batch."""
+    model = create_model("hire_mlp_nano", depths=(1, 1, 1), drop_path_rate=0.5)
+    with Bench(model, batch=2, micro_batch=2, workers=1) as bench:
+        followed = {name: x.copy() for name, x in model.state().items() if "running" in name}
+        assert bench.check() == bench.check()
+        assert all((model.state()[name] == x).all() for name, x in followed.items())
+        gradients = []
+        for bench.steps_done in range(2):
+            batch_gradient(
+                *(bench._loss, bench.pieces, bench.flat, bench.gradients, bench.workers),
+                inputs_of=bench._inputs,
+            )
+            gradients.append(bench.gradients.total.copy())
+        assert (gradients[0] != gradients[1]).any()
+        assert all((model.state()[name] != x).any() for name, x in followed.items())
 
 
 # --- what is computed ---
@@ -349,8 +366,8 @@ def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
     assert "1 threads" in said
     assert "in a large product" in said
     assert ("memory traffic" in said) is not infer
-    gathers = 0 if infer else 2  # one for each micro-batch
-    assert f"{gathers} a step of kernels of our own, 0 of products; CuPy's" in said
+    own = 0 if infer else 2 * 2  # a place to draw from and a gathering for each micro-batch
+    assert f"{own} a step of kernels of our own, 0 of products; CuPy's" in said
 
 
 def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch):
@@ -374,8 +391,8 @@ def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
     # Per block two norms, MLPs, sums; a norm; biases of embedding and head; a loss and its sum.
     forward = 2 * (2 * 1 + 2 * 2 + 2 * 1) + 1 + 2 * 1 + 3
     backward = 2 * (2 * 2 + 2 * 4) + 2 + 2 * 2 + 1  # what is summed is summed in two stages
-    # Gradients are gathered for each micro-batch, and AdamW follows both.
-    kernels = 2 * forward if infer else 2 * (forward + backward + 1) + 1
+    # A micro-batch has a place to draw from, and its gradients are gathered; AdamW follows both.
+    kernels = 2 * forward if infer else 2 * (1 + forward + backward + 1) + 1
     products = 2 * (2 * 4 + 2 + (0 if infer else 2 * 8 + 3))  # the images need no gradient
     model = create_model("mixer_pico", **SMALL)
     bench = Bench(model, batch=3, micro_batch=2, workers=1, infer=infer, device="gpu")
@@ -389,7 +406,7 @@ def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
         flops = sum(product.flops for piece in bench.products() for product in piece)
         assert sum(kind.count * kind.flops for kind in bench.launches()) == flops
         with reference_ops():
-            assert counted() == [0 if infer else 2 + 1, 0]  # these stay
+            assert counted() == [0 if infer else 2 * 2 + 1, 0]  # these stay
 
 
 def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):

@@ -31,7 +31,8 @@ class SoftmaxCrossEntropy(Function):
     def forward(self, logits: Array, targets: Array) -> Array:
         xp = array_module(logits)
         counted, n = 1, logits.size // logits.shape[-1]
-        if self.ignore is not None and targets.shape == logits.shape[:-1]:
+        hard = targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu"
+        if self.ignore is not None and hard:
             counted = (targets != self.ignore)[..., None]  # (..., 1)
             n = max(1, int(counted.sum()))
             targets = xp.where(counted[..., 0], targets, 0)

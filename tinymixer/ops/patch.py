@@ -46,6 +46,8 @@ def check_images(name: str, images: Array) -> None:
             f"{name}: expected images (B, height, width, colours), got {images.shape}. A single "
             "image is a batch of one: image[None]"
         )
+    if not len(images):
+        raise ValueError(f"{name}: expected one image at least, got an empty batch {images.shape}")
     if images.dtype.kind not in "fc":
         raise TypeError(
             f"{name}: expected normalised pixels as floats, got {images.dtype}. Normalise the "

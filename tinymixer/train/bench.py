@@ -1,10 +1,10 @@
 """How fast a step is: timed only once its result is known to be right.
 
-A training step is the one of `Trainer`, by the same functions: forward, mean softmax
-cross-entropy, backward, one sum of gradients, AdamW. It is repeated on the same batch of random
-images, at a fixed learning rate and without clipping the gradient. Weight decay is 0.05 for
-matrices and none for vectors, as in training. An inference step is forward and loss, and records
-nothing.
+A training step is the one of `Trainer`, by the same functions: forward with all that is drawn in
+training, mean softmax cross-entropy, backward, one sum of gradients, AdamW. It is repeated on the
+same batch of random images, at a fixed learning rate and without clipping the gradient. Weight
+decay is 0.05 for matrices and none for vectors, as in training. An inference step is forward and
+loss, and records nothing.
 """
 
 import copy
@@ -14,7 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -30,9 +30,11 @@ from tinymixer.backend import (
     to_device,
     to_numpy,
 )
+from tinymixer.data import draws
+from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
-from tinymixer.nn import Module
+from tinymixer.nn import Module, Rng
 from tinymixer.summary import summarise
 from tinymixer.train.launches import Kind, noted
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
@@ -141,19 +143,21 @@ class Bench:
         sums = (loss * len(piece) for loss, piece in zip(losses, self.pieces, strict=True))
         return math.fsum(sums) / len(self.images)
 
-    def _inputs(self, g: int, piece: Array) -> tuple[Array, Array]:
-        return self.images[piece], self.labels[piece]
+    def _inputs(self, g: int, piece: Array) -> tuple[Array, Array, Array]:
+        place = fast.place(self.flat.weights, 0, Stream.DROPOUT, 0, self.steps_done, g)
+        return self.images[piece], self.labels[piece], place
 
-    def _loss(self, images: Array, labels: Array) -> tuple[Tensor, None]:
-        return ops.SoftmaxCrossEntropy()(self.model(images), labels), None
+    def _loss(self, images: Array, labels: Array, place: Array) -> tuple[Tensor, None]:
+        logits = self.model(images, rng=fast.generator_at(place))
+        return ops.SoftmaxCrossEntropy()(logits, labels), None
 
     def _evaluate(self, piece: Array) -> Array:
         with no_grad():
             return self._loss_of(self.model, piece, np.float32).data
 
-    def _loss_of(self, model: Module, piece: Array, dtype: Any) -> Tensor:
+    def _loss_of(self, model: Module, piece: Array, dtype: Any, rng: Rng | None = None) -> Tensor:
         images = _beside(model, self.images[piece]).astype(dtype, copy=False)
-        return ops.SoftmaxCrossEntropy()(model(images), _beside(model, self.labels[piece]))
+        return ops.SoftmaxCrossEntropy()(model(images, rng=rng), _beside(model, self.labels[piece]))
 
     def _on_the_host(self) -> Any:
         """A copy of the model for NumPy."""
@@ -165,7 +169,8 @@ class Bench:
         """Compare the step's loss and gradients, or logits, with those of the plain operations.
 
         On a few images: as the step computes them, cut into micro-batches, with whatever twins are
-        in use; and all at once on a single tape, in float32, and in float64 by NumPy.
+        in use; and all at once on a single tape, in float32, and in float64 by NumPy. Nothing is
+        drawn for that, as an image's share must not depend on the others.
 
         Returns the largest error that is left, as a share of what is allowed. Raises
         TinymixerError if that is more than 1.
@@ -200,7 +205,8 @@ class Bench:
         else:
             gradients = GradientSum(self.flat.weights)
             done = batch_gradient(
-                self._loss, pieces, self.flat, gradients, self.workers, inputs_of=self._inputs
+                lambda _, piece: (self._loss_of(self.model, piece, np.float32), None),
+                *(pieces, self.flat, gradients, self.workers),
             )
             losses = numbers([loss for loss, _ in done])
             found = _named(self.flat.named(to_numpy(gradients.total)))
@@ -262,10 +268,12 @@ class Bench:
         model = self._on_the_host()
 
         def compute(piece: Array) -> None:
-            with no_grad() if self.infer else nullcontext():
-                loss = self._loss_of(model, piece, np.float32)
-            if not self.infer:
-                loss.backward(into={})
+            if self.infer:
+                with no_grad():
+                    self._loss_of(model, piece, np.float32)
+            else:
+                rng = draws.generator(0, Stream.DROPOUT)
+                self._loss_of(model, piece, np.float32, rng).backward(into={})
 
         by_size: dict[int, list[Product]] = {}
         with fast.reference_ops():

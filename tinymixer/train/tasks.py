@@ -47,7 +47,11 @@ class Classification:
 
 
 class Segmentation(Classification):
-    """The class of each pixel: targets uint8 (B, H, W), IGNORED for none; logits (H, W, B, K)."""
+    """The class of each pixel: targets uint8 (B, H, W), IGNORED for none; logits (H, W, B, K).
+
+    A micro-batch's loss is the mean over its pixels that count, and has the weight of its images:
+    where pixels are ignored, the loss of a batch depends a little on how it is cut.
+    """
 
     pixels = True
     metric, metric_name = "test_iou", "test mean IoU"

@@ -399,7 +399,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
     def forward(self, logits: Array, targets: Array) -> Array:
         soft = targets.shape == logits.shape
         known = soft or (targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu")
-        if logits.dtype != np.float32 or not known:
+        if logits.dtype != np.float32 or not known or not logits.size:
             return as_reference(self, logits, targets)
         xp, K = array_module(logits), logits.shape[-1]
         X = _contiguous(logits, -1, K)
