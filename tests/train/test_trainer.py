@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,16 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(config, datas
     with pytest.raises(NonFiniteError, match=r"epoch 1, step 1.*blocks\.1\.channel_mlp\.W1") as e:
         trainer.run()
     assert str(tmp_path / "last.npz") in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("clip_norm", "cure"), [(0.0, "or --clip-norm 1"), (1.0, "or a smaller --clip-norm")]
+)
+def test_the_cure_for_a_loss_that_is_not_finite_is_one_that_helps(config, dataset, clip_norm, cure):
+    trainer = Trainer(replace(config, clip_norm=clip_norm), dataset, workers=1, quiet=True)
+    trainer.model.blocks[0].channel_mlp.W2.data[...] = np.nan
+    with pytest.raises(NonFiniteError, match=f"{cure}$"):
+        trainer.run()
 
 
 def test_weights_that_overflow_blame_the_layer_that_overflows(config, dataset):

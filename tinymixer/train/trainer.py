@@ -398,11 +398,12 @@ class Trainer:
             for name, gradient in reversed(self.flat.named(self._gradients.total).items()):
                 if not xp.isfinite(gradient).all():
                     where = f"the gradient of {name}"
+        clipping = "a smaller --clip-norm" if self.config.clip_norm else "--clip-norm 1"
         saved = f"The last good checkpoint is {self.out / 'last.npz'}. " if self.out else ""
         return NonFiniteError(
             f"epoch {self.epoch + 1}, step {self.step + 1}: {what}"
             f"{f'; first to blame: {where}' if where else ''}. {saved}Try a lower --lr, a longer "
-            "--warmup-epochs or a smaller --clip-norm"
+            f"--warmup-epochs or {clipping}"
         )
 
     @contextmanager
