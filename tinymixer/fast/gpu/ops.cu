@@ -335,9 +335,15 @@ extern "C" __global__ void layer_norm_backward(const float *__restrict__ dy,
     }
 }
 
-/* GroupNorm and BatchNorm: norms over columns. A group is w neighbouring columns of a matrix, all
-   rows of them: GroupNorm's is (S, B C) with w = C, BatchNorm's (S B, C) with w = 1. Column j is of
-   channel j % C. Norm in ops/norm.py has the formulas. -------------------------------------------------------------- */
+/* GroupNorm and BatchNorm: norms over columns of (S, B C). GroupNorm's groups are the w = C columns
+   of an image, BatchNorm's the columns of a channel, which lie w = 1 wide among those of the others.
+   Norm in ops/norm.py has the formulas. ----------------------------------------------------------- */
+
+__device__ int group_of(int column, int w, int groups) { return column / w % groups; }
+
+__device__ int column_of(int group, int k, int w, int groups) {  /* the k-th of a group */
+    return (k / w * groups + group) * w + k % w;
+}
 
 /* Of n numbers: their mean, and what their squared distances from it add up to. */
 struct Moments { float n, mean, squares; };
@@ -371,13 +377,13 @@ extern "C" __global__ void norm_moments(const float *__restrict__ x, float *__re
 /* mean, variance and scale (groups,), from `count` parts of each column: one warp a group. */
 extern "C" __global__ void norm_groups(const float *__restrict__ parts, float *__restrict__ mean,
                                        float *__restrict__ variance, float *__restrict__ scale,
-                                       int count, int columns, int w, float eps) {
+                                       int count, int columns, int w, int groups, float eps) {
     int group = blockIdx.x * WARPS + threadIdx.y;
-    if (group >= columns / w) return;
+    if (group >= groups) return;
     Moments all = {};
-    for (int i = threadIdx.x; i < count * w; i += LANES)
-        all = together(all, ((const Moments *)parts)[(long long)(i / w) * columns + group * w +
-                                                     i % w]);
+    for (int part = 0; part < count; part++, parts += 3 * columns)
+        for (int k = threadIdx.x; k < columns / groups; k += LANES)
+            all = together(all, ((const Moments *)parts)[column_of(group, k, w, groups)]);
     for (int apart = LANES / 2; apart; apart /= 2)
         all = together(all, {__shfl_xor_sync(~0u, all.n, apart),
                              __shfl_xor_sync(~0u, all.mean, apart),
@@ -393,11 +399,11 @@ extern "C" __global__ void norm_forward(const float *__restrict__ x,
                                         const float *__restrict__ beta,
                                         const float *__restrict__ mean,
                                         const float *__restrict__ scale, float *__restrict__ y,
-                                        int rows, int columns, int C, int w) {
+                                        int rows, int columns, int C, int w, int groups) {
     walk_columns(rows, columns, [&](long long i, int, int column) {
         Pack<float> of_x = pack(x, i), of_y;
         EACH(k) {
-            int group = (column + k) / w, c = (column + k) % C;
+            int group = group_of(column + k, w, groups), c = (column + k) % C;
             of_y.at[k] = (of_x.at[k] - mean[group]) * scale[group] * gamma[c] + beta[c];
         }
         pack(y, i) = of_y;
@@ -408,12 +414,12 @@ extern "C" __global__ void norm_forward(const float *__restrict__ x,
 extern "C" __global__ void norm_sums(const float *__restrict__ dy, const float *__restrict__ x,
                                      const float *__restrict__ mean,
                                      const float *__restrict__ scale, float *__restrict__ parts,
-                                     int rows, int columns, int w) {
+                                     int rows, int columns, int w, int groups) {
     float dy_x_hat[PACK] = {}, dys[PACK] = {};
     walk_columns(rows, columns, [&](long long i, int, int column) {
         Pack<float> of_dy = pack(dy, i), of_x = pack(x, i);
         EACH(k) {
-            int group = (column + k) / w;
+            int group = group_of(column + k, w, groups);
             dy_x_hat[k] += of_dy.at[k] * (of_x.at[k] - mean[group]) * scale[group];
             dys[k] += of_dy.at[k];
         }
@@ -426,16 +432,17 @@ extern "C" __global__ void norm_sums(const float *__restrict__ dy, const float *
 /* means (2, groups) of g x_hat and of g = gamma dy, from these sums: one warp a group of n. */
 extern "C" __global__ void norm_means(const float *__restrict__ sums,
                                       const float *__restrict__ gamma, float *__restrict__ means,
-                                      int columns, int C, int w, float n) {
+                                      int columns, int C, int w, int groups, float n) {
     int group = blockIdx.x * WARPS + threadIdx.y;
-    if (group >= columns / w) return;
+    if (group >= groups) return;
     float g_x_hat = 0, g = 0;
-    for (int j = group * w + threadIdx.x; j < (group + 1) * w; j += LANES) {
+    for (int k = threadIdx.x; k < columns / groups; k += LANES) {
+        int j = column_of(group, k, w, groups);
         g_x_hat += gamma[j % C] * sums[j];
         g += gamma[j % C] * sums[columns + j];
     }
     g_x_hat = sum_of_warp(g_x_hat), g = sum_of_warp(g);
-    if (threadIdx.x == 0) means[group] = g_x_hat / n, means[columns / w + group] = g / n;
+    if (threadIdx.x == 0) means[group] = g_x_hat / n, means[groups + group] = g / n;
 }
 
 extern "C" __global__ void norm_backward(const float *__restrict__ dy, const float *__restrict__ x,
@@ -443,12 +450,12 @@ extern "C" __global__ void norm_backward(const float *__restrict__ dy, const flo
                                          const float *__restrict__ scale,
                                          const float *__restrict__ gamma,
                                          const float *__restrict__ means, float *__restrict__ dx,
-                                         int rows, int columns, int C, int w) {
-    const float *g_x_hat_mean = means, *g_mean = means + columns / w;
+                                         int rows, int columns, int C, int w, int groups) {
+    const float *g_x_hat_mean = means, *g_mean = means + groups;
     walk_columns(rows, columns, [&](long long i, int, int column) {
         Pack<float> of_dy = pack(dy, i), of_x = pack(x, i);
         EACH(k) {
-            int group = (column + k) / w;
+            int group = group_of(column + k, w, groups);
             float x_hat = (of_x.at[k] - mean[group]) * scale[group];
             float g = of_dy.at[k] * gamma[(column + k) % C];
             of_x.at[k] = scale[group] * (g - g_mean[group] - x_hat * g_x_hat_mean[group]);

@@ -325,12 +325,12 @@ def _of_rows(*matrices: Array) -> Variant:
 
 @twin_of(ops.GroupNorm, "gpu")
 class FastGroupNorm(ops.GroupNorm):
-    """A norm over columns: an image's are C neighbours in the matrix (S, B*C)."""
+    """A norm over columns of the matrix (S, B*C): an image has C neighbours."""
 
     @float32_only
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         B, C = x.shape[-2:]
-        return _norm(self, x, gamma, beta, B * C, C)
+        return _norm(self, x, gamma, beta, C, B)
 
     def backward(self, dy: Array) -> tuple:
         return _norm_backward(self, dy)
@@ -338,51 +338,51 @@ class FastGroupNorm(ops.GroupNorm):
 
 @twin_of(ops.BatchNorm, "gpu")
 class FastBatchNorm(ops.BatchNorm):
-    """A norm over columns: each channel is one in the matrix (S*B, C)."""
+    """A norm over columns of the matrix (S, B*C): a channel has one in each image."""
 
     @float32_only
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
-        return _norm(self, x, gamma, beta, x.shape[-1], 1)
+        return _norm(self, x, gamma, beta, 1, x.shape[-1])
 
     def backward(self, dy: Array) -> tuple:
         return _norm_backward(self, dy)
 
 
-def _norm(op: Norm, x: Array, gamma: Array, beta: Array, columns: int, w: int) -> Array:
-    """x as a matrix of so many columns, each w of which, neighbours, are a group."""
-    xp, C = array_module(x), x.shape[-1]
-    X, gamma, beta = _contiguous(x, -1, columns), _contiguous(gamma, C), _contiguous(beta, C)
-    y, groups = xp.empty_like(X), columns // w
-    _, grid, shape, variant = walk(1, X.dtype, X, y)
-    parts = xp.empty((grid[1], columns, 3), np.float32)
+def _norm(op: Norm, x: Array, gamma: Array, beta: Array, w: int, groups: int) -> Array:
+    """Of so many groups of columns, each w wide where it lies among the others: see ops.cu."""
+    xp, (B, C) = array_module(x), x.shape[-2:]
+    X, gamma, beta = _contiguous(x, -1, B * C), _contiguous(gamma, C), _contiguous(beta, C)
+    y = xp.empty_like(X)
     mean, variance, scale = (xp.empty(groups, np.float32) for _ in range(3))
+    _, grid, shape, variant = walk(1, X.dtype, X, y)
+    layout, eps = (np.int32(w), np.int32(groups)), np.float32(op.eps)
+    parts = xp.empty((grid[1], B * C, 3), np.float32)
     kernels.launch("norm_moments", grid, X, parts, *shape, variant=variant)
-    numbers = np.int32(len(parts)), np.int32(columns), np.int32(w), np.float32(op.eps)
-    kernels.launch("norm_groups", one_warp_each(groups), parts, mean, variance, scale, *numbers)
-    arrays, widths = (X, gamma, beta, mean, scale, y), (np.int32(C), np.int32(w))
-    kernels.launch("norm_forward", grid, *arrays, *shape, *widths, variant=variant)
-    op.save(X, gamma, mean, scale)
+    statistics, count = (parts, mean, variance, scale), np.int32(len(parts))
+    kernels.launch("norm_groups", one_warp_each(groups), *statistics, count, shape[1], *layout, eps)
+    arrays, numbers = (X, gamma, beta, mean, scale, y), (*shape, np.int32(C), *layout)
+    kernels.launch("norm_forward", grid, *arrays, *numbers, variant=variant)
+    op.save(X, gamma, mean, scale, layout)
     kept = [1 if axis - x.ndim in op.axes else n for axis, n in enumerate(x.shape)]
     op.statistics = mean.reshape(kept), variance.reshape(kept)
     return y.reshape(x.shape)
 
 
 def _norm_backward(op: Norm, dy: Array) -> tuple:
-    X, gamma, mean, scale = op.saved
-    (rows, columns), groups, C, xp = X.shape, len(mean), len(gamma), array_module(X)
-    dY, dx, w = _contiguous(dy, rows, columns), xp.empty_like(X), columns // groups
+    X, gamma, mean, scale, layout = op.saved
+    xp, groups, C = array_module(X), len(mean), np.int32(len(gamma))
+    dY, dx = _contiguous(dy, *X.shape), xp.empty_like(X)
     _, grid, shape, variant = walk(1, X.dtype, X, dY, dx)
-    parts, widths = xp.empty((grid[1], 2 * columns), np.float32), (np.int32(C), np.int32(w))
-    seen = dY, X, mean, scale
-    kernels.launch("norm_sums", grid, *seen, parts, *shape, np.int32(w), variant=variant)
-    sums = _sum_of_parts(parts).reshape(2, columns)
+    parts, seen = xp.empty((grid[1], 2 * X.shape[1]), np.float32), (dY, X, mean, scale)
+    kernels.launch("norm_sums", grid, *seen, parts, *shape, *layout, variant=variant)
+    sums = _sum_of_parts(parts).reshape(2, -1)
     if op.needs[0]:
-        means, n = xp.empty((2, groups), np.float32), np.float32(rows * w)
-        of_groups = one_warp_each(groups)
-        kernels.launch("norm_means", of_groups, sums, gamma, means, shape[1], *widths, n)
+        means, n = xp.empty((2, groups), np.float32), np.float32(X.size // groups)
+        numbers = shape[1], C, *layout, n
+        kernels.launch("norm_means", one_warp_each(groups), sums, gamma, means, *numbers)
         arrays = *seen, gamma, means, dx
-        kernels.launch("norm_backward", grid, *arrays, *shape, *widths, variant=variant)
-    of_channels = (_sum_of_parts(half.reshape(-1, C)) for half in sums)
+        kernels.launch("norm_backward", grid, *arrays, *shape, C, *layout, variant=variant)
+    of_channels = (_sum_of_parts(half.reshape(-1, len(gamma))) for half in sums)
     gradients = dx.reshape(dy.shape), *of_channels
     return tuple(g if needed else None for g, needed in zip(gradients, op.needs, strict=False))
 
