@@ -515,6 +515,11 @@ def test_the_command_fails_and_explains_on_a_wrong_gradient(monkeypatch, capsys)
     assert "the sign" in out
 
 
+def test_the_command_names_what_is_zero_by_symmetry(capsys):
+    assert cli.main(["gradcheck", "--op", "Imbalance"]) == 0
+    assert "Imbalance() (1,): zero by symmetry: dv\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["--op", "--model"])
 def test_the_command_knows_its_names(option, capsys):
     assert cli.main(["gradcheck", option, "LayreNorm"]) == 2

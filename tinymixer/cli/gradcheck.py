@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     for report in (report for row in rows for report in row.reports):
         if not report:
             print(f"\n{report}")
+        elif report.zeros:
+            print(f"\n{report.name}: {report.symmetry}")
     summary = _summary(rows)
     print(f"\n{summary}\n{_versions(start)}")
     if args.json:

@@ -84,6 +84,11 @@ class Report:
         live = {f.input for f in self.findings if not f.zero}
         return list(dict.fromkeys(f.input for f in self.findings if f.input not in live))
 
+    @property
+    def symmetry(self) -> str:
+        """The zeros in words."""
+        return f"zero by symmetry: {', '.join('d' + name for name in self.zeros)}"
+
     def worst(self, method: str) -> Finding | None:
         """The finding of this method that is furthest off."""
         return worst_of(f for f in self.findings if f.method == method)
@@ -125,7 +130,7 @@ class Report:
         elif self.order is not None:
             yield f"observed order of the differences: {self.order:.2f}"
         if self.zeros:
-            yield f"zero by symmetry: {', '.join('d' + name for name in self.zeros)}"
+            yield self.symmetry
         if not self.analytic:
             yield "no complex step: the forward is not analytic (abs, a cast to real, ...)"
 
