@@ -520,6 +520,19 @@ def test_the_command_names_what_is_zero_by_symmetry(capsys):
     assert "Imbalance() (1,): zero by symmetry: dv\n" in capsys.readouterr().out
 
 
+def test_the_command_checks_all_that_it_is_told_to(capsys):
+    assert cli.main(["gradcheck", *("--op", "Add"), *("--op", "Exp"), *("--op", "Add")]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"^(\w+) .* passed$", out, re.M) == ["Add", "Exp"]
+
+
+def test_a_plot_may_have_any_name(tmp_path, capsys):
+    plot = tmp_path / "x.foo"
+    assert cli.main(["gradcheck", "--op", "Exp", "--plot", str(plot)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert f"wrote {plot}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["--op", "--model"])
 def test_the_command_knows_its_names(option, capsys):
     assert cli.main(["gradcheck", option, "LayreNorm"]) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ from tinymixer.gradcheck.numeric import Curve
 from tinymixer.gradcheck.report import TOLERANCES, worst_of
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.models import MODELS, create_model
+from tinymixer.train import figures
 
 SMALL = ("_nano", "_pico")  # other models of a system are made of the same parts
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
@@ -40,8 +42,14 @@ def add_parser(subparsers: Any) -> None:
         "and adjoints, in float64. Exit code 1 if any disagrees. Without options: every operation.",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--op", metavar="NAME", help="one operation, e.g. LayerNorm")
-    what.add_argument("--model", metavar="NAME", help="one model, e.g. mixer_nano")
+    for option, example in ("op", "operation, e.g. LayerNorm"), ("model", "model, e.g. mixer_nano"):
+        what.add_argument(
+            f"--{option}",
+            metavar="NAME",
+            action="append",
+            default=[],
+            help=f"one {example}; may be given several times",
+        )
     what.add_argument(
         "--all",
         action="store_true",
@@ -52,7 +60,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report to FILE")
     parser.add_argument(
-        "--plot", metavar="FILE", type=Path, help="draw the error against the step size into FILE"
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="draw the error against the step size into FILE, of the first if there are several",
     )
     parser.set_defaults(func=run)
 
@@ -123,22 +134,23 @@ def run(args: argparse.Namespace) -> int:
         ]
         _write(args.json, {"summary": summary, "versions": _versions(start), "rows": found})
     if args.plot:
-        draw_curve(*_curve(args), args.plot)
+        figures.save(_drawn(*_curve(args)), args.plot)
+        print(f"wrote {args.plot}")
     return 0 if all(row.passed for row in rows) else 1
 
 
 def _jobs(args: argparse.Namespace) -> Sequence[tuple[str, Callable[[str], list[Report]]]]:
     """(name, check) for all that is asked for, the longest first."""
     operations = list(dict.fromkeys(type(case.op).__name__ for case in CASES))
-    for kind, name, known in ("model", args.model, MODELS), ("operation", args.op, operations):
-        if name is not None and name not in known:
-            raise TinymixerError(f"no {kind} {name!r}; there are {', '.join(known)}")
-    if args.op:
-        return [(args.op, _check_operation)]
-    if args.model:
-        return [(args.model, _check_model)]
-    small = [name for name in MODELS if name.endswith(SMALL)]
-    models = small if args.all else []
+    for kind, names, known in ("model", args.model, MODELS), ("operation", args.op, operations):
+        for name in names:
+            if name not in known:
+                raise TinymixerError(f"no {kind} {name!r}; there are {', '.join(known)}")
+    models = list(dict.fromkeys(args.model))
+    if args.all:
+        models = [name for name in MODELS if name.endswith(SMALL)]
+    elif args.op or args.model:
+        operations = list(dict.fromkeys(args.op))
     return [(name, _check_model) for name in models] + [(n, _check_operation) for n in operations]
 
 
@@ -228,20 +240,16 @@ def _table(lines: list[list[str]]) -> str:
 def _curve(args: argparse.Namespace) -> tuple[str, Curve]:
     """The error against the step size of what was asked for."""
     if args.model:
-        rng = np.random.default_rng(0)
-        return args.model, error_against_step(
-            of_model(create_model(args.model), images(args.model), rng)
-        )
-    name = args.op or CURVE_OF
+        name, rng = args.model[0], np.random.default_rng(0)
+        return name, error_against_step(of_model(create_model(name), images(name), rng))
+    name = [*args.op, CURVE_OF][0]
     case = next(case for case in CASES if type(case.op).__name__ == name)
     return name, error_against_step(of_function(case.op, *case.arrays, constants=case.constants))
 
 
-def draw_curve(name: str, curve: Curve, file: Path) -> None:
+def _drawn(name: str, curve: Curve) -> Figure:
     """Error against step size, one line per method, both axes logarithmic."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     for (method, points), marker in zip(curve.items(), "ovsD^", strict=True):
         h, error = np.array(points).T
@@ -255,4 +263,4 @@ def draw_curve(name: str, curve: Curve, file: Path) -> None:
     axes.invert_xaxis()  # the step shrinks to the right
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside lower center", ncols=3)
-    figure.savefig(file, dpi=150)
+    return figure
