@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -382,6 +383,22 @@ def test_weights_of_another_model_are_refused(run, here, capsys):
 )
 def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
     refused(capsys, here, ("train", "--resume", run, *argv), named)
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_help_names_the_defaults_of_every_recipe(command, capsys):
+    assert call(command, "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    shown = dict(re.findall(r"--([a-z-]+) [A-Z]+ (default [^-]*)", text))
+    assert shown["crop-padding"].startswith(
+        "default 0, for cifar10 4, for cifar100 4, for shapes 2"
+    )
+    assert "none, for cifar10 alternating, for cifar100 alternating" in shown["flip"]
+    assert "default 0.1, for segment 0.0" in shown["label-smoothing"]
+    assert "default all" in shown["train-size"]
+    if command == "train":
+        assert "default 10, for shapes 6" in shown["epochs"]
+        assert "default mixer_pico, for segment raft_mlp_nano" in shown["model"]
 
 
 @pytest.mark.parametrize(

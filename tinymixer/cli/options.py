@@ -3,7 +3,7 @@
 import argparse
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -14,7 +14,7 @@ from tinymixer import data
 from tinymixer.data.autoaugment import POLICIES
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.train import figures
-from tinymixer.train.config import Config
+from tinymixer.train.config import RECIPES, TASK_RECIPES, Config
 
 
 def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -> None:
@@ -29,8 +29,18 @@ def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -
             type=kinds[0],
             default=argparse.SUPPRESS,
             metavar=kinds[0].__name__.upper(),
-            help=f"default {field.default}",
+            help=_default(field),
         )
+
+
+def _default(field: Field) -> str:
+    """What an option is if it is not given, and where a recipe has something else."""
+    words = f"default {'all' if field.default is None else field.default}"
+    for name, options in (RECIPES | TASK_RECIPES).items():
+        options = vars(options.get("augment", data.Augment())) | options
+        if options.get(field.name, field.default) != field.default:
+            words += f", for {name} {options[field.name]}"
+    return words
 
 
 def add_augmentation(parser: Any) -> None:
