@@ -17,7 +17,7 @@ from PIL import Image
 from tinymixer import cli, create_model, nn
 from tinymixer.data import cifar
 from tinymixer.train import Config, Trainer, checkpoint
-from tinymixer.weights import load_state, save_state
+from tinymixer.weights import load_state, read_file, save_state
 
 TINY = [
     *("--set", "hidden_dim=8", "--set", "num_blocks=1"),
@@ -576,6 +576,20 @@ def test_convert_brings_weights_from_one_layout_to_another(here, capsys):
     load_state(again, here / "timm.safetensors", "timm")
     for name, array in model.state().items():
         np.testing.assert_array_equal(again.state()[name], array)
+
+
+@pytest.mark.parametrize("ema", [0, 0.5])
+def test_convert_takes_a_checkpoint_of_a_run(ema, here):
+    run = here / "run"
+    train = ("train", "--dataset", "shapes", "--epochs", 1, "--ema", ema, "--out", run)
+    assert call(*train, *TINY) == 0
+    options = ("--model", "mixer_pico", "--from", "tinymixer", *TINY[:8])
+    assert call("convert", run / "last.npz", "out.npz", *options) == 0
+    model, _ = checkpoint.load_model(run / "last.npz")
+    converted = read_file(here / "out.npz")
+    assert converted.keys() == model.state().keys()
+    for name, array in model.state().items():
+        np.testing.assert_array_equal(converted[name], array)
 
 
 @pytest.mark.parametrize(

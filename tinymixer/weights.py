@@ -350,10 +350,11 @@ def load_state(
 ) -> None:
     """Copy the weights in `source`, named and laid out as in `layout`, into `model`.
 
-    source is a mapping of names to arrays, or an .npz or .safetensors file of them; `name` is what
-    errors call it. Every array must be used, every shape must fit and every number be finite, or
-    CheckpointError lists what is missing, left over, misshapen or not finite, and the model stays
-    as it was. ValueError for a layout that the model's system does not have.
+    source is a mapping of names to arrays, or an .npz or .safetensors file of them, or a checkpoint
+    of a training run; `name` is what errors call it. Every array must be used, every shape must fit
+    and every number be finite, or CheckpointError lists what is missing, left over, misshapen or
+    not finite, and the model stays as it was. ValueError for a layout that the model's
+    system does not have.
     """
     if not name:
         name = str(source) if isinstance(source, str | Path) else "the mapping"
@@ -473,7 +474,19 @@ def _arrays(source: Mapping[str, Any] | Path | str) -> dict[str, np.ndarray]:
     for wrapper in ("model", "state_dict"):
         if isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
+    if "header" in found and any(name.startswith("weights/") for name in found):
+        found = _trained(found)
     return {name: np.asarray(array) for name, array in found.items()}
+
+
+def _trained(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights in the arrays of a training run's checkpoint, averaged if an average was kept."""
+    return {
+        name.removeprefix(group): array
+        for group in ("weights/", "ema/")
+        for name, array in checkpoint.items()
+        if name.startswith(group)
+    }
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,9 @@ def add_parser(commands: Any) -> None:
         "convert", help="weights from one layout to another: a system's authors', timm's, ours"
     )
     parser.set_defaults(func=convert)
-    parser.add_argument("source", type=Path, metavar="IN", help=".npz or .safetensors")
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help=".npz or .safetensors, or a run's last.npz"
+    )
     parser.add_argument("target", type=Path, metavar="OUT", help=".npz or .safetensors")
     parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
     parser.add_argument("--from", dest="layout", choices=LAYOUTS, required=True)
