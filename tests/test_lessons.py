@@ -216,6 +216,15 @@ def test_the_map_has_every_lesson():
     assert {number: cells[0] for number, cells in rows} == titles
 
 
+def test_the_map_says_of_time_and_needs_what_the_lessons_say():
+    for path in LESSONS:
+        head = dict(re.findall(r"\| \*\*(\w+)\*\* \| (.*) \|", read(path).cells[0].source))
+        _, minutes, needs = table("The map")[path.name[:2]]
+        assert minutes == " + ".join(re.findall(r"\d+(?= m)", head["Time"])), path.name
+        needed = re.sub(r"\]\(\w+\.ipynb\) (helps|if you)", "", head["Needs"])
+        assert set(re.findall(r"\d\d", needs)) == set(re.findall(r"\d\d", needed)), path.name
+
+
 def test_links_between_lessons_lead_somewhere():
     words = {
         path.name: "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
