@@ -102,8 +102,8 @@ class GradientSum:
     """Sums of arrays (N,) over a fixed binary tree, whatever order they arrive in.
 
     Leaf g is micro-batch g. A node adds its two children, a node without sibling moves up as it
-    is. Whoever brings the second of two siblings adds them, so at most log2(G) arrays wait beside
-    the ones being computed, and they are used again for the next batch.
+    is. Whoever brings the second of two siblings adds them, so at most log2(G) arrays wait for each
+    one being computed, and they are used again for the next batch.
     """
 
     def __init__(self, like: Array):
