@@ -360,6 +360,27 @@ def test_a_bad_checkpoint_is_named(kind, command, run, here, capsys):
     refused(capsys, here, argv, "last.npz")
 
 
+@pytest.mark.parametrize("command", ["eval", "train"])
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda header: header.pop("dataset"), "no dataset"),
+        (lambda header: header["dataset"].pop("fingerprint"), "no fingerprint"),
+        (lambda header: header["config"].update(colour="red"), "'colour'"),
+        (lambda header: header["config"].pop("augment"), "'augment' is missing"),
+    ],
+)
+def test_a_damaged_header_is_named(command, damage, named, run, here, capsys):
+    with np.load(run / "last.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["header"].tobytes())
+    damage(header)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(run / "last.npz", **arrays)
+    argv = ("eval", "--run", run) if command == "eval" else ("train", "--resume", run)
+    refused(capsys, here, argv, named)
+
+
 def test_weights_of_another_model_are_refused(run, here, capsys):
     with np.load(run / "last.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -514,6 +535,13 @@ def test_a_folder_that_cannot_be_written_is_named(command, run, here, capsys):
 def test_an_existing_run_is_not_written_over(run, here, capsys):
     argv = ("train", "--dataset", "shapes", "--out", run, *TINY)
     refused(capsys, here, argv, "holds a run already")
+    (run / "last.npz").unlink()
+    refused(capsys, here, argv, "best.npz goes on with it")
+
+
+def test_the_best_checkpoint_does_not_take_the_place_of_the_latest(run, here, capsys):
+    argv = ("train", "--resume", run / "best.npz")
+    refused(capsys, here, argv, "copy best.npz to a folder of its own")
 
 
 @pytest.mark.parametrize("program", [("eval",), ("plot",)])

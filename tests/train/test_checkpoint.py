@@ -15,8 +15,17 @@ WEIGHTS = {"a.W": RNG.standard_normal((5, 3)).astype(np.float32), "a.b": np.aran
 MOMENTS = {"m": RNG.standard_normal(18).astype(np.float32)}
 
 
-def save(path, header=None):
-    checkpoint.save(path, header or {"position": [1, 2]}, WEIGHTS, {}, MOMENTS)
+HEADER = {
+    "config": {},
+    "dataset": dict.fromkeys(("name", "fingerprint", "class_names", "mean", "std")),
+    "position": [1, 2],
+    "history": [],
+    "so_far": {},
+}
+
+
+def save(path, **changes):
+    checkpoint.save(path, HEADER | changes, WEIGHTS, {}, MOMENTS)
 
 
 def test_what_was_saved_comes_back(tmp_path):
@@ -95,6 +104,18 @@ def test_foreign_and_future_files_are_refused(tmp_path, arrays, message):
         checkpoint.load(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize(
+    "lost", [*HEADER, *(("dataset", name) for name in HEADER["dataset"])], ids=str
+)
+def test_a_header_without_one_of_its_entries_is_refused(tmp_path, lost):
+    header = json.loads(json.dumps(HEADER))
+    *group, name = (lost,) if isinstance(lost, str) else lost
+    del (header[group[0]] if group else header)[name]
+    checkpoint.save(tmp_path / "x.npz", header, WEIGHTS, {}, MOMENTS)
+    with pytest.raises(CheckpointError, match=f"its header has no {name}"):
+        checkpoint.load(tmp_path / "x.npz")
+
+
 def test_a_file_that_would_swell_in_memory_is_refused(tmp_path):
     write_npz(tmp_path / "x.npz", compressed=True, header=header(format=1), a=np.zeros(10**6))
     with pytest.raises(CheckpointError, match="compressed"):
@@ -135,6 +156,6 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_litter(tmp_path, mon
     target = {"write": "numpy.savez", "fsync": "os.fsync", "replace": "os.replace"}[step]
     monkeypatch.setattr(target, fail)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        save(path, {"position": [9, 9]})
+        save(path, position=[9, 9])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

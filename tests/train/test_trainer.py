@@ -1,6 +1,7 @@
 """A run ends in the same bits, however it is spread over workers and wherever it is cut."""
 
 import json
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -21,6 +22,10 @@ def bits(trainer):
     """Everything a run ends in, as bytes."""
     arrays = [trainer.flat.weights, trainer.average, *trainer.optimizer.state.values()]
     return b"".join(array.tobytes() for array in arrays if array is not None)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +118,120 @@ def test_a_checkpoint_holds_the_averaged_weights_for_use(config, dataset, tmp_pa
     accuracy = (log_p.argmax(1) == dataset.test_labels).mean()
     assert accuracy == saved.header["history"][-1]["test_accuracy"]
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
+
+
+def test_no_run_is_written_over_by_a_new_one(config, dataset, changed, tmp_path):
+    first = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
+    second = Trainer(changed(seed=4), dataset, tmp_path, workers=1, quiet=True)
+    first.run()
+    saved = contents(tmp_path)
+    for another in (second, Trainer(config, dataset, tmp_path, workers=1, quiet=True)):
+        with pytest.raises(CheckpointError, match=r"holds a run already; --resume .*last\.npz"):
+            another.run()
+    assert contents(tmp_path) == saved
+    (tmp_path / "last.npz").unlink()
+    with pytest.raises(CheckpointError, match=r"holds a run already; --resume .*best\.npz"):
+        second.run()
+
+
+def test_a_run_goes_on_from_its_latest_checkpoint_or_in_another_folder(
+    config, dataset, uninterrupted, tmp_path
+):
+    Trainer(config, dataset, tmp_path / "a", workers=1, quiet=True).run()
+    saved = contents(tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"best\.npz cannot go on beside .*last\.npz"):
+        Trainer.resume(tmp_path / "a" / "best.npz", dataset)
+    assert contents(tmp_path / "a") == saved
+
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "best.npz").write_bytes(saved["best.npz"])
+    resumed = Trainer.resume(tmp_path / "b" / "best.npz", dataset, workers=1, quiet=True)
+    resumed.run()
+    assert bits(resumed) == bits(uninterrupted)
+
+
+def test_a_resumed_run_saves_nothing_before_its_first_step(
+    config, dataset, uninterrupted, tmp_path, monkeypatch
+):
+    StopAt(monkeypatch, 4)
+    with pytest.raises(Stopped):
+        Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
+    monkeypatch.undo()
+    saved = (tmp_path / "last.npz").read_bytes()
+
+    def killed(trainer, batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_train_step", killed)
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    monkeypatch.setattr(checkpoint, "save", None)
+    with pytest.raises(KeyboardInterrupt):
+        resumed.run()
+    monkeypatch.undo()
+    assert (tmp_path / "last.npz").read_bytes() == saved
+    resumed.run()
+    assert bits(resumed) == bits(uninterrupted)
+
+
+def test_a_stopped_run_goes_on_without_being_read_again(
+    config, dataset, uninterrupted, tmp_path, monkeypatch
+):
+    StopAt(monkeypatch, 2)
+    trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
+    with pytest.raises(Stopped):
+        trainer.run()
+    trainer.run()
+    assert bits(trainer) == bits(uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def run(config, dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    Trainer(config, dataset, out, workers=1, quiet=True).run()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "change"),
+    [
+        ("optimizer", "m", lambda x: x[:1]),
+        ("optimizer", "v", lambda x: x[:-1]),
+        ("optimizer", "v", None),
+        ("ema", "head.W", lambda x: x[:, :1]),
+        ("ema", "head.b", lambda x: x[0]),
+        ("ema", "head.b", None),
+    ],
+)
+def test_arrays_of_another_shape_are_refused(run, dataset, tmp_path, group, name, change):
+    saved = checkpoint.load(run / "last.npz")
+    arrays = {g: getattr(saved, g) for g in ("weights", "ema", "optimizer")}
+    array = arrays[group].pop(name)
+    if change:
+        arrays[group][name] = change(array)
+    del saved.header["arrays"]
+    checkpoint.save(tmp_path / "x.npz", saved.header, **arrays)
+    found = re.escape(str(change(array).shape if change else "nothing"))
+    with pytest.raises(CheckpointError, match=rf"x\.npz .*{group}/{name} is {found}, expected \("):
+        Trainer.resume(tmp_path / "x.npz", dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: header.pop("dataset"), "header has no dataset"),
+        (lambda header: header["config"].update(colour="red"), "'colour'"),
+        (lambda header: header["config"].pop("augment"), "'augment' is missing"),
+        (lambda header: header["config"].update(epochs=-1), "epochs=-1"),
+        (lambda header: header.update(position=[1]), "does not fit"),
+    ],
+)
+def test_a_damaged_header_is_refused(run, dataset, tmp_path, change, message):
+    saved = checkpoint.load(run / "last.npz")
+    change(saved.header)
+    del saved.header["arrays"]
+    checkpoint.save(tmp_path / "x.npz", saved.header, saved.weights, saved.ema, saved.optimizer)
+    with pytest.raises(CheckpointError, match=rf"x\.npz .*{message}"):
+        Trainer.resume(tmp_path / "x.npz", dataset)
 
 
 def test_other_data_are_refused(config, dataset, changed, tmp_path):

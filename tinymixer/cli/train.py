@@ -82,11 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
-    if args.out and (args.out / "last.npz").exists():
-        raise CheckpointError(
-            f"{args.out} holds a run already; --resume {args.out} goes on with it, another --out "
-            "begins a new one"
-        )
+    if args.out:
+        checkpoint.require_unused(args.out)
     given = given_fields(args, Config)
     task = given.get("task", "classify")
     wanted = given.get("dataset", "shapes" if task == "segment" else "cifar10")
@@ -107,7 +104,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
     path = find_checkpoint(args.resume)
-    saved = Config.from_dict(checkpoint.load(path).header["config"])
+    saved = checkpoint.load(path).config
     asked = changed(saved, args)
     if asked != saved:
         name = next(n for n in vars(saved) if getattr(asked, n) != getattr(saved, n))
@@ -133,7 +130,7 @@ def _cifar10_is_to_be_had(data_dir: str | None) -> bool:
 def _new_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2, ...: the first that holds no run yet."""
     number, path = 1, Path("runs") / name
-    while (path / "last.npz").exists():
+    while checkpoint.of_run(path):
         number += 1
         path = Path("runs") / f"{name}-{number}"
     return path

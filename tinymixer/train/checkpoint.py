@@ -8,13 +8,14 @@
 
 Writing is atomic: the old file or the new one, never a part. Reading admits no pickle, and nothing
 is used before all of it has been read, its checksums (the zip's CRC-32) have passed, and no array
-is missing.
+or entry is missing.
 """
 
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,54 @@ from tinymixer.files import write_atomically
 from tinymixer.train.config import Config
 
 FORMAT = 1
+NAMES = ("last.npz", "best.npz")  # of a run's checkpoints: the latest first
+ENTRIES = ("config", "dataset", "position", "history", "so_far")  # of a header
+OF_DATASET = ("name", "fingerprint", "class_names", "mean", "std")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: the header's entries, and arrays by name in three groups."""
+    """What the file `path` holds: the header's entries, and arrays by name in three groups."""
 
+    path: Path
     header: dict[str, Any]
     weights: dict[str, np.ndarray]
     ema: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
+
+    @property
+    def config(self) -> Config:
+        """The run's Config. Raises CheckpointError for one that this tinymixer cannot make."""
+        with self.fitting():
+            return Config.from_dict(self.header["config"])
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Within it, to fail at what is made of this checkpoint is a CheckpointError naming it."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise CheckpointError(
+                f"{self.path} does not fit its own configuration: {what}"
+            ) from error
+
+
+def require_unused(folder: Path) -> None:
+    """Raise CheckpointError if `folder` holds a run: another one there would write over it."""
+    found = of_run(folder)
+    if found:
+        raise CheckpointError(
+            f"{folder} holds a run already; --resume {found} goes on with it, another --out begins "
+            "a new one"
+        )
+
+
+def of_run(folder: Path) -> Path | None:
+    """The latest checkpoint of the run in `folder`; None if it holds none."""
+    return next((folder / name for name in NAMES if (folder / name).exists()), None)
 
 
 def save(
@@ -76,6 +115,10 @@ def load(path: Path) -> Checkpoint:
             )
         if arrays.keys() != set(header["arrays"]):
             raise ValueError("its arrays are not those that its header names")
+        wanted = (header, ENTRIES), (header.get("dataset", {}), OF_DATASET)
+        missing = [name for entries, names in wanted for name in names if name not in entries]
+        if missing:
+            raise ValueError(f"its header has no {missing[0]}")
         groups: dict[str, dict[str, np.ndarray]] = {"weights": {}, "ema": {}, "optimizer": {}}
         for key, array in arrays.items():
             group, _, name = key.partition("/")
@@ -96,7 +139,7 @@ def load(path: Path) -> Checkpoint:
             f"{path} is not a whole tinymixer checkpoint ({str(error).partition(chr(10))[0]}). It "
             "is damaged or was written by something else; take another one of the run's"
         ) from error
-    return Checkpoint(header, **groups)
+    return Checkpoint(path, header, **groups)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -120,10 +163,7 @@ def load_model(path: Path) -> tuple[Any, Checkpoint]:
     Raises CheckpointError if the file is damaged or its weights do not fit its configuration.
     """
     saved = load(path)
-    try:
-        config = Config.from_dict(saved.header["config"])
-        model = config.build_model(len(saved.header["dataset"]["class_names"]), nn.BLANK)
+    with saved.fitting():
+        model = saved.config.build_model(len(saved.header["dataset"]["class_names"]), nn.BLANK)
         model.load_state(saved.weights | saved.ema)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
     return model, saved

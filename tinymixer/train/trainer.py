@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,8 +76,9 @@ class Trainer:
         curves.png           the same as a picture
 
     and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. save_every is in
-    seconds; the end of an epoch and a signal to stop save as well. With `graph`, on a GPU, a step
-    is recorded and replayed if it can be, with the same bits.
+    seconds; the end of an epoch and a signal to stop save as well. A run never writes over another
+    one's checkpoints. With `graph`, on a GPU, a step is recorded and replayed if it can be, with
+    the same bits.
 
     Raises TinymixerError for a model that cannot take the images of the data set.
     """
@@ -113,6 +114,7 @@ class Trainer:
         self._read_every, self._unread = READ_EVERY[device], list[Step]()
         self._replay = Replay(self._say_why_not) if graph else None
         self._stop_signal = 0
+        self._owns_folder = False  # whether the checkpoints in `out` are this run's
         self._saved_at = time.monotonic()
         try:
             with no_grad():
@@ -125,40 +127,43 @@ class Trainer:
     def resume(cls, path: Path, dataset: data.Dataset, **options: Any) -> "Trainer":
         """The run that wrote the checkpoint `path`, as it was then.
 
-        Raises CheckpointError if the file is damaged or was trained on other data.
+        Raises CheckpointError if the file is damaged or was trained on other data, and for another
+        one than last.npz beside a last.npz: where the run is by now must not be lost.
         """
-        saved = checkpoint.load(path)
+        saved, last = checkpoint.load(path), path.with_name("last.npz")
         header = saved.header
+        if path.name != last.name and last.exists():
+            raise CheckpointError(
+                f"{path} cannot go on beside {last}, which it would write over; resume {last}, or "
+                f"copy {path.name} to a folder of its own and resume it there"
+            )
         if header["dataset"]["fingerprint"] != dataset.fingerprint:
             raise CheckpointError(
                 f"{path} was trained on other data: {header['dataset']['name']} with fingerprint "
                 f"{header['dataset']['fingerprint'][:12]}, not {dataset.name} with "
                 f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
             )
-        try:
-            trainer = cls(Config.from_dict(header["config"]), dataset, path.parent, **options)
+        with saved.fitting():
+            trainer = cls(saved.config, dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
-            if trainer.average is not None:
-                averages = trainer.flat.named(trainer.average)
-                for name, view in averages.items():
-                    view[...] = array_module(view).asarray(saved.ema[name])
-            for name, array in trainer.optimizer.state.items():
-                array[...] = array_module(array).asarray(saved.optimizer[name])
+            _copy("ema", saved.ema, trainer._averages())
+            _copy("optimizer", saved.optimizer, trainer.optimizer.state)
             trainer.epoch, trainer.step = header["position"]
             trainer.history, trainer._so_far = header["history"], header["so_far"]
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
+        trainer._owns_folder = True
         return trainer
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the end of the last epoch; the history, one dict of figures per epoch.
 
-        Raises Stopped after SIGINT or SIGTERM, once the position is saved, and NonFiniteError
-        when the loss or its gradient is no longer finite.
+        Raises Stopped after SIGINT or SIGTERM, once the position is saved, NonFiniteError when the
+        loss or its gradient is no longer finite, and CheckpointError, before the first step, if
+        `out` holds another run.
         """
         products = precision(self.config.precision, self.device)
         with self.workers, self._until_signalled(), products:
-            self._save("last")
+            if not self._owns_folder:
+                self._take_folder()
             self._report()
             while not self.finished:
                 self._train_epoch()
@@ -344,6 +349,17 @@ class Trainer:
         finally:
             self.flat.weights[...] = trained
 
+    def _averages(self) -> dict[str, Array]:
+        """The averaged weights by name, if a run keeps them."""
+        return {} if self.average is None else self.flat.named(self.average)
+
+    def _take_folder(self) -> None:
+        """Save where the run begins. A run that goes on does not: what is saved is as good."""
+        if self.out is not None:
+            checkpoint.require_unused(self.out)
+        self._save("last")
+        self._owns_folder = True
+
     def _save(self, name: str) -> None:
         self._saved_at = time.monotonic()
         if self.out is None:
@@ -362,9 +378,12 @@ class Trainer:
             "so_far": self._so_far,
             "versions": {"numpy": np.__version__},
         }
-        ema = self.flat.named(self.average) if self.average is not None else {}
         checkpoint.save(
-            self.out / f"{name}.npz", header, self.model.state(), ema, self.optimizer.state
+            self.out / f"{name}.npz",
+            header,
+            self.model.state(),
+            self._averages(),
+            self.optimizer.state,
         )
 
     def _report(self) -> None:
@@ -417,12 +436,27 @@ class Trainer:
             self._stop_signal = number
             signal.signal(number, before[number])
 
+        self._stop_signal = 0  # a stop asked for and done, of a run that goes on
         before = {int(n): signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for n, handler in before.items():
                 signal.signal(n, handler)
+
+
+def _copy(group: str, saved: Mapping[str, np.ndarray], own: Mapping[str, Array]) -> None:
+    """Copy saved arrays into those of the same names.
+
+    Raises ValueError, and changes nothing, unless names and shapes are the same: an array of one
+    number would fill all of another.
+    """
+    for name in sorted(saved.keys() | own.keys()):
+        found, expected = (x[name].shape if name in x else "nothing" for x in (saved, own))
+        if found != expected:
+            raise ValueError(f"{group}/{name} is {found}, expected {expected}")
+    for name, array in own.items():
+        array[...] = array_module(array).asarray(saved[name])
 
 
 def _line(figures_of_epoch: dict[str, Any]) -> str:
