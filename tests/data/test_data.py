@@ -165,6 +165,21 @@ def test_labels_out_of_range_are_refused_before_any_device_sees_them(part, pixel
         replace(dataset, **{f"{part}_labels": labels[1:]})
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_data_without_any_label_are_refused(part):
+    dataset = data.load("shapes", train_size=5, test_size=3, pixels=True)
+    labels = np.full_like(getattr(dataset, f"{part}_labels"), data.IGNORED)
+    message = f"none of its {len(labels)} {part} images has a label; .* in place of 255"
+    with pytest.raises(DataError, match=message):
+        replace(dataset, **{f"{part}_labels": labels})
+    labels[-1, 0, 0] = 0
+    replace(dataset, **{f"{part}_labels": labels})
+    plain = data.load("shapes", train_size=5, test_size=3)
+    none = {f"{part}_{kind}": getattr(plain, f"{part}_{kind}")[:0] for kind in ("images", "labels")}
+    with pytest.raises(DataError, match=f"none of its 0 {part} images has a label"):
+        replace(plain, **none)
+
+
 def test_shapes_have_a_class_for_every_pixel():
     """On the shape it is the image's, off it the last one; the images are the same."""
     plain = data.load("shapes", train_size=13, test_size=4)

@@ -10,7 +10,7 @@ import pytest
 from tinymixer import data
 from tinymixer.engine import Tensor
 from tinymixer.errors import DataError, TinymixerError
-from tinymixer.train import checkpoint, metrics
+from tinymixer.train import checkpoint, evaluation, metrics
 from tinymixer.train.compare import Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.evaluation import measure, segments
@@ -136,6 +136,21 @@ def test_what_has_no_class_is_not_measured(dataset, rng):
     assert matrix.trace() == (logits.argmax(-1) == at)[counted].sum()
 
 
+def test_a_batch_without_any_class_measures_nothing(dataset, uninterrupted, monkeypatch):
+    monkeypatch.setitem(evaluation.EVAL_BATCH, "cpu", 4)
+    labels = dataset.test_labels.copy()
+    labels[:4] = data.IGNORED  # the first of four batches
+    without = dataclasses.replace(dataset, test_labels=labels)
+    rest = dataclasses.replace(
+        dataset, test_images=dataset.test_images[4:], test_labels=dataset.test_labels[4:]
+    )
+    with Workers(1) as workers:
+        loss, matrix = measure(SEGMENT, uninterrupted.model, without, workers)
+        expected, counts = measure(SEGMENT, uninterrupted.model, rest, workers)
+    assert loss == expected
+    np.testing.assert_array_equal(matrix, counts)
+
+
 def test_right_counts_in_parts_of_images():
     logits = np.zeros((2, 2, 3, 4))  # always class 0
     truth = np.zeros((3, 2, 2), np.uint8)
@@ -218,3 +233,13 @@ def test_segmenters_are_compared_by_their_iou(dataset, tmp_path):
         (result,) = made.run()
     assert result.scores.tolist() == [result.history[0]["test_iou"]]
     assert " test mean IoU |" in table([result])
+
+
+def test_speed_is_measured_where_the_first_test_image_has_no_class(dataset, tmp_path):
+    labels = dataset.test_labels.copy()
+    labels[0] = data.IGNORED
+    blank = dataclasses.replace(dataset, test_labels=labels)
+    made = Comparison(
+        ["raft_mlp_nano"], Budget("seconds", 1), CONFIG, blank, tmp_path, workers=1, quiet=True
+    )
+    assert made._trial("raft_mlp_nano", batches=1, epochs=2) > 0

@@ -37,7 +37,8 @@ class Dataset:
     images) in pixel units 0..255
 
     Raises DataError for labels that are not one for each image, or no class of these: a GPU, where
-    a number out of range is taken for another one, would not say so.
+    a number out of range is taken for another one, would not say so. Nor may all be IGNORED: there
+    would be nothing to learn or to measure.
     """
 
     name: str
@@ -61,7 +62,12 @@ class Dataset:
                 f"{self.name}: {len(images)} {part} images have {len(labels)} labels; expected one "
                 "for each"
             )
-        known = labels != IGNORED if labels.ndim == 3 else True
+        known = (labels != IGNORED) | (labels.ndim < 3)
+        if not known.any():
+            raise DataError(
+                f"{self.name}: none of its {len(labels)} {part} images has a label; expected one "
+                f"at least. Keep more images, or give their pixels classes in place of {IGNORED}"
+            )
         lowest, highest = (f(labels, where=known, initial=0) for f in (np.min, np.max))
         if lowest < 0 or highest >= self.num_classes:
             raise DataError(

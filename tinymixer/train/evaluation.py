@@ -28,6 +28,8 @@ def measure(
         log_p = _log_softmax(model, images, dataset.mean, dataset.std)
         wanted = task.beside_logits(to_numpy(labels))
         counted = wanted != (-1 if task.ignore is None else task.ignore)
+        if not counted.any():
+            return 0.0, np.zeros((dataset.num_classes,) * 2, np.int64)
         log_p, wanted = log_p[counted], wanted[counted]  # (n, K), (n,)
         matrix = metrics.confusion_matrix(wanted, log_p.argmax(1), dataset.num_classes)
         return float(log_p[np.arange(len(wanted)), wanted].sum()), matrix
