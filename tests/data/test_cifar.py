@@ -3,7 +3,9 @@
 import gzip
 import os
 import pickle
+import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,7 +310,7 @@ def test_a_full_disk_leaves_the_old_files(ten, tmp_path, monkeypatch):
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) == 4:
+        if len(calls) >= 4:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
@@ -316,6 +318,55 @@ def test_a_full_disk_leaves_the_old_files(ten, tmp_path, monkeypatch):
         cifar.write(ten, new, tmp_path)
     assert_same(cifar.read(ten, folder), old)
     assert sorted(path.name for path in folder.iterdir()) == sorted(ten.files)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is tidied up afterwards."""
+
+
+def killed_write(monkeypatch, layout, data_dir, function, n):
+    """Write records, and be killed at the n-th call of a function of the operating system."""
+    right, calls = getattr(os, function), []
+
+    def kill(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == n:
+            raise Killed
+        return right(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, kill)
+        patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
+        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        with pytest.raises(Killed):
+            cifar.write(layout, fake_files(layout), data_dir)
+
+
+@pytest.mark.parametrize(
+    ("function", "n"), [("fsync", 1), ("fsync", 5), ("replace", 1), ("replace", 9)]
+)
+def test_what_a_killed_write_leaves_does_not_hide_the_archive(
+    ten, tmp_path, monkeypatch, function, n
+):
+    archive = tar_gz(tmp_path / ten.archives[0], members_of(ten, fake_files(ten), "binary"))
+    killed_write(monkeypatch, ten, tmp_path, function, n)
+    assert cifar.locate(ten, tmp_path) == archive
+    assert_same(cifar.read(ten, cifar.locate(ten, tmp_path)), fake_files(ten))
+    folder = cifar.write(ten, fake_files(ten), tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([archive, folder])  # nothing piles up
+    assert sorted(path.name for path in folder.iterdir()) == sorted(ten.files)
+
+
+def test_a_folder_that_lacks_files_is_named_only_if_there_is_nothing_better(ten, tmp_path):
+    (tmp_path / ten.folder).mkdir()
+    (tmp_path / ten.folder / ".data_batch_1.bin.24447.part").write_bytes(b"half")
+    assert cifar.locate(ten, tmp_path) is None
+    folder = cifar.write(ten, fake_files(ten), tmp_path)
+    (folder / "data_batch_4.bin").unlink()
+    assert cifar.locate(ten, tmp_path) == folder
+    unpack(tmp_path, members_of(ten, fake_files(ten), "python"))
+    assert cifar.locate(ten, tmp_path) == tmp_path / ten.python_folder
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(ten, tmp_path):

@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 import pickle
+import shutil
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 
 from tinymixer.data.download import Source
 from tinymixer.errors import DataError
+from tinymixer.files import write_atomically
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -132,12 +134,21 @@ CIFAR100 = Layout(
 
 
 def locate(layout: Layout, folder: Path) -> Path | None:
-    """The first form of the data set that lies in `folder`: a folder or an archive of its name."""
-    names = (layout.folder, layout.python_folder)
-    if folder.name in names and folder.is_dir():
+    """The first form of the data set that lies in `folder`: a folder or an archive of its name.
+
+    A folder that lacks some of its files comes last, to be named if there is nothing better; one
+    that lacks all of them is none.
+    """
+    forms = {layout.folder: layout.files, layout.python_folder: layout.python_files}
+    if folder.name in forms and folder.is_dir():
         return folder
-    found = [folder / name for name in names if (folder / name).is_dir()]
+    there = {
+        folder / name: sum((folder / name / file).is_file() for file in files)
+        for name, files in forms.items()
+    }
+    found = [path for path, count in there.items() if count == len(layout.files)]
     found += [folder / name for name in layout.archives if (folder / name).is_file()]
+    found += [path for path, count in there.items() if count]
     return found[0] if found else None
 
 
@@ -172,31 +183,25 @@ def images_and_labels(layout: Layout, files: list[Records]) -> tuple[np.ndarray,
 
 
 def write(layout: Layout, files: dict[str, Records], data_dir: Path) -> Path:
-    """Store records in the standard binary layout; all of them are on disk before one is renamed.
+    """Store records in the standard binary layout; all of them are on disk before one is moved in.
 
-    Raises DataError if the folder cannot be written; files that were there stay as they were.
+    Raises DataError if the folder cannot be written; files that were there stay as they were. What
+    a crash leaves lies in a folder of another name, which the next write uses again.
     """
-    folder = data_dir / layout.folder
-    pending: list[tuple[Path, Path]] = []
+    folder, part = data_dir / layout.folder, data_dir / f".{layout.folder}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, records in files.items():
-            part = folder / f".{name}.{os.getpid()}.part"
-            pending.append((part, folder / name))
-            with part.open("wb") as out:
-                out.write(np.ascontiguousarray(records).data)
-                out.flush()
-                os.fsync(out.fileno())
-        for part, target in pending:
-            os.replace(part, target)
+            write_atomically(part / name, records.tobytes())
+        folder.mkdir(exist_ok=True)
+        for name in files:
+            os.replace(part / name, folder / name)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}). {layout.title} needs 190 MB "
             "in a folder of yours; choose another one with --data-dir"
         ) from error
     finally:
-        for part, _ in pending:
-            part.unlink(missing_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
