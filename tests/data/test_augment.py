@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinymixer.backend import array_module, to_numpy
-from tinymixer.data.augment import IGNORED, Augment, _beta, normalise
+from tinymixer.data.augment import IGNORED, Augment, _beta, _reflect, normalise
 from tinymixer.data.draws import Stream, draws
 from tinymixer.errors import TinymixerError
 
@@ -87,6 +87,13 @@ def test_crop_is_a_window_of_the_padded_image(data, padding, mode):
         offsets.add(match[0])
     assert {y for y, _ in offsets} == {x for _, x in offsets} == set(range(7))
     assert len(offsets) > 20  # of 49 by 40 images: 27 on average
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 32])
+def test_a_padding_wider_than_the_image_is_mirrored_to_and_fro(n):
+    i = np.arange(-70, 70)
+    expected = np.pad(np.arange(n), (70, 70 - n), mode="reflect" if n > 1 else "edge")
+    np.testing.assert_array_equal(_reflect(i, n), expected)
 
 
 def test_flip_mirrors_half_of_the_images(data):

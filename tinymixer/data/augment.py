@@ -228,8 +228,11 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndar
 
 
 def _reflect(i: Array, n: int) -> Array:
-    """Indices outside 0 .. n - 1 come back in, mirrored about the edge pixel: -1 is 1."""
-    return (n - 1) - abs((n - 1) - abs(i))
+    """Indices outside 0 .. n - 1 come back in, mirrored about the edge pixels: -1 is 1.
+
+    Between two mirrors all comes again after 2 (n - 1) pixels; one pixel is its own mirror image.
+    """
+    return (n - 1) - abs((n - 1) - i % max(1, 2 * (n - 1)))
 
 
 def _box(batch: Array, top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
