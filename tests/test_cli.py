@@ -121,6 +121,13 @@ def test_cifar10_is_taken_where_it_is(whole_cifar10, capsys):
     assert "on cifar10, 40 images" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("option", "size"), [("train_size", 0), ("test_size", -1)])
+def test_a_part_of_cifar10_has_images(option, size, whole_cifar10, here, capsys):
+    part = (f"--{option.replace('_', '-')}", size)
+    argv = ("train", "--epochs", 1, "--data-dir", whole_cifar10, *TINY, *part)
+    refused(capsys, here, argv, f"cifar10: {option}={size}")
+
+
 def test_eval_tells_classes_apart_and_draws(run, capsys):
     assert call("eval", "--run", run) == 0
     table = capsys.readouterr().out

@@ -126,10 +126,13 @@ def test_shapes_are_loaded_in_any_number():
     assert data.find("shapes") is None
 
 
+@pytest.mark.parametrize("size", [0, -1])
 @pytest.mark.parametrize("option", ["train_size", "test_size"])
-def test_shapes_without_images_are_refused(option):
-    with pytest.raises(DataError, match=f"{option}=0: expected"):
-        data.load("shapes", **{option: 0})
+@pytest.mark.parametrize("name", ["shapes", "cifar10"])
+def test_a_part_without_images_is_refused(name, option, size, ten, tmp_path):
+    data.add(archive(ten, tmp_path))
+    with pytest.raises(DataError, match=f"{name}: {option}={size}: expected at least one image"):
+        data.load(name, **{option: size})
 
 
 def test_fingerprint_tells_data_apart():

@@ -111,8 +111,12 @@ def load(
     Of its images the first `train_size` and `test_size` are kept; None: all of them, or 20,000 and
     4,000 shapes, drawn from `seed`. With `pixels` the labels are those of pixels, and "background"
     is a class of its own, the last. Raises DataError for a data set that is unknown, missing,
-    damaged or without labels of pixels; a missing one is downloaded first if `download` is true.
+    damaged or without labels of pixels, and for a size below 1; a missing data set is downloaded
+    first if `download` is true.
     """
+    for option, size in (("train_size", train_size), ("test_size", test_size)):
+        if size is not None and size < 1:
+            raise DataError(f"{name}: {option}={size}: expected at least one image")
     if pixels and name in _LAYOUTS:
         raise DataError(f"{name} has no classes of pixels to learn; `shapes` has")
     if name == "shapes":
@@ -208,9 +212,6 @@ def _download(layout: cifar.Layout, data_dir: Path) -> Path:
 
 def _shapes(train_size: int, test_size: int, seed: int, pixels: bool) -> Dataset:
     """Training images count from 0, test images from 2**32: they never meet, whatever the sizes."""
-    for option, size in (("train_size", train_size), ("test_size", test_size)):
-        if size < 1:
-            raise DataError(f"shapes: {option}={size}: expected at least one image")
     train_images, train_labels, train_masks = shapes.draw(np.arange(train_size), seed)
     test_images, test_labels, test_masks = shapes.draw(2**32 + np.arange(test_size), seed)
     names = shapes.CLASS_NAMES
