@@ -39,7 +39,7 @@ class Routing:
 
     def __post_init__(self) -> None:
         for factor in (self.capacity_factor, self.eval_capacity_factor):
-            if factor is not None and not factor > 0:
+            if factor is not None and not 0 < factor < math.inf:
                 raise ValueError(
                     f"Routing: expected a capacity factor above 0, got {factor}. 1 is an equal "
                     "share for every expert, None is no limit"

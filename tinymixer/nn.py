@@ -25,9 +25,17 @@ BLANK: Any = object()
 
 
 class Parameter(Tensor):
-    """A Tensor that a Module learns."""
+    """A Tensor that a Module learns. Raises ValueError for one of no numbers."""
 
     __slots__ = ()
+
+    def __init__(self, data: Array):
+        super().__init__(data)
+        if not self.size:
+            raise ValueError(
+                f"Parameter: {self.shape} holds no numbers; make the sizes and ratios of the model "
+                "large enough for every width to be 1 or more"
+            )
 
 
 class Buffer:
@@ -289,7 +297,8 @@ class BatchNorm(Module):
 class UnfoldLinear(Module):
     """x (H, W, B, C)  ->  y (H', W', B, D): every window of the grid through one linear map.
 
-    A convolution. With kernel = stride the windows tile the grid, as patches do.
+    A convolution. With kernel = stride the windows tile the grid, as patches do. Raises ValueError
+    for windows that are none.
     """
 
     def __init__(
@@ -305,6 +314,11 @@ class UnfoldLinear(Module):
         bias_init: Init = zero,
         rng: Rng,
     ):
+        if min(kernel, stride) < 1 or padding < 0:
+            raise ValueError(
+                f"UnfoldLinear: expected a kernel and a stride of 1 or more and a padding of 0 or "
+                f"more, got {kernel}, {stride} and {padding}"
+            )
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.linear = ChannelLinear(
             kernel**2 * C, D, bias=bias, init=init, bias_init=bias_init, rng=rng

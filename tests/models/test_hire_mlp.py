@@ -468,7 +468,7 @@ def test_options_for_another_number_of_stages_are_refused():
         ({"gelu": "relu"}, "unknown form 'relu'"),
         ({"shift": "reflect"}, "Shift: mode is 'reflect'"),
         ({"padding": "reflect"}, "Regions: padding is 'reflect'"),
-        ({"pixels": (4, 0, 2)}, "at least 1 row, got p=0"),
+        ({"pixels": (4, 0, 2)}, r"pixels=\(4, 0, 2\): expected a whole number of 1 or more"),
     ],
 )
 def test_options_that_do_not_exist_are_refused_when_the_model_is_built(options, says):

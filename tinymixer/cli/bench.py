@@ -17,6 +17,7 @@ import numpy as np
 import tinymixer
 from tinymixer.backend import PRECISIONS, host_copies
 from tinymixer.cli.options import add_device, add_graph, add_set, check_graph
+from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
 from tinymixer.models import create_model, list_models
@@ -89,6 +90,8 @@ def work_of(args: argparse.Namespace) -> tuple[Any, int]:
     """The model and the number of images that `args` ask for."""
     try:
         model: Any = create_model(args.model, **dict(args.set))
+        with no_grad():  # refuses a size of images that it cannot take
+            model(np.zeros((1, *model.image_size, 3), np.float32))
     except (ValueError, TypeError) as error:
         raise TinymixerError(f"model {args.model}: {error}") from error
     usual = SMALL_IMAGES if max(model.image_size) < 100 else LARGE_IMAGES

@@ -36,11 +36,11 @@ def add_parser(commands: Any) -> None:
 
 def summary(args: argparse.Namespace) -> int:
     try:
-        model = blueprint(args.model, args.num_classes, **dict(args.set))
+        with reference_ops():
+            found = summarise(blueprint(args.model, args.num_classes, **dict(args.set)))
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
-    with reference_ops():
-        print(summarise(model))
+    print(found)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Floor 4. The systems, one a file, and the register of their configurations."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
@@ -34,6 +35,50 @@ __all__ = [
     "VisionPermutator",
     "create_model",
     "list_models",
+    "options_of",
+]
+
+
+def _is_size(x: Any) -> bool:
+    return isinstance(x, int | np.integer) and int(x) >= 1
+
+
+def _are_sizes(x: Any) -> bool:
+    return isinstance(x, Sequence) and all(map(_is_size, x))
+
+
+# What the options of any system have to be: which, said in words, and as a test of their values.
+KINDS: list[tuple[set[str], str, Callable[[Any], bool]]] = [
+    (
+        {
+            *("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim"),
+            *("sparse_tokens", "token_experts", "token_top_k", "token_expert_dim"),
+            *("sparse_dim", "channel_experts", "channel_top_k", "channel_expert_dim"),
+            "num_classes",
+        },
+        "a whole number of 1 or more",
+        _is_size,
+    ),
+    (
+        {"dims", "depths", "patch_sizes", "pixels", "strides", "raft_sizes"},
+        "a whole number of 1 or more for each stage",
+        _are_sizes,
+    ),
+    (
+        {"image_size"},
+        "a side or (height, width), in whole pixels of 1 or more",
+        lambda x: _is_size(x) or (_are_sizes(x) and len(x) == 2),
+    ),
+    (
+        {"mlp_ratio", "tokens_mlp_ratio", "channels_mlp_ratio", "region_ratio", "attention_ratio"},
+        "a number above 0",
+        lambda x: isinstance(x, int | float) and 0 < x < math.inf,
+    ),
+    (
+        {"dropout", "drop_path_rate"},
+        "a number in [0, 1)",
+        lambda x: isinstance(x, int | float) and 0 <= x < 1,
+    ),
 ]
 
 
@@ -54,15 +99,30 @@ def create_model(
     num_classes and `changes` replace what the configuration says:
     `create_model("mixer_nano", num_classes=100, gelu="erf")`.
 
-    Raises ValueError for a name or an option that does not exist.
+    Raises ValueError for a name or an option that does not exist, and for options out of range.
+    """
+    options = options_of(name, num_classes, **changes)
+    system, _ = MODELS[name]
+    return system(**options, rng=np.random.default_rng(0) if rng is None else rng)
+
+
+def options_of(name: str, num_classes: int | None = None, **changes: Any) -> dict[str, Any]:
+    """All that `create_model` builds `name` of, what is not changed and the defaults included.
+
+    Raises ValueError for a name or an option that does not exist, and for numbers out of range.
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; the models are {', '.join(MODELS)}")
     system, options = MODELS[name]
-    known = [option for option in signature(system).parameters if option != "rng"]
+    known = {option: p for option, p in signature(system).parameters.items() if option != "rng"}
     if unknown := [option for option in changes if option not in known]:
         raise ValueError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known)}")
-    options = options | changes
+    defaults = {option: p.default for option, p in known.items() if p.default is not p.empty}
+    options = defaults | options | changes
     if num_classes is not None:
         options["num_classes"] = num_classes
-    return system(**options, rng=np.random.default_rng(0) if rng is None else rng)
+    for names, kind, fits in KINDS:
+        for option, value in options.items():
+            if option in names and not fits(value):
+                raise ValueError(f"{system.__name__}: {option}={value!r}: expected {kind}")
+    return options

@@ -185,8 +185,8 @@ class SparseMLP(nn.Module):
 
 def _positions(blocks: int | Sequence[int], L: int) -> set[int]:
     """Which of L blocks are sparse: the last `blocks` of them, or those listed."""
-    listed = [-1 - i for i in range(blocks)] if isinstance(blocks, int) else list(blocks)
-    if any(not -L <= i < L for i in listed):
+    listed = range(-blocks, 0) if isinstance(blocks, int) else list(blocks)
+    if (isinstance(blocks, int) and blocks < 0) or any(not -L <= i < L for i in listed):
         raise ValueError(
             f"SparseMLP: sparse_blocks={blocks!r}, but there are {L} blocks. Give the number of "
             f"sparse ones at the end, or a list of positions from {-L} to {L - 1}"
