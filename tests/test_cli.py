@@ -218,6 +218,16 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(here):
     assert arrays["whole"] == arrays["cut"]
 
 
+def test_a_run_resumes_with_the_options_that_it_began_with(here):
+    """Its file gives a list back where the command line makes a tuple."""
+    sizes = ("--set", "hidden_dim=8", "--set", "depths=1,1", "--train-size", 20, "--test-size", 9)
+    argv = ("--dataset", "shapes", "--model", "as_mlp_nano", *sizes, "--workers", 1, "--quiet")
+    train = ("train", *argv, "--epochs", 1)
+    assert call(*train, "--out", "run") == 0
+    assert call("train", "--resume", "run", *argv[4:]) == 0
+    assert call(*train, "--resume", "run") == 0
+
+
 def test_a_policy_is_kept_in_the_checkpoint(here):
     argv = ("train", "--dataset", "shapes", "--auto-augment", "cifar10", "--quiet", *TINY)
     assert call(*argv, "--out", "run") == 0
@@ -404,6 +414,9 @@ def test_weights_of_another_model_are_refused(run, here, capsys):
         (("--dataset", "cifar10"), "dataset"),
         (("--epochs", 7), "epochs"),
         (("--set", "gelu=erf"), "model_options"),
+        (("--set", "hidden_dim=8,8"), "model_options"),
+        (("--set", "gelu={1}"), "model_options"),  # no number, and nothing to keep in a file
+        (("--set", "gelu={[]}"), "model_options"),
         (("--crop-padding", 3), "augment"),
         (("--auto-augment", "cifar10"), "augment"),
         (("--out", "elsewhere"), "--out"),

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -97,9 +98,11 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise argparse.ArgumentTypeError(f"expected OPTION=VALUE, got {text!r}")
     try:
-        return name, ast.literal_eval(value)  # a number, or several: --set depths=2,2,6,2
-    except (ValueError, SyntaxError):
+        found = ast.literal_eval(value)  # a number, or several: --set depths=2,2,6,2
+        json.dumps(found)  # as a run's files will
+    except (ValueError, SyntaxError, TypeError):
         return name, value
+    return name, found
 
 
 def add_device(parser: Any) -> None:

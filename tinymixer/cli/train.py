@@ -105,12 +105,12 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
     path = find_checkpoint(args.resume)
     saved = checkpoint.load(path).config
-    asked = changed(saved, args)
-    if asked != saved:
-        name = next(n for n in vars(saved) if getattr(asked, n) != getattr(saved, n))
+    begun, asked = saved.plain(), changed(saved, args).plain()
+    if asked != begun:
+        name = next(name for name in begun if asked[name] != begun[name])
         raise CheckpointError(
-            f"{path} was begun with {name}={getattr(saved, name)!r}, not {getattr(asked, name)!r}, "
-            "and another setting would be another run; leave the option out, or start a new --out"
+            f"{path} was begun with {name}={begun[name]!r}, not {asked[name]!r}, and another "
+            "setting would be another run; leave the option out, or start a new --out"
         )
     return Trainer.resume(path, saved.load_dataset(args.data_dir), **options)
 

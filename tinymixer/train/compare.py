@@ -17,7 +17,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ class Comparison:
 
     def _common(self) -> dict[str, Any]:
         """What decides the table, except for the models."""
-        options = _plain(self.config)
+        options = self.config.plain()
         del options["model"], options["epochs"]
         options |= {"budget": str(self.budget), "fingerprint": self.dataset.fingerprint}
         return options | {"workers": self.workers, "device": self.options["device"]}
@@ -221,7 +221,7 @@ class Comparison:
             config = self._config(model, self._affordable_epochs(model))
             return Trainer(config, self.dataset, folder, **self.options)
         trainer = Trainer.resume(folder / "last.npz", self.dataset, **self.options)
-        if _plain(trainer.config) != _plain(self._config(model, trainer.config.epochs)):
+        if trainer.config.plain() != self._config(model, trainer.config.epochs).plain():
             raise CheckpointError(
                 f"{folder} holds a run with other options; choose another --out, or move it away"
             )
@@ -281,11 +281,6 @@ class Comparison:
                 lines, axis, f"{self.dataset.name}: {self.budget} each", self.task.metric_name
             )
             figures.save(figure, self.out / f"accuracy-{name}.png")
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """The options as a file gives them back: JSON knows no tuples."""
-    return json.loads(json.dumps(asdict(config)))
 
 
 def table(results: Sequence[Result]) -> str:

@@ -1,7 +1,8 @@
 """What decides a training run, in one frozen object."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,10 @@ class Config:
     def from_dict(cls, options: Mapping[str, Any]) -> "Config":
         """The Config that `dataclasses.asdict` made `options` of."""
         return cls(**{**options, "augment": data.Augment(**options["augment"])})
+
+    def plain(self) -> dict[str, Any]:
+        """The options as a file gives them back: JSON knows no tuples."""
+        return json.loads(json.dumps(asdict(self)))
 
     def load_dataset(self, data_dir: str | None = None, *, download: bool = False) -> data.Dataset:
         """The data set that is trained on. Raises DataError where it is not to be had."""
