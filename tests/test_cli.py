@@ -481,6 +481,7 @@ def test_help_names_the_defaults_of_every_recipe(command, capsys):
         (("train", "--dataset", "shapes", "--precision", "fp8"), "fp32 or tf32 or bf16"),
         (("train", "--dataset", "shapes", "--precision", "tf32"), "--device gpu"),
         (("bench", "--precision", "bf16"), "--device gpu"),
+        (("compare", "mixer_pico", "--epochs", "1", "--precision", "bf16"), "--device gpu"),
         (("train", "--task", "detect"), "classify or segment"),
         (("train", "--task", "segment", "--model", "mixer_pico"), "no maps of several sizes"),
         (("train", "--task", "segment", "--dataset", "cifar10"), "no classes of pixels"),

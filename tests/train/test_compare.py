@@ -245,6 +245,12 @@ def test_a_model_that_does_not_fit_is_refused_first(comparison, models, options,
     assert not (tmp_path / "c").exists()
 
 
+def test_a_gpu_is_fed_by_one_worker_and_that_is_what_it_says(comparison):
+    made = comparison(workers=None, device="gpu")  # nothing is computed there yet
+    assert made.workers == 1
+    assert made.statement().endswith("1 worker, gpu.")
+
+
 def test_the_settings_are_there_to_read(comparison, tmp_path):
     comparison(models=MODELS[:1]).run()
     common = json.loads((tmp_path / "c" / "comparison.json").read_text())

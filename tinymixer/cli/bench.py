@@ -16,7 +16,7 @@ import numpy as np
 
 import tinymixer
 from tinymixer.backend import PRECISIONS, host_copies
-from tinymixer.cli.options import add_device, add_graph, add_set, check_graph
+from tinymixer.cli.options import add_device, add_graph, add_set, check_graph, check_precision
 from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
@@ -185,8 +185,7 @@ def check_work(args: argparse.Namespace) -> None:
         raise TinymixerError(
             f"--warmup {args.warmup}: expected 0 to {args.steps - 1}, as --steps is {args.steps}"
         )
-    if args.device == "cpu" and args.precision != "fp32":
-        raise TinymixerError(f"--precision {args.precision}: a CPU knows only fp32; --device gpu")
+    check_precision(args.device, args.precision)
 
 
 def _check(args: argparse.Namespace) -> None:

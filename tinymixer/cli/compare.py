@@ -8,9 +8,11 @@ from typing import Any
 
 from tinymixer.cli.options import (
     add_augmentation,
+    add_device,
     add_fields,
     add_set,
     changed,
+    check_precision,
     writable_folder,
 )
 from tinymixer.errors import TinymixerError
@@ -46,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, help="folder; default runs/compare-DATASET-BUDGET")
     parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
     parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     add_set(parser)
     recipe = parser.add_argument_group("the recipe, common to all")
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
     config = changed(recipe(args.dataset, getattr(args, "task", "classify")), args)
+    check_precision(args.device, config.precision)
     budget = args.budget
     name = f"compare-{config.dataset}-{budget.amount:g}-{budget.unit}"
     out = args.out or Path("runs") / name

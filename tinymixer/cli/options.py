@@ -109,6 +109,11 @@ def add_device(parser: Any) -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="default cpu")
 
 
+def check_precision(device: str, precision: str) -> None:
+    if device == "cpu" and precision != "fp32":
+        raise TinymixerError(f"--precision {precision}: a CPU knows only fp32; --device gpu")
+
+
 def add_run(parser: Any) -> None:
     parser.add_argument(
         "--run",

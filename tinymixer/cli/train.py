@@ -14,6 +14,7 @@ from tinymixer.cli.options import (
     add_set,
     changed,
     check_graph,
+    check_precision,
     find_checkpoint,
     given_fields,
     writable_folder,
@@ -88,8 +89,7 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     task = given.get("task", "classify")
     wanted = given.get("dataset", "shapes" if task == "segment" else "cifar10")
     config = changed(recipe(wanted, task), args)
-    if args.device == "cpu" and config.precision != "fp32":
-        raise TinymixerError(f"--precision {config.precision}: a CPU knows only fp32; --device gpu")
+    check_precision(args.device, config.precision)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
     if wanted not in (given.get("dataset"), "shapes") and not _cifar10_is_to_be_had(args.data_dir):
         config = changed(recipe("shapes", task), args)

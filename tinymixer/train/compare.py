@@ -140,7 +140,7 @@ class Comparison:
         self.models, self.budget, self.config = list(dict.fromkeys(models)), budget, config
         self.dataset, self.out, self.quiet = dataset, out, quiet
         self.task = TASKS[config.task]
-        self.workers = Workers.of_this_machine(workers).count
+        self.workers = Workers.of_this_machine(workers, device).count
         self.options: dict[str, Any] = {"workers": self.workers, "device": device, "quiet": quiet}
         self.sizes = {model: self._size(model) for model in self.models}
         if budget.unit != "seconds":  # these are bought by a speed that is measured in time
