@@ -15,6 +15,7 @@ import numpy as np
 from tinymixer.cli import Parser
 from tinymixer.cli.bench import add_work, check_work, work_of
 from tinymixer.errors import TinymixerError
+from tinymixer.models import options_of
 from tinymixer.models.mixer import CONFIGS
 from tinymixer.train.bench import LEARNING_RATE, WEIGHT_DECAY, Bench
 from tinymixer.train.parallel import Workers
@@ -175,11 +176,12 @@ def timed(args):
     if args.device == "gpu" and not torch.cuda.is_available():
         raise TinymixerError("--device gpu: PyTorch finds no GPU here")
     model, batch = work_of(args)
+    sizes = options_of(args.model, **dict(args.set))
     threads = Workers.of_this_machine(args.threads, args.device).count
     torch.set_num_threads(threads)
     bench = TorchBench(
         model,
-        CONFIGS[args.model] | dict(args.set),
+        sizes,
         batch=batch,
         infer=args.infer,
         device=args.device,
@@ -191,7 +193,7 @@ def timed(args):
         "model": args.model,
         "batch": batch,
         "threads": threads,
-        "gelu": dict(args.set).get("gelu", "tanh"),
+        "gelu": sizes["gelu"],
         "precision": args.precision,
         "compile": args.compile,
         "params": sum(p.numel() for p in bench.net.parameters()),

@@ -304,6 +304,20 @@ def test_it_says_all_of_that_in_words_and_draws_the_profile(capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "gelu"),
+    [
+        ("raft_mlp_nano", (), "erf"),
+        ("vip_nano", ("--set", "gelu=tanh"), "tanh"),
+        ("sparse_mlp_nano", (), "tanh"),
+    ],
+)
+def test_it_tells_which_gelu_the_model_has(model, options, gelu, capsys):
+    few = ("--batch", 1, "--steps", 1, "--warmup", 0, "--infer", "--no-products", "--json")
+    assert call("--model", model, *few, *options) == 0
+    assert json.loads(capsys.readouterr().out)["gelu"] == gelu
+
+
 def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkeypatch):
     monkeypatch.setattr(Workers, "of_this_machine", lambda count, device: Workers(count or 4))
     small = [word for word in TINY if word not in {"--micro-batch", "4"}]

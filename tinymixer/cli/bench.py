@@ -20,7 +20,7 @@ from tinymixer.cli.options import add_device, add_graph, add_set, check_graph, c
 from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
-from tinymixer.models import create_model, list_models
+from tinymixer.models import create_model, list_models, options_of
 from tinymixer.train import figures
 from tinymixer.train.bench import Bench
 from tinymixer.train.launches import Launches, launch_table, timed
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             "batch": batch,
             "micro_batch": bench.micro_batch,
             "threads": workers,
-            "gelu": dict(args.set).get("gelu", "tanh"),
+            "gelu": options_of(args.model, **dict(args.set))["gelu"],
             "precision": args.precision,
             "reference": args.reference,
             "params": model.num_parameters(),
