@@ -543,6 +543,15 @@ def test_what_is_no_picture_is_named(content, name, run, here, capsys):
     refused(capsys, here, ("predict", name, "--run", run), name)
 
 
+@pytest.mark.parametrize("other", ["b/x.png", "a/x.gif", "a/x.png"])
+def test_two_pictures_that_would_be_drawn_into_one_file_are_named(other, run, here, capsys):
+    for path in (here / "a" / "x.png", here / other):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), 99, np.uint8)).save(path)
+    argv = ("predict", "a/x.png", other, "--run", run)
+    refused(capsys, here, argv, f"a/x.png and {other} would both be drawn as prediction-x.png")
+
+
 def test_a_folder_is_no_picture(run, here, capsys):
     refused(capsys, here, ("predict", run, "--run", run), run.name)
 

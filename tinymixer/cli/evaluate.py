@@ -86,6 +86,7 @@ def _evaluate_pixels(
 
 
 def predict(args: argparse.Namespace) -> int:
+    sources = _by_name(args.images)
     pictures = [read_picture(path) for path in args.images]
     path = find_checkpoint(args.run)
     out = writable_folder(args.out or path.parent)
@@ -96,7 +97,7 @@ def predict(args: argparse.Namespace) -> int:
     task = TASKS[Config.from_dict(saved.header["config"]).task]
     colours = header["mean"], header["std"]
     height, width = model.image_size
-    for source, picture in zip(args.images, pictures, strict=True):
+    for (name, source), picture in zip(sources.items(), pictures, strict=True):
         seen = as_seen(picture, height, width)
         if task.pixels:
             classes = segments(model, seen[None], *colours)
@@ -108,8 +109,22 @@ def predict(args: argparse.Namespace) -> int:
             found = [f"{names[k]} {p[k]:.1%}" for k in p.argsort()[::-1][:5]]
             figure = figures.prediction(np.asarray(picture), seen, p, names)
         print(f"{source}: {', '.join(found)}")
-        save_pictures({f"prediction-{source.stem}.png": figure}, out)
+        save_pictures({name: figure}, out)
     return 0
+
+
+def _by_name(images: list[Path]) -> dict[str, Path]:
+    """The images by the name of what is drawn of each. Raises DataError where two have the same."""
+    sources: dict[str, Path] = {}
+    for source in images:
+        name = f"prediction-{source.stem}.png"
+        if name in sources:
+            raise DataError(
+                f"{sources[name]} and {source} would both be drawn as {name}, and one be lost; "
+                "give each a name of its own, or predict them one by one, each with its own --out"
+            )
+        sources[name] = source
+    return sources
 
 
 def read_picture(path: Path) -> Image.Image:
