@@ -4,6 +4,8 @@ That a layout is the released one, in names and in numbers, is seen in tests/mod
 published logits come out of weights that were laid out as the authors lay them out.
 """
 
+import json
+
 import numpy as np
 import pytest
 
@@ -196,6 +198,18 @@ def test_a_damaged_file_is_refused(suffix, spoil, tmp_path):
     path = damaged(tmp_path, suffix, spoil)
     with pytest.raises(CheckpointError, match=r"is not a whole .npz or .safetensors file"):
         read_file(path)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1)])
+def test_a_whole_file_of_numbers_that_numpy_does_not_have_is_not_called_damaged(
+    kind, size, tmp_path
+):
+    head = {"head.bias": {"dtype": kind, "shape": [10], "data_offsets": [0, 10 * size]}}
+    text = json.dumps(head).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(10 * size)
+    (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"holds arrays of type {kind}, .* to float32"):
+        read_file(tmp_path / "weights.safetensors")
 
 
 def test_a_file_of_pickles_is_refused(tmp_path):

@@ -500,6 +500,12 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"no file {path}: expected weights, .npz or .safetensors") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except KeyError as error:  # of the table of types that safetensors has for NumPy
+        raise CheckpointError(
+            f"{path} holds arrays of type {error.args[0]}, which NumPy does not have; expected "
+            "float32, float16 or float64. Convert them to float32 with the library that made them, "
+            "in PyTorch by tensor.float(), and save them again"
+        ) from error
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise CheckpointError(
             f"{path} is not a whole .npz or .safetensors file of arrays "
