@@ -359,7 +359,8 @@ def _resizing(matrix: Callable[[int, int], np.ndarray], n_in: int, n_out: int) -
 class PatchEmbed(Module):
     """images (B, H*P, W*P, 3)  ->  x (S, B, C): each patch's pixels through one linear map.
 
-    The same as a convolution whose kernel and stride are both P.
+    The same as a convolution whose kernel and stride are both P. Patches (S, B, P*P*3) that are
+    cut already are welcome too.
     """
 
     def __init__(self, patch_size: int, C: int, *, rng: Rng):
@@ -367,6 +368,8 @@ class PatchEmbed(Module):
         self.linear = ChannelLinear(3 * patch_size**2, C, rng=rng)
 
     def forward(self, images: Any) -> Tensor:
+        if images.ndim == 3 and images.shape[-1] == len(self.linear.W):
+            return self.linear(images)  # patches already
         patches = ops.Patchify(self.patch_size)(images)
         # Plain images want no gradient, so neither do their patches: one product less in backward.
         return self.linear(patches if isinstance(images, Tensor) else patches.data)

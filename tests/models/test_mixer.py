@@ -272,7 +272,7 @@ def test_images_of_another_size_are_refused_also_with_as_many_tokens(shape):
 
 
 def test_a_single_image_without_its_batch_axis_is_refused():
-    with pytest.raises(ValueError, match=r"expected images \(B, 32, 32, 3\), got \(32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"got \(32, 32, 3\). A single image is a batch of one"):
         create_model("mixer_pico")(np.zeros((32, 32, 3), np.float32))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, experts, optim
+from tinymixer import cli, data, engine, experts, ops, optim
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
@@ -30,10 +30,16 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setattr(gpu, "Augment", data.Augment)
     monkeypatch.setattr(gpu, "place", lambda like, *start: data.draws.place(*start))
+    monkeypatch.setattr(gpu, "patches", plain_patches)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
-AUGMENT, PLACE, ADAMW, TWINS = gpu.Augment, gpu.place, gpu.AdamW, engine.twins
+def plain_patches(images, mean, std, patch_size):
+    return ops.Patchify(patch_size).forward(data.normalise(images, mean, std))
+
+
+AUGMENT, PLACE, PATCHES, ADAMW = gpu.Augment, gpu.place, gpu.patches, gpu.AdamW
+TWINS = engine.twins
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -56,6 +62,7 @@ def own_draws(monkeypatch):
         pytest.skip(missing)
     monkeypatch.setattr(gpu, "Augment", AUGMENT)
     monkeypatch.setattr(gpu, "place", PLACE)
+    monkeypatch.setattr(gpu, "patches", PATCHES)
 
 
 @pytest.mark.parametrize("name", ["mixer_pico", "a segmenter", "sparse_mlp_nano"])

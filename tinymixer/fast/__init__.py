@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import data, optim
+from tinymixer import data, ops, optim
 from tinymixer.backend import Array, device_of
 from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.fast import cpu, gpu
 from tinymixer.fast.table import reference_ops, twin_of
+from tinymixer.nn import Module, PatchEmbed
 
 __all__ = [
     "adamw",
@@ -23,6 +24,7 @@ __all__ = [
     "gather",
     "generator_at",
     "gpu",
+    "pixels",
     "place",
     "reference_ops",
     "twin_of",
@@ -53,6 +55,18 @@ def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
 def generator_at(place: Array) -> Any:
     """`data.draws.generator_at(place)`, or its twin where `place` is on a GPU."""
     return (gpu.Generator if device_of(place) == "gpu" else draws.generator_at)(place)
+
+
+def pixels(model: Module, images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+    """Images uint8 (B, H, W, 3) as `model` is to see them in training: normalised, and cut into
+    patches (S, B, P*P*3) if it begins with that. On a GPU these are written at once.
+    """
+    embed = getattr(model, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed):
+        return data.normalise(images, mean, std)
+    if device_of(images) == "gpu":
+        return gpu.patches(images, mean, std, embed.patch_size)
+    return ops.Patchify(embed.patch_size).forward(data.normalise(images, mean, std))
 
 
 def augment(options: data.Augment, device: str) -> data.Augment:

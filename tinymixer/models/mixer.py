@@ -96,7 +96,7 @@ class MLPMixer(nn.Module):
         self.head.W.data[...] = 0
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
-        if images.shape[1:-1] != self.image_size:
+        if images.ndim == 4 and images.shape[1:-1] != self.image_size:
             height, width = self.image_size
             raise ValueError(
                 f"MLPMixer: expected images (B, {height}, {width}, 3), got {images.shape}. Mixing "

@@ -294,7 +294,8 @@ class Trainer:
     def _loss(self, images: Array, targets: Array, place: Array) -> tuple[Tensor, Array]:
         """The mean loss of a micro-batch, and how many of its images are answered right."""
         config, dataset, rng = self.config, self.dataset, fast.generator_at(place)
-        logits = self.model(data.normalise(images, dataset.mean, dataset.std), rng=rng)
+        pixels = fast.pixels(self.model, images, dataset.mean, dataset.std)
+        logits = self.model(pixels, rng=rng)
         loss = self.task.loss(logits, targets, config.label_smoothing)
         return loss, self.task.right(logits.data, targets)
 
