@@ -278,9 +278,10 @@ class Function:
             if x is None or dx is None:
                 continue
             if dx.shape != x.shape or dx.dtype != x.dtype:
+                mixed = f". If forward mixed the two types, convert before: x.astype('{x.dtype}')"
                 raise ValueError(
                     f"{type(self).__name__}.backward: the gradient of input {i} is {dx.dtype} "
-                    f"{dx.shape}; expected {x.dtype} {x.shape}, like the input itself. If forward "
-                    f"was given numbers of another type too, convert them: x.astype('{x.dtype}')"
+                    f"{dx.shape}; expected {x.dtype} {x.shape}, like the input itself"
+                    f"{mixed if dx.shape == x.shape else ''}"
                 )
         return gradients

@@ -23,14 +23,9 @@ def array_module(x: Array) -> ModuleType:
     Python numbers and lists are NumPy's. Nothing is imported: whoever holds a CuPy array has
     imported CuPy already.
     """
-    kind = type(x)
-    if kind not in _libraries:
-        ours = issubclass(kind, np.ndarray | np.generic) or not hasattr(kind, "dtype")
-        _libraries[kind] = np if ours else sys.modules[kind.__module__.partition(".")[0]]
-    return _libraries[kind]
-
-
-_libraries: dict[type, ModuleType] = {}  # of each type that was asked about
+    if isinstance(x, np.ndarray | np.generic) or not hasattr(x, "dtype"):
+        return np
+    return sys.modules[type(x).__module__.partition(".")[0]]
 
 
 def device_of(x: Array) -> str:
