@@ -1,4 +1,4 @@
-"""Floor 5. Faster twins of Functions, a room for each kind of device. Importing this registers them.
+"""Floor 5. Faster twins of Functions, a room for each kind of device; importing registers them.
 
 A twin is a subclass of the Function it stands for, with the same contract and the same mathematics
 in an order that suits the machine. `Function.__call__` finds it in a table, so no model knows.
