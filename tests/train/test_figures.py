@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tinymixer.train import figures
+from tinymixer.train.figures import charts
 from tinymixer.train.profile import Row
 
 NAMES = ["cat", "dog", "car"]
@@ -335,7 +336,7 @@ def test_a_race_names_each_line_at_its_end():
     ],
 )
 def test_labels_that_are_too_close_give_way_by_the_least(wanted, expected):
-    heights = figures._apart(dict(enumerate(wanted)), 1.0)
+    heights = charts._apart(dict(enumerate(wanted)), 1.0)
     assert [heights[i] for i in range(len(wanted))] == pytest.approx(expected, abs=1e-6)
 
 
