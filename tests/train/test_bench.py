@@ -527,7 +527,7 @@ def program(*lines):
 @pytest.fixture
 def own_runs(monkeypatch):
     """Our own side is no process but a row of results; the order of all calls is kept."""
-    from tinymixer.cli import bench as command
+    from tinymixer.cli import against as command
 
     order, result = [], command._result
     speeds = iter([100.0, 400.0, 200.0])
