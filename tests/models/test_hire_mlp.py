@@ -19,7 +19,8 @@ from tinymixer.ops import ChannelLinear, ChannelMLP, SoftmaxCrossEntropy
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config
-from tinymixer.train.trainer import Stopped, Trainer
+from tinymixer.train.stopping import Stopped
+from tinymixer.train.trainer import Trainer
 
 # --- the published code, run on weights that a formula gives, in float64 ---
 

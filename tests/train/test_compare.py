@@ -15,7 +15,8 @@ from tinymixer.summary import summarise
 from tinymixer.train import checkpoint
 from tinymixer.train.compare import Budget, Comparison, Result, table
 from tinymixer.train.config import Config
-from tinymixer.train.trainer import Stopped, Trainer
+from tinymixer.train.stopping import Stopped
+from tinymixer.train.trainer import Trainer
 
 MODELS = ["mixer_pico", "mixer_nano"]  # 4 and 8 blocks of the same tiny width
 CONFIG = Config(

@@ -17,7 +17,8 @@ from tinymixer.errors import NonFiniteError
 from tinymixer.fast import gpu
 from tinymixer.train import checkpoint
 from tinymixer.train import trainer as trainer_module
-from tinymixer.train.trainer import Stopped, Trainer
+from tinymixer.train.stopping import Stopped
+from tinymixer.train.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -260,7 +261,7 @@ def test_a_run_goes_on_on_the_other_device(first, then, stop_after, tmp_path, mo
     def counted(trainer, batch):
         left[0] -= 1
         if left[0] == 0:
-            trainer._stop_signal = 15
+            trainer._stop.number = 15
         return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "_train_step", counted)

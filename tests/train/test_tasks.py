@@ -15,8 +15,9 @@ from tinymixer.train.compare import Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.evaluation import measure, segments
 from tinymixer.train.parallel import Workers
+from tinymixer.train.stopping import Stopped
 from tinymixer.train.tasks import TASKS
-from tinymixer.train.trainer import Stopped, Trainer
+from tinymixer.train.trainer import Trainer
 
 CONFIG = Config(
     task="segment",

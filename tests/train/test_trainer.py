@@ -15,7 +15,8 @@ from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import FlatParameters, Workers, cut
-from tinymixer.train.trainer import Stopped, Trainer
+from tinymixer.train.stopping import Stopped
+from tinymixer.train.trainer import Trainer
 
 
 def bits(trainer):

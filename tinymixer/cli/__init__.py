@@ -13,7 +13,7 @@ import tinymixer
 from tinymixer.cli import bench, compare, convert, data, doctor, evaluate, gradcheck, inspect, train
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.cpu import keep_freed_memory
-from tinymixer.train.trainer import Stopped
+from tinymixer.train.stopping import Stopped
 
 
 class Parser(argparse.ArgumentParser):

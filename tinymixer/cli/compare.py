@@ -19,7 +19,7 @@ from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
-from tinymixer.train.trainer import Stopped
+from tinymixer.train.stopping import Stopped
 
 
 def add_parser(commands: Any) -> None:

@@ -7,10 +7,7 @@ step, image or micro-batch). Nothing else varies: a run that was stopped at any 
 its last checkpoint to the same weights, bit for bit, on any number of workers.
 """
 
-import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,24 +30,16 @@ from tinymixer.backend import (
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
-from tinymixer.files import write_atomically
 from tinymixer.summary import first_non_finite
-from tinymixer.train import checkpoint, figures
+from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.stopping import Stopped, StopSignal
 from tinymixer.train.tasks import TASKS
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
-
-
-class Stopped(Exception):
-    """A signal, by its number, asked the run in `folder` to stop; its position is saved."""
-
-    def __init__(self, number: int, folder: Path | None):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.signal, self.folder = number, folder
 
 
 @dataclass(frozen=True)
@@ -113,7 +102,7 @@ class Trainer:
         self.workers = Workers.of_this_machine(workers, device)
         self._read_every, self._unread = READ_EVERY[device], list[Step]()
         self._replay = Replay(self._say_why_not) if graph else None
-        self._stop_signal = 0
+        self._stop = StopSignal()
         self._owns_folder = False  # whether the checkpoints in `out` are this run's
         self._saved_at = time.monotonic()
         try:
@@ -161,7 +150,7 @@ class Trainer:
         `out` holds another run.
         """
         products = precision(self.config.precision, self.device)
-        with self.workers, self._until_signalled(), products:
+        with self.workers, self._stop.heard(), products:
             if not self._owns_folder:
                 self._take_folder()
             self._report()
@@ -194,7 +183,7 @@ class Trainer:
                 batch = order[self.step * self.config.batch_size :][: self.config.batch_size]
                 self._train_step(batch)
                 self.step += 1
-                stop = self._stop_signal
+                stop = self._stop.number
                 saves = stop or time.monotonic() - self._saved_at > self.save_every
                 if saves or self.step == self.steps_per_epoch or self._trained:
                     self._read()
@@ -335,7 +324,7 @@ class Trainer:
         self._save("last")
         self._report()
         if not self.quiet:
-            print(_line(figures_of_epoch), flush=True)
+            print(report.line(figures_of_epoch), flush=True)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -388,15 +377,8 @@ class Trainer:
         )
 
     def _report(self) -> None:
-        """Bring the files that people read up to the history."""
-        if self.out is None:
-            return
-        lines = "".join(json.dumps(figures_of_epoch) + "\n" for figures_of_epoch in self.history)
-        config = json.dumps(asdict(self.config), indent=2) + "\n"
-        for name, text in (("metrics.jsonl", lines), ("config.json", config)):
-            write_atomically(self.out / name, text.encode())
-        if self.history:
-            figures.save(figures.curves(self.history), self.out / "curves.png")
+        if self.out is not None:
+            report.write(self.out, self.config, self.history)
 
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:
@@ -426,25 +408,6 @@ class Trainer:
             f"--warmup-epochs or {clipping}"
         )
 
-    @contextmanager
-    def _until_signalled(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask once for a clean stop; a second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: Any) -> None:
-            self._stop_signal = number
-            signal.signal(number, before[number])
-
-        self._stop_signal = 0  # a stop asked for and done, of a run that goes on
-        before = {int(n): signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for n, handler in before.items():
-                signal.signal(n, handler)
-
 
 def _copy(group: str, saved: Mapping[str, np.ndarray], own: Mapping[str, Array]) -> None:
     """Copy saved arrays into those of the same names.
@@ -458,13 +421,3 @@ def _copy(group: str, saved: Mapping[str, np.ndarray], own: Mapping[str, Array])
             raise ValueError(f"{group}/{name} is {found}, expected {expected}")
     for name, array in own.items():
         array[...] = array_module(array).asarray(saved[name])
-
-
-def _line(figures_of_epoch: dict[str, Any]) -> str:
-    line = (
-        "epoch {epoch:3g}   train loss {train_loss:.3f}  accuracy {train_accuracy:6.2%}   "
-        "test loss {test_loss:.3f}  accuracy {test_accuracy:6.2%}   "
-    )
-    if "test_iou" in figures_of_epoch:
-        line += "mean IoU {test_iou:6.2%}   "
-    return (line + "{seconds:.0f} s, {images_per_s:.0f} images/s").format(**figures_of_epoch)

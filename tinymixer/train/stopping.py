@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM: heard at any moment, obeyed when a run has reached a good one."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Stopped(Exception):
+    """A signal, by its number, asked the run in `folder` to stop; its position is saved."""
+
+    def __init__(self, number: int, folder: Path | None):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal, self.folder = number, folder
+
+
+class StopSignal:
+    """`number` is that of the signal which asked for a stop, and 0 until one has."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Within it, the first SIGINT or SIGTERM is noted; a second one stops at once.
+
+        Python hands signals to its main thread alone, so in another one nothing is heard.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            self.number = number
+            signal.signal(number, before[number])
+
+        self.number = 0  # one that was obeyed already, of a run that goes on
+        before = {int(n): signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for n, handler in before.items():
+                signal.signal(n, handler)
