@@ -189,6 +189,10 @@ def test_summary_gives_the_totals(name, total, capsys):
 def test_summary_follows_changes(capsys):
     assert call("summary", "mixer_nano", "--num-classes", 100, "--set", "gelu=erf") == 0
     assert "1,143,780" in capsys.readouterr().out
+    assert call("summary", "mixer_nano", "--set", "num_classes=3", "--num-classes", 100) == 0
+    assert "1,143,780" in capsys.readouterr().out
+    assert call("summary", "mixer_nano", "--set", "num_classes=100") == 0
+    assert "1,143,780" in capsys.readouterr().out
 
 
 def test_doctor_tells_versions_threads_gpu_and_data(capsys):
@@ -477,6 +481,8 @@ def test_help_names_the_defaults_of_every_recipe(command, capsys):
         ),
         (("train", "--dataset", "shapes", "--set", "colour=1"), "'colour'"),
         (("train", "--dataset", "shapes", "--flip", "upside-down"), "upside-down"),
+        (("train", "--dataset", "shapes", "--set", "num_classes=4"), "the data set decides"),
+        (("summary", "mixer_nano", "--num-classes", "few"), "a whole number, got 'few'"),
         (("train", "--dataset", "shapes", "--train-size", "0"), "train_size=0"),
         (("train", "--dataset", "shapes", "--precision", "fp8"), "fp32 or tf32 or bf16"),
         (("train", "--dataset", "shapes", "--precision", "tf32"), "--device gpu"),

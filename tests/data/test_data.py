@@ -135,6 +135,15 @@ def test_a_part_without_images_is_refused(name, option, size, ten, tmp_path):
         data.load(name, **{option: size})
 
 
+@pytest.mark.parametrize("option", ["train_size", "test_size"])
+def test_more_images_than_there_are_are_refused(option, ten, tmp_path):
+    data.add(archive(ten, tmp_path))
+    there = len(getattr(data.load("cifar10"), option.replace("size", "images")))
+    data.load("cifar10", **{option: there})
+    with pytest.raises(DataError, match=f"{option}={there + 1}: expected {there} images at most"):
+        data.load("cifar10", **{option: there + 1})
+
+
 def test_fingerprint_tells_data_apart():
     base = data.load("shapes", train_size=10, test_size=10)
     assert base.fingerprint == data.load("shapes", train_size=10, test_size=10).fingerprint

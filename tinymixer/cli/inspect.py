@@ -24,8 +24,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(func=summary)
     parser.add_argument("model", metavar="MODEL", help=", ".join(list_models()))
-    parser.add_argument("--num-classes", type=int)
     add_set(parser)
+    parser.add_argument("--num-classes", dest="set", action="append", type=_classes, metavar="INT")
 
     parser = commands.add_parser(
         "plot", help="a run's curves and, of a Mixer, token-mixing weights and patch filters"
@@ -37,11 +37,19 @@ def add_parser(commands: Any) -> None:
 def summary(args: argparse.Namespace) -> int:
     try:
         with reference_ops():
-            found = summarise(blueprint(args.model, args.num_classes, **dict(args.set)))
+            found = summarise(blueprint(args.model, **dict(args.set)))
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
     print(found)
     return 0
+
+
+def _classes(text: str) -> tuple[str, int]:
+    """One more --set: where an option is given twice, the last one counts."""
+    try:
+        return "num_classes", int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
 
 
 def plot(args: argparse.Namespace) -> int:

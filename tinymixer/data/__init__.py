@@ -110,9 +110,10 @@ def load(
 
     Of its images the first `train_size` and `test_size` are kept; None: all of them, or 20,000 and
     4,000 shapes, drawn from `seed`. With `pixels` the labels are those of pixels, and "background"
-    is a class of its own, the last. Raises DataError for a data set that is unknown, missing,
-    damaged or without labels of pixels, and for a size below 1; a missing data set is downloaded
-    first if `download` is true.
+    is a class of its own, the last. A missing data set is downloaded first if `download` is true.
+
+    Raises DataError for a data set that is unknown, missing, damaged or without labels of pixels,
+    and for a size below 1 or above what there is.
     """
     for option, size in (("train_size", train_size), ("test_size", test_size)):
         if size is not None and size < 1:
@@ -127,11 +128,17 @@ def load(
     path = find(name, data_dir)
     if path is None:
         if not download:
-            raise _missing(layout, data_dir)
+            raise _missing(name, data_dir)
         path = _download(layout, _home(data_dir))
     *train, test = cifar.read(layout, path).values()
     train_images, train_labels = cifar.images_and_labels(layout, train)
     test_images, test_labels = cifar.images_and_labels(layout, [test])
+    for option, size, images in (
+        ("train_size", train_size, train_images),
+        ("test_size", test_size, test_images),
+    ):
+        if size is not None and size > len(images):
+            raise DataError(f"{name}: {option}={size}: expected {len(images):,} images at most")
     return Dataset(
         name,
         train_images[:train_size],
@@ -194,12 +201,13 @@ def _home(data_dir: str | Path | None) -> Path:
     return next((place for place in places if place.is_dir()), places[0])
 
 
-def _missing(layout: cifar.Layout, data_dir: str | Path | None) -> DataError:
+def _missing(name: str, data_dir: str | Path | None) -> DataError:
+    layout = _LAYOUTS[name]
     looked = ", ".join(str(place) for place in _places(data_dir))
     return DataError(
-        f"{layout.title} was not found in {looked}. Let it be downloaded, give its archive "
-        f"({' or '.join(layout.archives)}) to `tinymixer data add FILE`, or train on the built-in "
-        "images with `--dataset shapes`"
+        f"{layout.title} was not found in {looked}. `tinymixer data download {name}` fetches "
+        f"it, and `tinymixer data add FILE` takes its archive ({' or '.join(layout.archives)}); "
+        "--data-dir says where it is already. The built-in `shapes` needs no file"
     )
 
 

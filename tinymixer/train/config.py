@@ -107,6 +107,11 @@ class Config:
 
     def build_model(self, num_classes: int, rng: np.random.Generator) -> Module:
         """The model, freshly initialised. Raises TinymixerError where its options do not fit."""
+        if "num_classes" in self.model_options:
+            raise TinymixerError(
+                f"model {self.model}: the data set decides num_classes; leave out "
+                f"num_classes={self.model_options['num_classes']!r}"
+            )
         try:
             model = models.create_model(self.model, num_classes, rng=rng, **self.model_options)
             return TASKS[self.task].model(model, num_classes, rng)
