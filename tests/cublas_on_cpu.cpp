@@ -1,4 +1,4 @@
-// The five functions of cuBLAS that tinymixer calls, on host memory, by their documentation.
+// The six functions of cuBLAS that tinymixer calls, on host memory, by their documentation.
 //
 // Matrices lie column after column. Checks are those of cuBLAS, and stricter: a product is refused
 // unless the stream was set and then, as setting it forgets it, the workspace. Sums are float32.
@@ -12,11 +12,13 @@
 
 enum Status { SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, FAILED = 13, NOT_SUPPORTED = 15 };
 enum { R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, COMPUTE_TF32 = 77, NO_OP = 0, TRANSPOSE = 1 };
+enum { WHOLE_SUMS = 16 };
 
 struct Handle {
     void* stream = nullptr;
     char* workspace = nullptr;
     size_t size = 0;
+    int math = 0;
 };
 
 // What a stream records instead of computing it, and who is told of it.
@@ -64,7 +66,14 @@ int cublasCreate_v2(Handle** handle) {
 
 int cublasSetStream_v2(Handle* h, void* stream) {
     if (!h) return NOT_INITIALIZED;
-    *h = Handle{stream};
+    *h = Handle{stream, nullptr, 0, h->math};
+    return SUCCESS;
+}
+
+int cublasSetMathMode(Handle* h, int mode) {
+    if (!h) return NOT_INITIALIZED;
+    if (mode != 0 && mode != WHOLE_SUMS) return INVALID_VALUE;
+    h->math = mode;
     return SUCCESS;
 }
 
@@ -94,6 +103,7 @@ int cublasGemmEx(Handle* h, int op_a, int op_b, int m, int n, int k, const void*
     if (note && h->stream != recording_stream) return FAILED;  // while another stream records
 
     float times = *static_cast<const float*>(alpha), plus = *static_cast<const float*>(beta);
+    bool in_parts = h->math != WHOLE_SUMS && type_c == R_16BF;  // which it may do, in bfloat16
     char *workspace = h->workspace, *end = workspace + h->size;
     auto multiply = [=] {
         std::memset(workspace, 0xFF, 512);  // it is ours, from its first byte to its last
@@ -101,9 +111,15 @@ int cublasGemmEx(Handle* h, int op_a, int op_b, int m, int n, int k, const void*
         for (size_t j = 0; j < size_t(n); j++)
             for (size_t i = 0; i < size_t(m); i++) {
                 float sum = 0;
-                for (size_t l = 0; l < size_t(k); l++)
+                for (size_t l = 0; l < size_t(k); l++) {
+                    if (in_parts) {
+                        uint16_t part;
+                        store(&part, 0, R_16BF, sum);
+                        sum = load(&part, 0, R_16BF, COMPUTE_32F);
+                    }
                     sum += load(A, op_a == NO_OP ? i + l * lda : l + i * lda, type_a, compute)
                          * load(B, op_b == NO_OP ? l + j * ldb : j + l * ldb, type_b, compute);
+                }
                 float before = plus == 0 ? 0 : plus * load(C, i + j * ldc, type_c, COMPUTE_32F);
                 store(C, i + j * ldc, type_c, times * sum + before);
             }

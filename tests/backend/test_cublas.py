@@ -91,6 +91,9 @@ def test_bfloat16_is_summed_in_float32(cupy, direct):
     ones = cupy.ones((5, 1), np.float32).astype(narrow)
     assert backend.product(x, ones).item() == 257
     assert backend.product(x, ones, narrow).item() == 256  # to even
+    quarters = cupy.asarray(np.array([[250.0] + 16 * [0.25]], np.float32)).astype(narrow)
+    ones = cupy.ones((17, 1), np.float32).astype(narrow)
+    assert backend.product(quarters, ones, narrow).item() == 254  # and not each one by itself
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 2), (3, 0, 2), (3, 2, 0), (0, 0, 0)], ids=str)

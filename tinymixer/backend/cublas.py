@@ -24,8 +24,10 @@ AS_IT_LIES, TRANSPOSED = 0, 1  # cublasOperation_t
 TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType_t, by NumPy's names
 IN_FLOAT32, IN_TF32 = 68, 77  # cublasComputeType_t
 USUAL_ALGORITHM = -1  # cublasGemmAlgo_t
+WHOLE_SUMS = 16  # cublasMath_t: no sums of parts in bfloat16
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cublasCreate_v2": (c_void_p,),
+    "cublasSetMathMode": (c_void_p, c_int),
     "cublasSetStream_v2": (c_void_p, c_void_p),
     "cublasSetWorkspace_v2": (c_void_p, c_void_p, c_size_t),
     "cublasGemmEx": (
@@ -51,6 +53,7 @@ class Cublas:
         self._alpha, self._beta = map(ctypes.addressof, (self._one, self._zero))
         self._handle = c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        self._call("cublasSetMathMode", self._handle, WHOLE_SUMS)
         self._workspace = cupy.empty(WORKSPACE, np.uint8)
         self._stream: Any = None
 
