@@ -7,6 +7,7 @@ the same memory, whoever has it by then. What would have to wait for the GPU rai
 
 import itertools
 import os
+import time
 import weakref
 from collections import defaultdict
 from contextlib import contextmanager
@@ -113,6 +114,10 @@ class _Bytes:
 
 _pool = MemoryPool()
 _allocators = [_pool.malloc]
+
+
+def get_default_memory_pool():
+    return _pool
 
 
 @contextmanager
@@ -232,6 +237,20 @@ class Graph:
         return "\n".join([*lines, "}", "}"])
 
 
+class Event:
+    """A moment of the program: nothing here is ever on its way."""
+
+    def record(self, stream=None):
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        wait()
+
+
+def get_elapsed_time(start, end):
+    return 1e3 * (end.at - start.at)
+
+
 on_capture = []  # told the stream that begins to capture, and to whom work is given; 0 at its end
 _capturing: list[Stream] = []
 _streams = [Stream(null=True)]
@@ -297,6 +316,8 @@ IN_PLACE = {"__setitem__", "at", "launch"}
 cuda = SimpleNamespace(
     is_available=lambda: True,
     runtime=SimpleNamespace(runtimeGetVersion=lambda: 0),  # a CUDA whose cuBLAS nobody has
+    Event=Event,
+    get_elapsed_time=get_elapsed_time,
     Device=lambda: SimpleNamespace(synchronize=wait),
     Graph=Graph,
     Memory=Memory,

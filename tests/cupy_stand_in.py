@@ -215,6 +215,7 @@ def _upload_a_table_of(arrays):
 add = _SimpleNamespace(at=_walled(_np.add.at))
 float32 = _np.float32
 cuda = _memory.cuda
+get_default_memory_pool = _memory.get_default_memory_pool
 
 
 def empty(shape, dtype=float):

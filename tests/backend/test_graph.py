@@ -223,6 +223,36 @@ def test_where_memory_ends_none_of_the_graph_is_given_back(stand_in, monkeypatch
     assert True not in given_back
 
 
+def test_what_lies_free_elsewhere_is_given_back_before_a_graph_asks(stand_in, monkeypatch):
+    """A card with half as much again as f needs is enough."""
+    held, most = [0], [np.inf]
+
+    class Counted(cupy_memory.Memory):
+        def __init__(self, size):
+            self.size = 0
+            if held[0] + size > most[0]:
+                raise cupy_memory.OutOfMemoryError("out of memory")
+            super().__init__(size)
+            held[0] += self.size
+
+        def __del__(self):
+            held[0] -= self.size
+            if self.size:
+                super().__del__()
+
+    stand_in.get_default_memory_pool().free_all_blocks()
+    monkeypatch.setattr(cupy_memory, "Memory", Counted)
+    monkeypatch.setattr(stand_in.cuda, "Memory", Counted)
+    cublas.opened(stand_in)
+    f, inputs = Function(stand_in), arrays(stand_in, 0, N=4096)
+    others = held[0]
+    f(*inputs)
+    most[0] = others + 1.5 * (held[0] - others)
+    recorded = graph._Graph(f, inputs)
+    most[0] = np.inf
+    assert_same(recorded(*inputs), f(*inputs))
+
+
 def test_a_copy_from_the_host_would_be_found(stand_in, monkeypatch):
     kinds = Counter({"KERNEL": 3, "MEMCPY HtoD (HOST to DEVICE)": 1})
     monkeypatch.setattr(graph, "node_kinds", lambda dot: kinds)

@@ -97,6 +97,8 @@ class _Graph:
         self._pool.set_limit(size=0)  # none, whatever the environment says: see _allocate
         stream = cupy.cuda.Stream()  # whatever strays to the default stream meanwhile raises
         cupy.cuda.Device().synchronize()
+        # What f needed until now lies free in another pool, and a graph needs as much anew.
+        cupy.get_default_memory_pool().free_all_blocks()
         with stream, cupy.cuda.using_allocator(self._pool.malloc):
             self._inputs = [x.copy() for x in arrays]
             f(*self._inputs)  # asks for the memory, and sets the stream of cuBLAS
