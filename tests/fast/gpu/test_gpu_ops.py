@@ -409,8 +409,8 @@ def test_numbers_are_stored_as_the_nearest_bfloat16(cupy, size):
 
 
 def test_only_what_lies_in_packs_is_read_in_packs(cupy):
-    x = cupy.zeros(8 * 16 + 1, np.float32)
-    whole, shifted, odd = x[:-1].reshape(8, 16), x[1:].reshape(8, 16), x[:-3].reshape(9, 14)
+    x = cupy.zeros(8 * 256 + 1, np.float32)
+    whole, shifted, odd = x[:-1].reshape(8, 256), x[1:].reshape(8, 256), x[:-3].reshape(11, 186)
     bfloat16 = np.dtype(pytest.importorskip("ml_dtypes", reason="no ml_dtypes").bfloat16)
     for matrices, stored, pack in [
         ([whole], whole.dtype, 4),
@@ -420,6 +420,21 @@ def test_only_what_lies_in_packs_is_read_in_packs(cupy):
     ]:
         for axis in (0, 1):
             assert kernels.walk(axis, stored, *matrices).variant == (stored.name, pack, 1)
+
+
+def test_packs_of_columns_leave_no_lane_idle(cupy):
+    for columns, of_columns in [(128, 4), (64, 2), (32, 1), (16, 1)]:
+        x = cupy.zeros((8, columns), np.float32)
+        assert [kernels.walk(axis, x.dtype, x).variant.pack for axis in (0, 1)] == [4, of_columns]
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_gelu_far_away_is_a_ramp(cupy, form):
+    x = np.array([-3e38, -1e20, -33, 33, 1e20, 3e38], np.float32)
+    op = gpu.ops.FastGELU(form)
+    y = op.forward(cupy.asarray(x))
+    np.testing.assert_array_equal(to_numpy(y), np.maximum(x, 0))
+    np.testing.assert_array_equal(to_numpy(op.backward(cupy.ones_like(y))), x > 0)
 
 
 # Whole models -------------------------------------------------------------------------------------

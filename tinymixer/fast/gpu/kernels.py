@@ -125,5 +125,7 @@ def _plan(axis: int, stored: np.dtype, shape: tuple[int, int], aligned: bool) ->
     if axis == 0:
         by, grid = "rows", (-(-columns // WIDE), rows)
     else:
+        while pack > 1 and pack * LANES > columns:  # lanes without columns would idle
+            pack //= 2
         by, grid = "columns", (-(-columns // (LANES * pack)), -(-rows // TALL))
     return Walk(by, grid, (np.int32(rows), np.int32(columns)), Variant(stored.name, pack))

@@ -14,7 +14,7 @@ extern "C" __global__ void gather(float *out, Pieces pieces) {
 }
 
 /* AdamW and the average of the weights, over everything in one pass. optim.AdamW has the formulas.
-   Without an average to keep, w stands in for it, and the last line changes nothing. */
+   Without an average to keep, w stands in for it, and the last line changes no finite weight. */
 extern "C" __global__ void adamw(float *w, const float *g, const float *decay, float *m, float *v,
                                  float *average, long long n, float lr, float gain1, float gain2,
                                  float unbias1, float unbias2, float eps, float weight_decay,
