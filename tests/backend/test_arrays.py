@@ -68,6 +68,25 @@ def test_a_constant_is_made_and_moved_once(device):
     assert powers.__doc__ == "Of a base."
 
 
+def test_a_gpu_is_timed_by_its_own_clock_behind_what_keeps_it_at_work(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self):
+            self.record = lambda: done.append(self)
+            self.synchronize = lambda: done.append("waited")
+
+    def elapsed(start, end):
+        assert done[1:] == [start, "again", "again", "again", end, "waited"]
+        return 6.0
+
+    cuda = SimpleNamespace(Event=Event, get_elapsed_time=elapsed)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    again, ahead = (lambda word=word: done.append(word) for word in ("again", "ahead"))
+    assert backend.gpu_ms(again, 3, ahead) == 2.0
+    assert done[0] == "ahead"
+
+
 def test_a_device_is_waited_for_and_the_cpu_needs_no_cupy(monkeypatch):
     waited = []
     device = SimpleNamespace(synchronize=lambda: waited.append(1))

@@ -19,7 +19,7 @@ from tinymixer.summary import blueprint, summarise
 from tinymixer.train import bench as bench_module
 from tinymixer.train import launches as launches_module
 from tinymixer.train.bench import Bench
-from tinymixer.train.launches import Launches, launch_table, timed
+from tinymixer.train.launches import Launches, launch_table
 from tinymixer.train.parallel import Workers, batch_gradient
 from tinymixer.train.profile import (
     Product,
@@ -429,7 +429,7 @@ def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):
     )
     with bench:
         kinds = {(kind.name, kind.bytes): kind for kind in bench.launches()}
-        rows = timed(kinds.values())
+        rows = bench.timed(kinds.values())
     S, C, D_C = 64, SMALL["hidden_dim"], SMALL["channels_mlp_dim"]
     sums = {kind.bytes for kind in kinds.values() if kind.name == "sum_parts"}
     assert len(sums) > 3  # of C, of 2 C, of tokens, of hidden widths, of classes

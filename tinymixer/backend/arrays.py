@@ -75,6 +75,24 @@ def synchronize(device: str) -> None:
         cupy.cuda.Device().synchronize()
 
 
+def gpu_ms(again: Callable[[], Any], times: int, ahead: Callable[[], Any]) -> float:
+    """What a GPU needs for `again()`, called so many times in a row, by its own clock.
+
+    `ahead()` gives it work for longer than it takes to ask for them all: the calls queue up behind
+    it, and what is measured never waits for the program.
+    """
+    import cupy
+
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    ahead()
+    start.record()
+    for _ in range(times):
+        again()
+    end.record()
+    end.synchronize()
+    return cupy.cuda.get_elapsed_time(start, end) / times
+
+
 def numbers(scalars: Sequence[Array]) -> list[Any]:
     """Arrays of one number each as Python numbers: one copy from the device, however many."""
     return to_numpy(array_module(scalars[0]).stack(scalars)).tolist()

@@ -20,7 +20,7 @@ from tinymixer.fast import reference_ops
 from tinymixer.models import create_model, list_models, options_of
 from tinymixer.train import figures
 from tinymixer.train.bench import Bench
-from tinymixer.train.launches import Launches, launch_table, timed
+from tinymixer.train.launches import Launches, launch_table
 from tinymixer.train.parallel import Workers
 from tinymixer.train.profile import Row, profile_table
 
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
             found["own_launches"] = sum(kind.count for kind in kinds if not kind.flops)
             found["products"] = sum(kind.count for kind in kinds if kind.flops)
         if args.profile and on_gpu:
-            of_gpu = timed(kinds)
+            of_gpu = bench.timed(kinds)
             found["profile"] = [{**vars(row), "total_ms": row.total_ms} for row in of_gpu]
         elif args.profile or args.plot:
             rows = bench.profile(PROFILED_STEPS)

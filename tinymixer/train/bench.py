@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from itertools import chain
@@ -25,6 +25,7 @@ from tinymixer import backend, fast, ops, optim
 from tinymixer.backend import (
     Array,
     device_of,
+    gpu_ms,
     numbers,
     synchronize,
     to_device,
@@ -36,7 +37,7 @@ from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.nn import Module, Rng
 from tinymixer.summary import summarise
-from tinymixer.train.launches import Kind, noted
+from tinymixer.train.launches import Kind, Launches, noted, timed
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 from tinymixer.train.profile import (
     Product,
@@ -299,27 +300,20 @@ class Bench:
             self._step(self.workers)
         return kinds
 
+    def timed(self, kinds: Sequence[Kind]) -> list[Launches]:
+        """Each of these kinds, repeated and timed; the arrays are worth nothing afterwards."""
+        return timed(kinds, _large_product())
+
     def ceilings(self, times: int) -> tuple[float, float]:
-        """What the device can do at most: GFLOP/s in a large product, GB/s in a copy; medians.
+        """What a GPU can do at most: GFLOP/s in a large product, GB/s in a copy; means.
 
         A copy's bytes are those read and those written.
         """
-        made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
-        x = to_device(made, self.device)
-        y, operand = x.copy(), x.astype(backend.operand_type())
-        product = self._seconds(lambda: backend.product(operand, operand, operand.dtype), times)
-        copied = self._seconds(lambda: y.__setitem__(..., x), times)
-        return 2e-9 * SIDE**3 / product, 2e-9 * made.nbytes / copied
-
-    def _seconds(self, compute: Callable[[], Any], times: int) -> float:
-        found = []
-        for _ in range(times + 1):
-            synchronize(self.device)
-            start = time.perf_counter()
-            compute()
-            synchronize(self.device)
-            found.append(time.perf_counter() - start)
-        return statistics.median(found[1:])  # the first may compile
+        product = _large_product()
+        x, y = (to_device(np.zeros((SIDE, SIDE), np.float32), "gpu") for _ in range(2))
+        ms = gpu_ms(product, times, ahead=product)
+        copy_ms = gpu_ms(lambda: y.__setitem__(..., x), times, ahead=product)
+        return 2e-6 * SIDE**3 / ms, 2e-6 * x.nbytes / copy_ms
 
     def least_traffic(self) -> int:
         """Bytes that a training step of the plain operations cannot avoid to move.
@@ -352,6 +346,13 @@ class Bench:
                 for name, products in by_name.items():
                     watch.run((name, "products"), alone, products)
         return profile_rows(watch, steps)
+
+
+def _large_product() -> Callable[[], Any]:
+    """A call of a product that keeps a GPU at work for a millisecond at least."""
+    made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
+    x = to_device(made, "gpu").astype(backend.operand_type(), copy=False)
+    return lambda: backend.product(x, x, x.dtype)
 
 
 def _beside(model: Module, x: Array) -> Array:

@@ -2,10 +2,10 @@
 
 A GPU runs behind the program that feeds it, so the clock of a call says nothing of its kernel. What
 a step launches is noted down instead, and each launch of another kind is then repeated on the
-arrays that it had.
+arrays that it had. Those that fit into the GPU's cache, of 50 MB or so, come from there then, and
+faster than memory would deliver them.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.backend import Array, synchronize
+from tinymixer.backend import Array, gpu_ms
 from tinymixer.fast.gpu import kernels, ops
 from tinymixer.train.profile import aligned, replaced
 
-REPEATS = 20  # in a row: one launch alone would wait for the program, not for the memory
+REPEATS = 20  # in a row
 
 
 @dataclass(frozen=True)
@@ -93,25 +93,16 @@ def noted() -> Iterator[list[Kind]]:
         found += kinds.values()
 
 
-def timed(kinds: Sequence[Kind]) -> list[Launches]:
-    """Each kind, repeated and timed; those that take longest in the step first.
+def timed(kinds: Sequence[Kind], ahead: Callable[[], Any]) -> list[Launches]:
+    """Each kind, repeated and timed behind `ahead`, see gpu_ms; the longest of the step first.
 
     What a kernel changes in place goes on changing: the arrays are worth nothing afterwards.
     """
-    rows = [
-        Launches(kind.name, kind.count, _ms(kind.again), kind.bytes, kind.flops) for kind in kinds
-    ]
+    rows = []
+    for kind in kinds:
+        ms = gpu_ms(kind.again, REPEATS, ahead)
+        rows.append(Launches(kind.name, kind.count, ms, kind.bytes, kind.flops))
     return sorted(rows, key=lambda row: -row.total_ms)
-
-
-def _ms(again: Callable[[], Any]) -> float:
-    again()
-    synchronize("gpu")
-    start = time.perf_counter()
-    for _ in range(REPEATS):
-        again()
-    synchronize("gpu")
-    return 1e3 * (time.perf_counter() - start) / REPEATS
 
 
 def launch_table(
