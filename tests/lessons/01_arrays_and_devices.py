@@ -5,6 +5,8 @@ import math
 import numpy as np
 from notebooks import wrong
 
+from tinymixer.backend import array_module
+
 RIGHT = {
     "x.reshape(24)": True,
     "x[:, 0].reshape(12)": False,
@@ -31,6 +33,12 @@ def all_of_numpy(x):
 
 def overflowing(x):
     e = np.exp(x)
+    return e / e.sum(-1, keepdims=True)
+
+
+def one_maximum(x):
+    xp = array_module(x)
+    e = xp.exp(x - x.max())
     return e / e.sum(-1, keepdims=True)
 
 
@@ -72,6 +80,7 @@ WRONG = [
     wrong("pixels", "0 .. 1", to_float=lambda pixels: pixels.astype(np.float32) / 255),
     wrong("device", "a function of np is left", softmax=all_of_numpy),
     wrong("device", "it overflows", softmax=overflowing),
+    wrong("device", "maximum of all rows", softmax=one_maximum),
     wrong("device", "keepdims=True", softmax=no_keepdims),
     wrong("device", "divided by one sum", softmax=one_sum),
     wrong("device", "over the first axis", softmax=over_the_batch),
