@@ -1,5 +1,6 @@
 """Typical wrong answers to the exercises of lesson 04, each with what the check must say to it."""
 
+import numpy as np
 from notebooks import wrong
 
 
@@ -23,6 +24,10 @@ def from_the_right(x, W, b):
     return (x.reshape(len(x), -1) @ W).reshape(-1, *x.shape[1:]) + b[:, None, None]
 
 
+def by_einsum(x, W, b):
+    return np.einsum("ds,sbc->dbc", W, x) + b[:, None, None]
+
+
 def per_image(x, dy):
     return dy @ x.swapaxes(1, 2)
 
@@ -37,6 +42,7 @@ WRONG = [
     wrong("mix", "b[:, None]", mix_tokens=bias_in_a_row),
     wrong("mix", "the bias is missing", mix_tokens=no_bias),
     wrong("mix", "do not meet", mix_tokens=from_the_right),
+    wrong("mix", "without einsum", mix_tokens=by_einsum),
     wrong("bias", "the sum over the batch is missing", bias_gradient=lambda dy: dy.sum(2)),
     wrong("bias", "the sum over the channels is missing", bias_gradient=lambda dy: dy.sum(1)),
     wrong("bias", "each token has a bias of its own", bias_gradient=lambda dy: dy.sum(0)),
