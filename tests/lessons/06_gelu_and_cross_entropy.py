@@ -36,6 +36,30 @@ def as_written(logits, q):
     return -(q * np.log(p)).sum() / len(q), (p - q) / len(q)
 
 
+def one_maximum(logits, q):
+    z = logits - logits.max()
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    return -(q * log_p).sum() / len(q), (np.exp(log_p) - q) / len(q)
+
+
+def log_of_p(logits, q):
+    p = softmax(logits - logits.max(1, keepdims=True))
+    return -(q * np.log(p)).sum() / len(q), (p - q) / len(q)
+
+
+def never_zero(logits, q):
+    p = softmax(logits - logits.max(1, keepdims=True))
+    return -(q * np.log(p + 1e-12)).sum() / len(q), (p - q) / len(q)
+
+
+def one_class_alone(logits, q):
+    return log_of_p(logits, np.eye(q.shape[1])[q.argmax(1)])
+
+
+def one_class_in_the_loss(logits, q):
+    return one_class_alone(logits, q)[0], log_of_p(logits, q)[1]
+
+
 def down_the_images(logits, q):
     p = softmax(logits, 0)
     return -(q * np.log(p)).sum() / len(q), (p - q) / len(q)
@@ -93,6 +117,11 @@ WRONG = [
     wrong("slope", "1 - t²", slope=square_lost),
     wrong("slope", "a difference quotient says", slope=sign_of_the_sum),
     wrong("loss", "exp overflows", cross_entropy=as_written),
+    wrong("loss", "maximum of the whole batch", cross_entropy=one_maximum),
+    wrong("loss", "logarithm of a p that has become 0", cross_entropy=log_of_p),
+    wrong("loss", "the loss is 1000, yours is 27.6", cross_entropy=never_zero),
+    wrong("loss", "only the largest of q", cross_entropy=one_class_alone),
+    wrong("loss", "only the largest of q", cross_entropy=one_class_in_the_loss),
     wrong("loss", "down the images", cross_entropy=down_the_images),
     wrong("loss", "missing in the loss", cross_entropy=sum_over_the_batch),
     wrong("loss", "missing in dlogits", cross_entropy=mean_in_the_loss_only),
