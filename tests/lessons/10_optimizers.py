@@ -96,6 +96,15 @@ def whole_wave(step, base, final, warmup, total):
     return cosine(2 * (step - warmup) / (total - warmup), final, base)
 
 
+def by_its_length(g, max_norm):
+    norm = np.linalg.norm(g)
+    return g / norm * min(norm, max_norm)
+
+
+def factor_of_floats(g, max_norm):
+    return g * min(1.0, max_norm / math.hypot(*g))
+
+
 WRONG = [
     wrong("momentum", "by the old v", momentum_step=old_v),
     wrong("momentum", "weighted with 1 - momentum", momentum_step=damped),
@@ -122,4 +131,6 @@ WRONG = [
         "norm becomes 1",
         clipped=lambda g, max_norm: g / max(np.linalg.norm(g), 1),
     ),
+    wrong("clip", "a gradient of zeros", clipped=by_its_length),
+    wrong("clip", "a gradient of zeros", clipped=factor_of_floats),
 ]
