@@ -90,6 +90,18 @@ def copied(path, pieces):
     path.write_bytes(part.read_bytes())
 
 
+def at_once(path, pieces):
+    path.write_bytes(b"".join(pieces))
+
+
+def copied_and_tidied(path, pieces):
+    part = path.with_name("new.part")
+    try:
+        copied(path, pieces)
+    finally:
+        part.unlink()
+
+
 def swallowed(path, pieces):
     part = path.with_name("new.part")
     try:
@@ -128,5 +140,7 @@ WRONG = [
     wrong("save", "path itself is written to", save=into_path),
     wrong("save", "is left beside it", save=part_left),
     wrong("save", "left behind", save=copied),
+    wrong("save", "overwritten where it lies", save=at_once),
+    wrong("save", "overwritten where it lies", save=copied_and_tidied),
     wrong("save", "swallowed", save=swallowed),
 ]
