@@ -40,6 +40,12 @@ def dice(truth, found, K):
     return mean_over(truth, found, K, lambda t, f: 2 * (t & f).sum() / (t.sum() + f.sum()))
 
 
+def classes_of_the_truth(truth, found, K):
+    counted = truth != IGNORED
+    truth, found = truth[counted], found[counted]
+    return np.mean([iou(truth == k, found == k) for k in np.unique(truth)])
+
+
 def not_a_number(truth, found, K):
     return float("nan")
 
@@ -61,6 +67,7 @@ WRONG = [
     wrong("iou", "the share of each class that was found", mean_iou=share_found),
     wrong("iou", "That is the Dice score", mean_iou=dice),
     wrong("iou", "0 / 0 is none", mean_iou=not_a_number),
+    wrong("iou", "found and not in the truth", mean_iou=classes_of_the_truth),
     wrong(
         "budget", "only the forward is paid for", epochs_bought=lambda macs, m, N: macs / (m * N)
     ),
