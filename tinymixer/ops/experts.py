@@ -121,7 +121,7 @@ class Combine(Function):
 
     A row that no expert has taken gets 0. For expert e and its rows,
         da_e[i] = p[n, e] dy[n],  dp[n, e] = <a_e[i], dy[n]>:
-    a weight is pulled up where the answer points along dy.
+    a weight is pushed down where the answer points along dy, the gradient of the loss.
     """
 
     def __init__(self, axis: int = 0):
