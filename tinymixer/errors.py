@@ -18,4 +18,4 @@ class CheckpointError(TinymixerError):
 
 
 class NonFiniteError(TinymixerError):
-    """Training met a loss that is not a finite number."""
+    """Training met a loss or a gradient that is not finite."""
