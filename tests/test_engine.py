@@ -11,7 +11,7 @@ from checks import assert_close, normal
 
 from tinymixer import engine
 from tinymixer.backend import array_module, device_of
-from tinymixer.engine import Function, Tensor, no_grad, recording
+from tinymixer.engine import Function, Tensor, no_grad, recording, with_grad
 from tinymixer.models import create_model
 from tinymixer.ops import SoftmaxCrossEntropy
 from tinymixer.ops.primitives import Add, Exp, Multiply
@@ -275,6 +275,26 @@ def test_no_grad_is_a_threads_own_business():
         thread.start()
         thread.join()
     assert seen == [True]
+
+
+def test_with_grad_records_also_under_no_grad_and_ends_with_its_block():
+    with no_grad():
+        with with_grad():
+            assert recording()
+        assert not recording()
+        with pytest.raises(KeyError), with_grad():
+            raise KeyError
+        assert not recording()
+
+
+def test_backward_under_no_grad_of_what_was_not_recorded_is_refused():
+    x = Tensor(np.ones(3))
+    recorded = x.exp().sum()
+    with no_grad():
+        with pytest.raises(RuntimeError, match=r"no_grad.*compute the loss outside"):
+            x.exp().sum().backward()
+        recorded.backward()
+    np.testing.assert_array_equal(x.grad, np.exp(np.ones(3)))
 
 
 def test_a_constant_gets_no_gradient_and_none_is_computed(device):

@@ -9,7 +9,7 @@ import pytest
 
 from tinymixer import cli, nn, ops
 from tinymixer.cli.gradcheck import _check_model, in_training
-from tinymixer.engine import Function, Tensor
+from tinymixer.engine import Function, Tensor, no_grad
 from tinymixer.gradcheck import CASES, check, check_function, check_model, checks, mutants, numeric
 from tinymixer.gradcheck.checks import error_against_step
 from tinymixer.gradcheck.subject import of_function
@@ -409,6 +409,12 @@ def test_writing_into_what_was_given_is_named(who):
 
     report = check_function(type("Writing", (ops.GELU,), {who: write})(), normal(S))
     assert "writes into an array that it was given" in str(report)
+
+
+def test_gradients_are_proven_also_under_no_grad(tiny_model):
+    with no_grad():
+        check_model(tiny_model, images).raise_on_failure()
+        check(lambda x: x * x, normal(3)).raise_on_failure()
 
 
 def test_a_constant_gets_no_gradient():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinymixer import create_model, engine, list_models, nn
-from tinymixer.engine import Tensor
+from tinymixer.engine import Tensor, no_grad
 from tinymixer.ops import SoftmaxCrossEntropy
 from tinymixer.summary import blueprint, first_non_finite, layer_names, summarise
 
@@ -130,6 +130,11 @@ def test_products_composed_from_primitives_are_counted():
             return images.reshape(5, 2, 1, 3) @ self.linear.W
 
     assert summarise(Composed()).multiply_accumulates == 10 * 3 * 3
+
+
+def test_a_summary_under_no_grad_is_the_same(nano):
+    with no_grad():
+        assert summarise(blueprint("mixer_nano")) == nano
 
 
 def test_text_folds_equal_blocks_and_aligns(nano):

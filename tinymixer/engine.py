@@ -39,6 +39,17 @@ def no_grad() -> Iterator[None]:
         _state.recording = before
 
 
+@contextmanager
+def with_grad() -> Iterator[None]:
+    """Within it, Functions are recorded, also where a `no_grad` is around it."""
+    before = recording()
+    _state.recording = True
+    try:
+        yield
+    finally:
+        _state.recording = before
+
+
 def recording() -> bool:
     """Whether Functions called now, in this thread, are recorded."""
     return getattr(_state, "recording", True)
@@ -144,9 +155,14 @@ class Tensor:
         differentiate through the same weights; what it holds may be views and shared arrays. What
         was saved for backward is released on the way, so a tape is walked once.
 
-        Raises RuntimeError when walked twice, ValueError when dy or a gradient that a Function
-        returns has not the shape and dtype of what it is the gradient of.
+        Raises RuntimeError when walked twice and for what `no_grad` left unrecorded, ValueError
+        when dy or a gradient that a Function returns has not the shape and dtype of what it is the
+        gradient of.
         """
+        if self.creator is None and not recording():
+            raise RuntimeError(
+                "backward: nothing is recorded under no_grad; compute the loss outside of it"
+            )
         xp = array_module(self.data)
         if dy is None:
             if self.size != 1:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinymixer import nn, ops
+from tinymixer.engine import no_grad
 from tinymixer.models import create_model
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 
@@ -97,6 +98,17 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch():
         cut_up = gradient(model, images, labels, 4, workers)
         # Float64 sums of 13 images in another order: some 13 rounding errors of 1e-16 each.
         np.testing.assert_allclose(cut_up, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_recorded_also_under_no_grad_for_any_number_of_workers():
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((5, 32, 32, 3), np.float32), rng.integers(0, 10, 5)
+    expected = gradient(small_mixer(), images, labels, 2, 1)
+    assert expected.any()
+    for workers in (1, 2):
+        with no_grad():
+            found = gradient(small_mixer(), images, labels, 2, workers)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_parameter_that_nothing_depends_on_has_gradient_zero():

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from tinymixer import data, fast, ops, optim
 from tinymixer.data.draws import Stream, generator, permutation
+from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
 from tinymixer.train.evaluation import log_probabilities
@@ -313,10 +315,11 @@ def test_the_cure_for_a_loss_that_is_not_finite_is_one_that_helps(config, datase
         trainer.run()
 
 
-def test_weights_that_overflow_blame_the_layer_that_overflows(config, dataset):
+@pytest.mark.parametrize("around", [nullcontext, no_grad])
+def test_weights_that_overflow_blame_the_layer_that_overflows(config, dataset, around):
     trainer = Trainer(config, dataset, workers=1, quiet=True)
     trainer.model.blocks[0].channel_mlp.W2.data[...] = 3e38
-    with pytest.raises(NonFiniteError, match=r"blame: blocks\.0\.channel_mlp\b"):
+    with pytest.raises(NonFiniteError, match=r"blame: blocks\.0\.channel_mlp\b"), around():
         trainer.run()
 
 
