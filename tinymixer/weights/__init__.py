@@ -29,9 +29,9 @@ def load_state(
 
     source is a mapping of names to arrays, or an .npz or .safetensors file of them, or a checkpoint
     of a training run; `name` is what errors call it. Every array must be used, every shape must fit
-    and every number be finite, or CheckpointError lists what is missing, left over, misshapen or
-    not finite, and the model stays as it was. ValueError for a layout that the model's
-    system does not have.
+    and every number be finite in the model's precision, or CheckpointError lists what is missing,
+    left over, misshapen or not finite, and the model stays as it was. ValueError for a layout that
+    the model's system does not have.
     """
     if not name:
         name = str(source) if isinstance(source, str | Path) else "the mapping"
@@ -76,13 +76,14 @@ def _as_ours(
     ours: dict[str, np.ndarray] = {}
     wrong: dict[str, list[str]] = {"missing": [], "misshapen": [], "not finite": []}
     for name, parts in expected.items():
+        dtype = state[parts[0][0]].dtype
         shape = _their_shape([view for _, view in parts])
         if name not in theirs:
             wrong["missing"].append(f"{name} {shape}")
         elif theirs[name].shape != shape:
             wrong["misshapen"].append(f"{name} {theirs[name].shape}, expected {shape}")
-        elif theirs[name].dtype.kind not in "fiu" or not np.isfinite(theirs[name]).all():
-            wrong["not finite"].append(f"{name} {theirs[name].dtype}")
+        elif not _finite(theirs[name], dtype):
+            wrong["not finite"].append(f"{name} {theirs[name].dtype}, read as {dtype}")
         else:
             widths = np.cumsum([view.theirs[1] for _, view in parts[:-1]])
             pieces = np.split(theirs[name], widths, axis=1) if len(parts) > 1 else [theirs[name]]
@@ -100,6 +101,12 @@ def _as_ours(
             "Choose the model, its options and the layout that the weights were made with"
         )
     return ours
+
+
+def _finite(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether `array` holds numbers that are finite in the precision they are read in."""
+    with np.errstate(over="ignore"):  # 1e39 is infinite in float32
+        return array.dtype.kind in "fiu" and bool(np.isfinite(array.astype(dtype)).all())
 
 
 def _their_shape(views: list[View]) -> tuple[int, ...]:
