@@ -107,6 +107,12 @@ def test_a_size_a_ratio_or_a_rate_out_of_range_is_refused_by_its_name(name, rng)
             wrong = NO_RATES
         elif option.endswith("_ratio"):
             wrong = (0, -1, float("inf"), "wide", (2,))
+        elif option == "eps":
+            wrong = (0, -1, float("nan"), float("inf"), "abc", None)
+        elif option == "momentum":
+            wrong = (-0.1, 1.5, float("nan"), "abc", None)
+        elif option == "loss_weight":
+            wrong = (-1, float("nan"), float("inf"), "abc", None)
         elif option in ("dims", "depths", "patch_sizes", "pixels", "strides", "raft_sizes"):
             wrong = [(no, *usual[1:]) for no in NO_SIZES] + [2]
         elif option == "num_classes":

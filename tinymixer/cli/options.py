@@ -97,6 +97,8 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"expected OPTION=VALUE, got {text!r}")
+    if name in ("name", "rng"):  # those `create_model` takes besides a model's options
+        raise argparse.ArgumentTypeError(f"a model has no option {name!r}")
     try:
         found = ast.literal_eval(value)  # a number, or several: --set depths=2,2,6,2
         json.dumps(found)  # as a run's files will

@@ -70,7 +70,10 @@ KINDS: list[tuple[set[str], str, Callable[[Any], bool]]] = [
         lambda x: _is_size(x) or (_are_sizes(x) and len(x) == 2),
     ),
     (
-        {"mlp_ratio", "tokens_mlp_ratio", "channels_mlp_ratio", "region_ratio", "attention_ratio"},
+        {
+            *("mlp_ratio", "tokens_mlp_ratio", "channels_mlp_ratio", "region_ratio"),
+            *("attention_ratio", "eps"),
+        },
         "a number above 0",
         lambda x: isinstance(x, int | float) and 0 < x < math.inf,
     ),
@@ -78,6 +81,16 @@ KINDS: list[tuple[set[str], str, Callable[[Any], bool]]] = [
         {"dropout", "drop_path_rate"},
         "a number in [0, 1)",
         lambda x: isinstance(x, int | float) and 0 <= x < 1,
+    ),
+    (
+        {"momentum"},
+        "a number from 0 to 1",
+        lambda x: isinstance(x, int | float) and 0 <= x <= 1,
+    ),
+    (
+        {"loss_weight"},
+        "a number of 0 or more",
+        lambda x: isinstance(x, int | float) and 0 <= x < math.inf,
     ),
 ]
 
