@@ -176,6 +176,19 @@ def test_erf_gelu_far_away_is_a_ramp():
     np.testing.assert_array_equal(derivative, x > 0)
 
 
+@pytest.mark.parametrize("tanh_is_cheap", [True, False])
+def test_tanh_gelu_is_a_ramp_as_far_away_as_the_reference(tanh_is_cheap, monkeypatch):
+    """Beyond, x² overflows, and then the derivative is 0 times infinity in both."""
+    monkeypatch.setattr(cpu, "TANH_IS_CHEAP", tanh_is_cheap)
+    x = np.array([-1e19, -1e14, -33, 33, 1e14, 1e19], np.float32)
+    y = x.copy()
+    derivative = cpu.gelu_in_place(y, "tanh", with_derivative=True)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(derivative, x > 0)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(ops.gelu.gelu_derivative(x, "tanh"), derivative)
+
+
 @pytest.mark.parametrize("form", ["tanh", "erf"])
 def test_blocks_do_not_show(form):
     x = np.random.default_rng(0).standard_normal(70_001, dtype=np.float32)

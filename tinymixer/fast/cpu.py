@@ -98,8 +98,8 @@ def _gelu_tanh(x: Array, d: Array | None, s: Array, w: Array, *_: Array) -> None
     if d is not None:
         w *= 6 * SLOPE * CUBIC
         w += 2 * SLOPE  # 2u'
-        w *= x
         np.subtract(1, s, out=d)
+        d *= x  # before 2u', which for large x overflows: 0 stays 0
         d *= w
         d += s
 
