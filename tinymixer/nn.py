@@ -329,6 +329,12 @@ class UnfoldLinear(Module):
         return self.linear(windows if isinstance(x, Tensor) else windows.data)
 
 
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of images whose size is a side or both."""
+    height, width = (size, size) if isinstance(size, int | np.integer) else size
+    return int(height), int(width)
+
+
 def grid(images: Any) -> Any:
     """images (B, H, W, 3)  ->  the same pixels as a grid (H, W, B, 3): positions lead.
 

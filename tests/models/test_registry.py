@@ -129,6 +129,14 @@ def test_a_size_a_ratio_or_a_rate_out_of_range_is_refused_by_its_name(name, rng)
     assert refused > 30
 
 
+@pytest.mark.parametrize("size", [32, np.int64(32), (32, 32), [np.int64(32), 32]])
+@pytest.mark.parametrize("name", SMALL)
+def test_the_size_of_images_is_kept_as_height_and_width(name, size):
+    model = blueprint(name, image_size=size)
+    assert model.image_size == (32, 32)
+    assert [type(side) for side in model.image_size] == [int, int]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_options_of_a_model_are_all_there_are(name):
     system, configured = MODELS[name]

@@ -151,7 +151,7 @@ class ASMLP(nn.Module):
         drop_path_rate: float = 0.0,
         rng: nn.Rng,
     ):
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = nn.sides(image_size)
         if not depths or min(depths) < 1:
             raise ValueError(
                 f"ASMLP: expected the number of blocks of each stage, one or more, got {depths}"

@@ -177,7 +177,7 @@ class HireMLP(nn.Module):
                     f"HireMLP: dims has {len(dims)} numbers, one for each stage, but {name} has "
                     f"{len(values)}; give all as many"
                 )
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = nn.sides(image_size)
         self.feature_dims, self.num_classes = tuple(dims), num_classes
         common: dict[str, Any] = {"eps": eps, "momentum": momentum, "rng": rng}
         common["init"] = nn.normal(init_std)

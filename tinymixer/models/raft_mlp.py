@@ -145,7 +145,7 @@ class RaftMLP(nn.Module):
         drop_path_rate: float = 0.0,
         rng: nn.Rng,
     ):
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = nn.sides(image_size)
         if kernels is None:
             kernels = [(P,) for P in patch_sizes]
         if len({len(x) for x in (dims, depths, patch_sizes, raft_sizes, kernels)}) != 1:

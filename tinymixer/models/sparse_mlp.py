@@ -140,7 +140,7 @@ class SparseMLP(nn.Module):
         drop_path_rate: float = 0.0,
         rng: nn.Rng,
     ):
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = nn.sides(image_size)
         if height % patch_size or width % patch_size:
             raise ValueError(
                 f"SparseMLP: patches of {patch_size}x{patch_size} do not tile images of "

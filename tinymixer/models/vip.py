@@ -122,7 +122,7 @@ class VisionPermutator(nn.Module):
         rng: nn.Rng,
     ):
         init = nn.lecun_normal if init_std is None else nn.normal(init_std)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = nn.sides(image_size)
         if len({len(x) for x in (dims, depths, patch_sizes)}) != 1:
             raise ValueError(
                 "VisionPermutator: expected one entry a stage in each of dims, depths and "
