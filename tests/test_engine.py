@@ -297,6 +297,16 @@ def test_backward_under_no_grad_of_what_was_not_recorded_is_refused():
     np.testing.assert_array_equal(x.grad, np.exp(np.ones(3)))
 
 
+def test_a_function_used_under_no_grad_is_as_good_as_new():
+    x, y, dz = np.ones(3), np.full(3, 2.0), np.ones(3)
+    function = Multiply()
+    with no_grad():
+        function(Tensor(x), Tensor(y))
+    function.forward(x, y)
+    for found, expected in zip(function.backward(dz), (y, x), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_constant_gets_no_gradient_and_none_is_computed(device):
     x, constant = Tensor(device.ones(3)), device.ones(3)
     y = x * constant

@@ -260,7 +260,7 @@ class Function:
         self.needs = tuple(x is not None for x in tensors)
         y = self.forward(*arrays)
         if not any(self.needs):
-            self.saved = None
+            self.saved, self.needs = None, Function.needs
             return Tensor(y)
         self.inputs, self.order = tensors, next(_order)
         return Tensor(y, self)
