@@ -25,6 +25,13 @@ def test_what_is_kept_is_scaled_and_what_is_dropped_is_zero(device, rng):
     assert_close(y, np.where(keep, 4 * x, 0))
 
 
+@pytest.mark.parametrize("mask_shape", [(2, S, B, C), (B, B, C)], ids=str)
+def test_a_mask_larger_than_x_is_refused(device, mask_shape):
+    x, keep = device.zeros((1, B, C)), device.ones(mask_shape, bool)
+    with pytest.raises(ValueError, match=r"Dropout: keep .* does not broadcast to x \(1, 3, 5\)"):
+        Dropout(0.5).forward(x, keep)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
 def test_a_rate_outside_0_to_1_is_refused(rate):
     with pytest.raises(ValueError, match=r"Dropout: expected a rate in \[0, 1\), got"):

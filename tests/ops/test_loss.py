@@ -137,6 +137,13 @@ def test_targets_that_do_not_fit_are_refused(device, targets, says):
         SoftmaxCrossEntropy().forward(device.zeros((B, K)), device.asarray(targets))
 
 
+@pytest.mark.parametrize("targets", [np.zeros(0, int), np.zeros((0, K))], ids=["hard", "soft"])
+@pytest.mark.parametrize("ignore", [None, 255])
+def test_a_batch_of_nothing_is_refused(device, targets, ignore):
+    with pytest.raises(ValueError, match=r"logits \(0, 17\) are of nothing; expected one or more"):
+        SoftmaxCrossEntropy(ignore=ignore).forward(device.zeros((0, K)), device.asarray(targets))
+
+
 def test_booleans_are_no_class_numbers_where_some_are_ignored_either(device):
     targets = device.asarray(np.array([True, False, True]))
     with pytest.raises(ValueError, match=r"got bool \(3,\)"):

@@ -129,6 +129,12 @@ def test_sums_and_means_over_any_axes(device, name, axis, keepdims, rng):
     check(device, reduce, reduce, normal(rng, (S, B, C)))
 
 
+def test_no_means_at_all_are_differentiated_too(device):
+    x = Tensor(device.zeros((0, 3)))
+    x.mean(axis=1).backward(device.zeros(0))
+    assert x.grad.shape == (0, 3)
+
+
 @pytest.mark.parametrize("shape", [(S * B, C), (-1,), (C, B, S), (1, S, B, C)], ids=str)
 def test_reshape(device, shape, rng):
     check(device, lambda x: x.reshape(*shape), lambda x: x.reshape(shape), normal(rng, (S, B, C)))

@@ -232,7 +232,7 @@ MUTANTS = [
     Mutant(p.Tanh, "square lost", "(1 - y * y)", "(1 - y)"),
     Mutant(p.Sum, "a mean's 1/N", "_repeat(dy", "_repeat(dy / shape[0]"),
     Mutant(p.Mean, "1/N dropped", "_repeat(dy / n", "_repeat(dy"),
-    Mutant(p.Mean, "N of one axis", "x.size // y.size", "len(x)"),
+    Mutant(p.Mean, "N of one axis", "x.size // max(1, y.size)", "len(x)"),
     Mutant(p.Reshape, "columns first", "dy.reshape(shape)", "dy.reshape(shape, order='F')"),
     Mutant(p.Transpose, "not inverted", "np.argsort(", "("),
     Mutant(

@@ -24,8 +24,11 @@ class Dropout(Function):
 
     def forward(self, x: Array, keep: Array) -> Array:
         factor = keep.astype(x.dtype) / (1 - self.rate)
+        y = x * factor
+        if y.shape != x.shape:
+            raise ValueError(f"Dropout: keep {keep.shape} does not broadcast to x {x.shape}")
         self.save(factor)
-        return x * factor
+        return y
 
     def backward(self, dy: Array) -> tuple:
         (factor,) = self.saved

@@ -17,8 +17,8 @@ class SoftmaxCrossEntropy(Function):
     q is the target, smoothed: (1 - α) onehot + α/K, with α = label_smoothing. As each q sums to 1,
     dlogits = (p - q) / n: predicted minus wanted.
 
-    Raises ValueError for class numbers out of range and for targets of another shape. Source of
-    the smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
+    Raises ValueError for class numbers out of range, targets of another shape and a batch of
+    nothing. Source of the smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
     """
 
     def __init__(self, label_smoothing: float = 0.0, ignore: int | None = None):
@@ -51,6 +51,11 @@ class SoftmaxCrossEntropy(Function):
         """q (..., K), smoothed, in the precision of the logits."""
         xp = array_module(logits)
         *places, K = logits.shape
+        if not logits.size:
+            raise ValueError(
+                f"SoftmaxCrossEntropy: logits {logits.shape} are of nothing; expected one or more "
+                "images"
+            )
         real = logits.real.dtype
         if targets.shape == logits.shape:
             q = targets.astype(real)

@@ -182,7 +182,7 @@ class Mean(Function):
 
     def forward(self, x: Array) -> Array:
         y = x.mean(axis=self.axis, keepdims=self.keepdims)
-        self.save(x.shape, x.size // y.size)
+        self.save(x.shape, x.size // max(1, y.size))
         return y
 
     def backward(self, dy: Array) -> Array:
