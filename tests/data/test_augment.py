@@ -1,12 +1,13 @@
 """Augmentation: each option does what it says, and an image's fate is its own."""
 
+import math
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from tinymixer.backend import array_module, to_numpy
-from tinymixer.data.augment import IGNORED, Augment, _beta, _reflect, normalise
+from tinymixer.data.augment import IGNORED, Augment, _beta, _beta_steps, _reflect, normalise
 from tinymixer.data.draws import Stream, draws
 from tinymixer.errors import TinymixerError
 
@@ -234,6 +235,8 @@ def test_all_devices_agree_to_the_last_bit(augment, data, device):
         {"cutout": -3},
         {"random_erasing": 1.5},
         {"mixup": -0.1},
+        {"mixup": 1e-310},
+        {"cutmix": 1e-4},
         {"cutmix": float("nan")},
         {"mix_probability": -1},
     ],
@@ -241,6 +244,29 @@ def test_all_devices_agree_to_the_last_bit(augment, data, device):
 def test_options_out_of_range_are_refused_by_name(option):
     with pytest.raises(TinymixerError, match=f"{next(iter(option))}=.*expected"):
         Augment(**option)
+
+
+def arcsine_law(x):
+    return 2 / np.pi * np.arcsin(np.sqrt(x))
+
+
+def binomial_tail(alpha):
+    """The distribution function of Beta(alpha, alpha) for a whole alpha."""
+    n = 2 * alpha - 1
+    return lambda x: sum(math.comb(n, j) * x**j * (1 - x) ** (n - j) for j in range(alpha, n + 1))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "distribution"),
+    [
+        (0.001, lambda x: 0.5 + 0.0005 * np.log(x / (1 - x))),  # but for terms in alpha squared
+        (0.5, arcsine_law),
+        *((alpha, binomial_tail(alpha)) for alpha in (1, 2, 8, 32)),
+    ],
+)
+def test_shares_of_mixing_follow_the_beta_law(alpha, distribution):
+    steps = _beta_steps(np.zeros(1), alpha) / 2**32
+    np.testing.assert_allclose(steps, distribution((np.arange(256) + 0.5) / 256), atol=2e-5)
 
 
 def test_every_option_is_documented():

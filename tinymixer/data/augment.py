@@ -33,8 +33,9 @@ class Augment:
                          (Cubuk et al. 2019, arXiv:1805.09501)
     cutout               side of a grey square, pixels (DeVries and Taylor 2017, arXiv:1708.04552)
     random_erasing       probability of a rectangle of noise (Zhong et al. 2017, arXiv:1708.04896)
-    mixup, cutmix        alpha of Beta(alpha, alpha); 0: off. With both on, a coin per image decides
-                         (Zhang et al. 2017, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899)
+    mixup, cutmix        alpha of Beta(alpha, alpha), 0.001 to 32; 0: off. With both on, a coin per
+                         image decides (Zhang et al. 2017, arXiv:1710.09412; Yun et al. 2019,
+                         arXiv:1905.04899)
     mix_probability      share of the images that are mixed at all
 
     Raises TinymixerError for options out of range.
@@ -58,14 +59,12 @@ class Augment:
         _require("auto_augment", self.auto_augment, ("none", *POLICIES))
         for name in ("crop_padding", "cutout"):
             _require(name, getattr(self, name), range(32))
-        for name, high in (
-            ("mixup", 32),
-            ("cutmix", 32),
-            ("random_erasing", 1),
-            ("mix_probability", 1),
-        ):
-            if not 0 <= getattr(self, name) <= high:
-                raise _error(name, getattr(self, name), f"a number from 0 to {high}")
+        for name in ("random_erasing", "mix_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise _error(name, getattr(self, name), "a number from 0 to 1")
+        for name in ("mixup", "cutmix"):  # of a smaller one nothing would be mixed
+            if getattr(self, name) != 0 and not 0.001 <= getattr(self, name) <= 32:
+                raise _error(name, getattr(self, name), "0, or a number from 0.001 to 32")
 
     @property
     def mixes(self) -> bool:
@@ -260,13 +259,15 @@ def _beta(alpha: float, bits: Array) -> Array:
 def _beta_steps(alpha: float) -> np.ndarray:
     """2**32 F((k + 1/2) / 256) for k = 0 .. 255, F the distribution function of Beta(alpha, alpha).
 
-    F(x) is the integral of (s (1 - s))**(alpha - 1); t = s**alpha removes the pole at zero, and
-    the half above 1/2 follows by symmetry.
+    F(x) is the integral of (s (1 - s))**(alpha - 1); t = s**alpha removes the pole that is at zero
+    for alpha below 1, and the half above 1/2 follows by symmetry.
     """
-    t = np.linspace(0.0, 0.5**alpha, 4097)
-    density = (1.0 - t ** (1.0 / alpha)) ** (alpha - 1.0)
+    power = min(alpha, 1.0)
+    t = np.linspace(0.0, 0.5**power, 4097)
+    s = t ** (1.0 / power)
+    density = s ** (alpha - power) * (1.0 - s) ** (alpha - 1.0)
     area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    lower = 0.5 * np.interp(((np.arange(128) + 0.5) / _ONE) ** alpha, t, area / area[-1])
+    lower = 0.5 * np.interp(((np.arange(128) + 0.5) / _ONE) ** power, t, area / area[-1])
     steps = np.concatenate([lower, 1.0 - lower[::-1]]) * 2**32
     return steps.clip(0, 2**32 - 1).astype(np.uint32)
 
