@@ -11,7 +11,7 @@ from checks import assert_close, normal
 
 from tinymixer import engine
 from tinymixer.backend import array_module, device_of
-from tinymixer.engine import Function, Tensor, no_grad, recording, with_grad
+from tinymixer.engine import Function, Tensor, enable_grad, no_grad, recording
 from tinymixer.models import create_model
 from tinymixer.ops import SoftmaxCrossEntropy
 from tinymixer.ops.primitives import Add, Exp, Multiply
@@ -277,12 +277,12 @@ def test_no_grad_is_a_threads_own_business():
     assert seen == [True]
 
 
-def test_with_grad_records_also_under_no_grad_and_ends_with_its_block():
+def test_enable_grad_records_also_under_no_grad_and_ends_with_its_block():
     with no_grad():
-        with with_grad():
+        with enable_grad():
             assert recording()
         assert not recording()
-        with pytest.raises(KeyError), with_grad():
+        with pytest.raises(KeyError), enable_grad():
             raise KeyError
         assert not recording()
 

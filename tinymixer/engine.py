@@ -40,7 +40,7 @@ def no_grad() -> Iterator[None]:
 
 
 @contextmanager
-def with_grad() -> Iterator[None]:
+def enable_grad() -> Iterator[None]:
     """Within it, Functions are recorded, also where a `no_grad` is around it."""
     before = recording()
     _state.recording = True

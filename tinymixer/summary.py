@@ -12,7 +12,7 @@ from typing import Any
 
 from tinymixer import nn
 from tinymixer.backend import Array, array_module
-from tinymixer.engine import Function, Tensor, tensors_below, with_grad
+from tinymixer.engine import Function, Tensor, enable_grad, tensors_below
 from tinymixer.models import create_model
 
 
@@ -80,7 +80,7 @@ def summarise(model: Any, image_size: tuple[int, int] | None = None) -> Summary:
     met: set[Tensor] = set()  # Parameters, and
     held = {id(_owner(W)) for W in weights}  # memory, that rows so far have counted
     rows = []
-    with with_grad():
+    with enable_grad():
         output = model(Tensor(blank))
     for y in tensors_below(output):
         node = y.creator

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer.backend import Array
-from tinymixer.engine import Function, Tensor, no_grad, with_grad
+from tinymixer.engine import Function, Tensor, enable_grad, no_grad
 from tinymixer.gradcheck.numeric import Path
 
 
@@ -172,7 +172,7 @@ def of_composition(f: Callable[..., Tensor], *arrays: Array) -> Subject:
             return evaluate(arrays)[0].data
 
     def backward(w: Array) -> dict[int, Array]:
-        with with_grad():
+        with enable_grad():
             y, inputs = evaluate(arrays)
             y.backward(w)
         return {i: _or_zero(inputs[i]) for i in variable}
@@ -208,7 +208,7 @@ def of_model(
     def backward(w: Array) -> dict[int, Array]:
         for p, x in zip(parameters, arrays, strict=True):
             p.data, p.grad = x, None
-        with with_grad():
+        with enable_grad():
             call(model, batch).backward(w)
         return {i: _or_zero(p) for i, p in enumerate(parameters)}
 

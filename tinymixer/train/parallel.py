@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from tinymixer import fast
 from tinymixer.backend import Array, Replay, array_module
-from tinymixer.engine import Tensor, with_grad
+from tinymixer.engine import Tensor, enable_grad
 from tinymixer.nn import Module, asides
 
 Updates = tuple[tuple[Callable[..., None], tuple[Array, ...]], ...]  # see nn.Asides
@@ -191,7 +191,7 @@ def _differentiated(
     """The loss of `inputs`, what is beside it, and updates; `share` of its gradient is in `out`."""
     # a loss that overflows is returned, whatever becomes of its gradient
     hush = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    with hush, with_grad(), asides() as aside:
+    with hush, enable_grad(), asides() as aside:
         loss, beside = loss_of(*inputs)
         for more in aside.losses:
             loss = loss + more

@@ -28,7 +28,7 @@ from tinymixer.backend import (
     to_device,
 )
 from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.engine import Tensor, no_grad, with_grad
+from tinymixer.engine import Tensor, enable_grad, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.summary import first_non_finite
 from tinymixer.train import checkpoint, report
@@ -392,7 +392,7 @@ class Trainer:
         where: str | None = None
         if bad:
             what = f"the loss is {losses[bad[0]]}"
-            with np.errstate(all="ignore"), with_grad():
+            with np.errstate(all="ignore"), enable_grad():
                 loss, _ = self._loss(*self._inputs(bad[0], pieces[bad[0]]))
                 where = first_non_finite(self.model, loss)
         else:
