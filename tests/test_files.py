@@ -1,5 +1,8 @@
 """A file is the old one or the new one, never a part."""
 
+import os
+import time
+
 import pytest
 
 from tinymixer.files import write_atomically
@@ -29,8 +32,26 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_alone(tmp_path, error):
         assert raised.value.filename == str(path)  # the message can say which file
 
 
-def test_what_a_crash_left_behind_is_used_up(tmp_path):
-    (tmp_path / ".x.txt.part").write_bytes(b"half of a file, and then the power went")
+def test_what_a_crash_left_behind_does_not_pile_up(tmp_path):
+    for name in (".x.txt.part", ".x.txt.0badcafe.part", ".x.txt.12345678.part"):
+        (tmp_path / name).write_bytes(b"half of a file, and then the power went")
+        yesterday = time.time() - 86400
+        os.utime(tmp_path / name, (yesterday, yesterday))
     write_atomically(tmp_path / "x.txt", b"new")
     assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
     assert (tmp_path / "x.txt").read_bytes() == b"new"
+
+
+def test_two_writers_at_once_do_not_meet(tmp_path):
+    path = tmp_path / "x.txt"
+
+    def and_meanwhile_another(file):
+        file.write(b"fir")
+        file.flush()
+        write_atomically(path, b"second")
+        assert path.read_bytes() == b"second"
+        file.write(b"st")
+
+    write_atomically(path, and_meanwhile_another)
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
