@@ -12,7 +12,7 @@ from tinymixer import data
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.models import create_model
 from tinymixer.summary import summarise
-from tinymixer.train import checkpoint
+from tinymixer.train import checkpoint, trainer
 from tinymixer.train.compare import Budget, Comparison, Result, table
 from tinymixer.train.config import Config
 from tinymixer.train.stopping import Stopped
@@ -177,6 +177,19 @@ def test_a_stopped_comparison_goes_on_to_the_same_results(
         )
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_stop_in_the_last_evaluation_of_a_model_begins_no_other(comparison, steps, monkeypatch):
+    right = trainer.measure
+
+    def measure(*args):
+        signal.raise_signal(signal.SIGINT)
+        return right(*args)
+
+    monkeypatch.setattr(trainer, "measure", measure)
+    with pytest.raises(Stopped, match="SIGINT"):
+        comparison(amount=1).run()
+    assert steps == 3 * ["mixer_pico"]
 
 
 @pytest.mark.parametrize(

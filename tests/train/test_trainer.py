@@ -15,6 +15,7 @@ from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
+from tinymixer.train import trainer as trainer_module
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import FlatParameters, Workers, cut
 from tinymixer.train.stopping import Stopped
@@ -185,6 +186,37 @@ def test_a_stopped_run_goes_on_without_being_read_again(
         trainer.run()
     trainer.run()
     assert bits(trainer) == bits(uninterrupted)
+
+
+def stop_in_the_evaluation(monkeypatch):
+    """A signal to stop comes when there is no step left that could hear it."""
+    right = trainer_module.measure
+
+    def measure(*args):
+        signal.raise_signal(signal.SIGINT)
+        return right(*args)
+
+    monkeypatch.setattr(trainer_module, "measure", measure)
+
+
+def test_a_stop_after_the_last_step_is_heard_too(changed, dataset, tmp_path, monkeypatch):
+    stop_in_the_evaluation(monkeypatch)
+    trainer = Trainer(changed(epochs=1), dataset, tmp_path, workers=1, quiet=True)
+    with pytest.raises(Stopped, match="SIGINT"):
+        trainer.run()
+    again = Trainer.resume(tmp_path / "last.npz", dataset, quiet=True)
+    assert again.finished
+    assert again.run() == trainer.history
+
+
+def test_a_signal_that_is_ignored_stays_so(config, dataset, monkeypatch):
+    stop_in_the_evaluation(monkeypatch)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup does for another one
+    try:
+        assert len(Trainer(config, dataset, workers=1, quiet=True).run()) == config.epochs
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,12 @@ class StopSignal:
         self.number = 0
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def heard(self, folder: Path | None) -> Iterator[None]:
         """Within it, the first SIGINT or SIGTERM is noted; a second one stops at once.
 
-        Python hands signals to its main thread alone, so in another one nothing is heard.
+        At the end Stopped is raised if one was noted, so that none is lost, even if the run in
+        `folder` was as good as done: what comes after it is to stop too. A signal that is ignored
+        stays so. Python hands signals to its main thread alone, so in another one nothing is heard.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -37,9 +39,15 @@ class StopSignal:
             signal.signal(number, before[number])
 
         self.number = 0  # one that was obeyed already, of a run that goes on
-        before = {int(n): signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            int(n): signal.signal(n, note)
+            for n in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(n) != signal.SIG_IGN  # by nohup, or a script that must not stop
+        }
         try:
             yield
         finally:
             for n, handler in before.items():
                 signal.signal(n, handler)
+        if self.number:
+            raise Stopped(self.number, folder)

@@ -145,12 +145,12 @@ class Trainer:
     def run(self) -> list[dict[str, Any]]:
         """Train to the end of the last epoch; the history, one dict of figures per epoch.
 
-        Raises Stopped after SIGINT or SIGTERM, once the position is saved, NonFiniteError when the
-        loss or its gradient is no longer finite, and CheckpointError, before the first step, if
-        `out` holds another run.
+        Raises Stopped after SIGINT or SIGTERM, once the position is saved, even if that is the end;
+        NonFiniteError when the loss or its gradient is no longer finite; and CheckpointError,
+        before the first step, if `out` holds another run.
         """
         products = precision(self.config.precision, self.device)
-        with self.workers, self._stop.heard(), products:
+        with self.workers, self._stop.heard(self.out), products:
             if not self._owns_folder:
                 self._take_folder()
             self._report()
