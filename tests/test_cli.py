@@ -630,6 +630,65 @@ def test_python_m_tinymixer_is_the_command():
     assert done.stderr.count("\n") == 1
 
 
+# What becomes of the output -------------------------------------------------------------------
+
+
+def shell(line, *argv, **environment):
+    """The shell's `line`, in which $0 is a file with Python and "$@" are words of tinymixer."""
+    command = ["bash", "-c", line, sys.executable, "-m", "tinymixer", *map(str, argv)]
+    environment = os.environ | {"PYTHONUNBUFFERED": ""} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+
+
+@posix
+def test_training_goes_on_when_nobody_reads_what_it_says(here):
+    argv = ("train", "--dataset", "shapes", "--epochs", 3, "--out", "run", *TINY)
+    done = shell('set -o pipefail; "$0" "$@" | head -n 1', *argv)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len((here / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@posix
+@pytest.mark.parametrize("argv", [("summary", "mixer_nano"), ("train", "--help")])
+def test_output_that_nobody_reads_is_no_error(argv):
+    done = shell('set -o pipefail; "$0" "$@" | true', *argv)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_output_for_which_there_is_no_room_is_one_line():
+    done = shell('"$0" "$@" > /dev/full', "data")
+    assert done.returncode == 2
+    assert done.stderr == "tinymixer: output: No space left on device\n"
+
+
+@posix
+def test_without_a_standard_error_it_trains_all_the_same(here):
+    argv = ("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY)
+    done = shell('"$0" "$@" 2>&-', *argv)
+    assert done.returncode == 0
+    assert "after epoch 1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "shown"),
+    [("ünï.png", "ascii", r"\xfcn\xef.png"), ("bad\udcff.png", "utf-8", r"bad\udcff.png")],
+)
+def test_a_name_that_cannot_be_printed_is_escaped(name, encoding, shown, run, here):
+    try:
+        Image.new("RGB", (40, 40)).save(here / name)
+    except (OSError, UnicodeError):
+        pytest.skip("no file can have this name here")
+    argv = ("predict", name, "--run", run)
+    done = shell('"$0" "$@"', *argv, PYTHONIOENCODING=f"{encoding}:strict")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{shown}: ")
+
+
 def test_a_model_for_other_images_is_refused_before_training(here, capsys):
     data = ("--dataset", "shapes", "--train-size", "8", "--test-size", "4")
     assert call("train", "--model", "mixer_pico", "--set", "image_size=64", *data) == 2

@@ -4,6 +4,7 @@ A mistake of the user's ends in one line on standard error and exit code 2; a tr
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -34,23 +35,43 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (sys.argv if None) and return its exit code."""
-    args = build_parser().parse_args(argv)
-    keep_freed_memory()
+    _prepare_output()
     try:
-        return args.func(args)
+        args = build_parser().parse_args(argv)
+        keep_freed_memory()
+        code = args.func(args)
+        print(end="", flush=True)  # what cannot be written is heard of here
+        return code
     except TinymixerError as error:
         return _complain(str(error))
     except BrokenPipeError:  # the reader of our output, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _complain(f"{error.filename or 'file'}: {error.strerror or error}")
+        return _complain(f"{error.filename or 'output'}: {error.strerror or error}")
     except Stopped as stop:
         _complain(f"{stop}; the run is saved: tinymixer train --resume {stop.folder}")
         return 128 + stop.signal
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
+    finally:
+        _drop_what_cannot_be_written()
+
+
+def _prepare_output() -> None:
+    """Any name can be printed on any terminal, and messages go nowhere if there is no stderr."""
+    if sys.stderr is None:  # closed by the shell, 2>&-, and progress bars would write to it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Python would try again at its end, and complain of it in lines of its own."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> int:

@@ -27,7 +27,7 @@ from tinymixer import data, nn
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.summary import summarise
-from tinymixer.train import figures
+from tinymixer.train import figures, report
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
 from tinymixer.train.tasks import TASKS
@@ -161,7 +161,7 @@ class Comparison:
             trainer = self._trainer(model)
             if not trainer.finished:
                 if not self.quiet:
-                    print(f"{model}: {trainer.config.epochs:.3g} epochs -> {trainer.out}")
+                    report.say(f"{model}: {trainer.config.epochs:.3g} epochs -> {trainer.out}")
                 trainer.run()
             images = len(self.dataset.train_images)
             run = Result(model, *self.sizes[model], images, trainer.history, self.task.metric)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ def line(figures_of_epoch: Mapping[str, Any]) -> str:
     if "test_iou" in figures_of_epoch:
         text += "mean IoU {test_iou:6.2%}   "
     return (text + "{seconds:.0f} s, {images_per_s:.0f} images/s").format(**figures_of_epoch)
+
+
+def say(text: str) -> None:
+    """Print a line, if it can be: a run does not end because `head` has read enough of it."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def write(folder: Path, config: Config, history: Sequence[dict[str, Any]]) -> None:

@@ -324,7 +324,7 @@ class Trainer:
         self._save("last")
         self._report()
         if not self.quiet:
-            print(report.line(figures_of_epoch), flush=True)
+            report.say(report.line(figures_of_epoch))
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
