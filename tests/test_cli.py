@@ -15,6 +15,7 @@ from fake_cifar import fake_files
 from PIL import Image
 
 from tinymixer import cli, create_model, nn
+from tinymixer.cli import gradcheck
 from tinymixer.data import cifar
 from tinymixer.train import Config, Trainer, checkpoint
 from tinymixer.weights import load_state, read_file, save_state
@@ -513,11 +514,27 @@ def test_help_names_the_defaults_of_every_recipe(command, capsys):
         (("data", "add", "nowhere.tar.gz"), "nowhere.tar.gz"),
         (("data", "download", "imagenet"), "imagenet"),
         (("gradcheck", "--op", "SoftmaxCross"), "SoftmaxCrossEntropy"),
+        (("gradcheck", "--op", "ReLU", "--plot", "."), ". is no regular file"),
+        (("gradcheck", "--op", "ReLU", "--json", "/"), "/ is no regular file"),
+        (("gradcheck", "--op", "ReLU", "--json", "file/x/y.json"), "file is no folder"),
+        (("gradcheck", "--mutants", "--plot", "x.png"), "leave it out beside --mutants"),
+        (("bench", "--plot", "."), ". is no regular file"),
+        (("bench", "--plot", "file/x.png"), "file is no folder"),
+        (("convert", "a.npz", ".", "--model", "mixer_pico", "--from", "timm"), "no regular file"),
     ],
 )
 def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
+    (here / "file").write_text("in the way")
+    monkeypatch.setattr(gradcheck, "_check_operation", None)  # nothing is done in vain
     monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     refused(capsys, here, argv, named)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_device_or_pipe_is_not_replaced_by_a_file(here, capsys):
+    os.mkfifo(here / "pipe")
+    refused(capsys, here, ("bench", "--plot", "pipe"), "pipe is no regular file")
+    assert (here / "pipe").is_fifo()
 
 
 def no_network(*args, **kwargs):

@@ -510,6 +510,19 @@ def test_the_command_reports_one_operation(tmp_path, capsys):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_older_report_is_not_lost_on_a_full_disk(tmp_path, capsys, monkeypatch):
+    report = tmp_path / "found.json"
+    report.write_text("found before")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert cli.main(["gradcheck", "--op", "Exp", "--json", str(report)]) == 2
+    assert capsys.readouterr().err == f"tinymixer: {report}: No space left on device\n"
+    assert report.read_text() == "found before"
+
+
 def test_the_command_fails_and_explains_on_a_wrong_gradient(monkeypatch, capsys):
     healthy = ops.GELU.backward
     monkeypatch.setattr(ops.GELU, "backward", lambda self, dy: -healthy(self, dy))

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,14 @@ import numpy as np
 import tinymixer
 from tinymixer.backend import PRECISIONS, host_copies
 from tinymixer.cli import against
-from tinymixer.cli.options import add_device, add_graph, add_set, check_graph, check_precision
+from tinymixer.cli.options import (
+    add_device,
+    add_graph,
+    add_set,
+    check_graph,
+    check_precision,
+    output_file,
+)
 from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
@@ -53,7 +59,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--profile", action="store_true", help="show the time by operation")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profile into FILE")
+    parser.add_argument(
+        "--plot", type=output_file, metavar="FILE", help="draw the profile into FILE"
+    )
     parser.add_argument(
         "--against",
         metavar="COMMAND",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tinymixer.cli.options import add_set
+from tinymixer.cli.options import add_set, output_file
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.summary import blueprint
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "source", type=Path, metavar="IN", help=".npz or .safetensors, or a run's last.npz"
     )
-    parser.add_argument("target", type=Path, metavar="OUT", help=".npz or .safetensors")
+    parser.add_argument("target", type=output_file, metavar="OUT", help=".npz or .safetensors")
     parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
     parser.add_argument("--from", dest="layout", choices=LAYOUTS, required=True)
     parser.add_argument("--to", choices=LAYOUTS, default="tinymixer")

@@ -18,8 +18,10 @@ from tqdm import tqdm
 
 import tinymixer
 from tinymixer import nn
+from tinymixer.cli.options import output_file
 from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
+from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
 from tinymixer.gradcheck.checks import error_against_step
 from tinymixer.gradcheck.mutants import HABITS, MUTANTS, OURS, catchers
@@ -58,11 +60,11 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument(
         "--mutants", action="store_true", help=f"plant {len(MUTANTS)} bugs and count those caught"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report to FILE")
+    parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report to FILE")
     parser.add_argument(
         "--plot",
         metavar="FILE",
-        type=Path,
+        type=output_file,
         help="draw the error against the step size into FILE, of the first if there are several",
     )
     parser.set_defaults(func=run)
@@ -110,6 +112,8 @@ HEADINGS = ["operation", "cases", *TOLERANCES, "order", "worst difference at", "
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.mutants and args.plot:
+        raise TinymixerError("--plot draws healthy gradients; leave it out beside --mutants")
     start = time.perf_counter()
     with threadpool_limits(1):  # matrices are small; the work is shared by checks, not within one
         if args.mutants:
@@ -228,7 +232,7 @@ def _run_mutants(args: argparse.Namespace, start: float) -> int:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _table(lines: list[list[str]]) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -147,6 +148,19 @@ def writable_folder(path: Path) -> Path:
         raise TinymixerError(
             f"cannot write to {path}: {error.strerror or error}; choose another --out"
         ) from error
+    return path
+
+
+def output_file(text: str) -> Path:
+    """The FILE of an option, written when all work is done: what will not do is refused first."""
+    path = Path(text)
+    if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced by a file
+        raise argparse.ArgumentTypeError(f"{text} is no regular file; name one to write to")
+    place = next(place for place in path.absolute().parents if os.path.exists(place))
+    if not os.path.isdir(place) or not os.access(place, os.W_OK):
+        raise argparse.ArgumentTypeError(
+            f"cannot write {text}: {place} is no folder that one can write to; choose another"
+        )
     return path
 
 
