@@ -16,6 +16,7 @@ from PIL import Image
 
 from tinymixer import cli, create_model, nn
 from tinymixer.cli import gradcheck
+from tinymixer.cli.evaluate import as_seen, read_picture
 from tinymixer.data import cifar
 from tinymixer.train import Config, Trainer, checkpoint
 from tinymixer.weights import load_state, read_file, save_state
@@ -149,13 +150,45 @@ def test_predict_shows_the_top_five_and_what_the_model_sees(run, here, capsys):
 
 
 def test_predict_sees_the_middle_of_the_picture(here):
-    from tinymixer.cli.evaluate import as_seen
-
     wide = np.zeros((64, 128, 3), np.uint8)
     wide[:, 32:96] = 200  # the middle square
     seen = as_seen(Image.fromarray(wide), 32, 32)
     assert seen.shape == (32, 32, 3)
     assert (seen == 200).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_16_bits_is_seen_as_that_of_8(here, suffix):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(here / f"deep.{suffix}")
+    seen = np.asarray(read_picture(here / f"deep.{suffix}"))
+    np.testing.assert_array_equal(seen, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_a_picture_that_does_not_say_what_is_white_is_refused(dtype, run, here, capsys):
+    Image.fromarray(np.ones((40, 40), dtype)).save(here / "x.tif")
+    refused(capsys, here, ("predict", "x.tif", "--run", run), "expected 8 or 16 bits")
+
+
+def test_a_photograph_is_turned_as_its_camera_says(here):
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top is at the right
+    picture.save(here / "x.png", exif=exif)
+    seen = np.asarray(read_picture(here / "x.png"))[:, :, 0]
+    np.testing.assert_array_equal(seen, np.rot90(np.asarray(picture), -1))
+
+
+def test_whatever_a_reader_of_pictures_raises_names_the_file(run, here, capsys, monkeypatch):
+    """The one of AVIF raises RuntimeError for damage; not every Pillow has it."""
+
+    def damaged(*args):
+        raise RuntimeError("failed to decode")
+
+    Image.new("RGB", (40, 40)).save(here / "x.png")
+    monkeypatch.setattr(Image.Image, "convert", damaged)
+    refused(capsys, here, ("predict", "x.png", "--run", run), "picture x.png: failed to decode")
 
 
 def test_plot_draws_what_was_learned(run):

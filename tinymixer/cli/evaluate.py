@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tinymixer import data
 from tinymixer.cli.options import (
@@ -128,15 +128,27 @@ def _by_name(images: list[Path]) -> dict[str, Path]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, in RGB. Raises DataError if there is none that can be read."""
+    """The picture in a file, upright and in RGB. Raises DataError if none can be read."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return _eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a picture; expected PNG, JPEG or the like") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a damaged file makes its reader raise
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the picture {path}: {reason}") from None
+
+
+def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    """Pillow cuts off all above 255 in a deeper grey; where that has 16 bits, they are scaled."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):  # PNG: 16 at most
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"nothing says how large its white is (Pillow's mode {image.mode}); expected 8 or 16 "
+            "bits for each colour. Save it as such a picture"
+        )
+    return image
 
 
 def as_seen(picture: Image.Image, height: int, width: int) -> np.ndarray:
