@@ -17,10 +17,16 @@ MOMENTS = {"m": RNG.standard_normal(18).astype(np.float32)}
 
 HEADER = {
     "config": {},
-    "dataset": dict.fromkeys(("name", "fingerprint", "class_names", "mean", "std")),
+    "dataset": {
+        "name": "shapes",
+        "fingerprint": "0123",
+        "class_names": ["round", "square"],
+        "mean": [120.0, 110.0, 100.0],
+        "std": [50.0, 60.0, 70.0],
+    },
     "position": [1, 2],
-    "history": [],
-    "so_far": {},
+    "history": [dict.fromkeys(checkpoint.OF_EPOCH, 0.5)],
+    "so_far": dict.fromkeys(checkpoint.OF_SO_FAR, 2),
 }
 
 
@@ -114,6 +120,47 @@ def test_a_header_without_one_of_its_entries_is_refused(tmp_path, lost):
     checkpoint.save(tmp_path / "x.npz", header, WEIGHTS, {}, MOMENTS)
     with pytest.raises(CheckpointError, match=f"its header has no {name}"):
         checkpoint.load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": ["a", "b"]},
+        {"position": [1, -1]},
+        {"position": [1, 0.5]},
+        {"position": [7, 0]},  # with a history of one epoch
+        {"position": [1]},
+        {"history": {}},
+        {"history": [1]},
+        {"history": [{}]},
+        {"history": [HEADER["history"][0] | {"test_loss": "low"}]},
+        {"so_far": {}},
+        {"so_far": HEADER["so_far"] | {"images": None}},
+        {"dataset": HEADER["dataset"] | {"mean": "x"}},
+        {"dataset": HEADER["dataset"] | {"mean": [1, 2, float("nan")]}},
+        {"dataset": HEADER["dataset"] | {"std": [0, 0, 0]}},
+        {"dataset": HEADER["dataset"] | {"class_names": []}},
+        {"dataset": None},
+    ],
+    ids=str,
+)
+def test_a_header_that_no_run_writes_is_refused(tmp_path, change):
+    save(tmp_path / "x.npz", **change)
+    with pytest.raises(CheckpointError, match=r"x\.npz is not a whole tinymixer checkpoint"):
+        checkpoint.load(tmp_path / "x.npz")
+
+
+def test_damage_that_numpy_takes_for_python_is_refused(tmp_path):
+    """It reads the head of an array by Python's own tokenizer, if nothing else will do."""
+    large = {"a.W": np.zeros(10**5)}  # so that the checksum, at its end, is not reached
+    checkpoint.save(tmp_path / "x.npz", HEADER, large, {}, {})
+    content = (tmp_path / "x.npz").read_bytes()
+    for place in (i for i, byte in enumerate(content) if byte == ord("}")):
+        damaged = bytearray(content)
+        damaged[place] = ord(" ")
+        (tmp_path / "x.npz").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"x\.npz"):
+            checkpoint.load(tmp_path / "x.npz")
 
 
 def test_a_file_that_would_swell_in_memory_is_refused(tmp_path):

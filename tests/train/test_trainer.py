@@ -226,6 +226,14 @@ def run(config, dataset, tmp_path_factory):
     return out
 
 
+def test_a_position_that_does_not_fit_the_images_seen_is_refused(run, dataset, tmp_path):
+    saved = checkpoint.load(run / "last.npz")
+    header = saved.header | {"position": (saved.header["position"][0], 2)}
+    checkpoint.save(tmp_path / "x.npz", header, saved.weights, saved.ema, saved.optimizer)
+    with pytest.raises(CheckpointError, match="0 images are no 2 steps"):
+        Trainer.resume(tmp_path / "x.npz", dataset)
+
+
 @pytest.mark.parametrize(
     ("group", "name", "change"),
     [
@@ -257,7 +265,7 @@ def test_arrays_of_another_shape_are_refused(run, dataset, tmp_path, group, name
         (lambda header: header["config"].update(colour="red"), "'colour'"),
         (lambda header: header["config"].pop("augment"), "'augment' is missing"),
         (lambda header: header["config"].update(epochs=-1), "epochs=-1"),
-        (lambda header: header.update(position=[1]), "does not fit"),
+        (lambda header: header.update(position=[1]), "not a whole tinymixer checkpoint"),
     ],
 )
 def test_a_damaged_header_is_refused(run, dataset, tmp_path, change, message):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,12 @@ class Config:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            kinds: dict[Any, Any] = {float: float | int, dict[str, Any]: dict}
+            kind = kinds.get(option.type, option.type)
+            if not isinstance(getattr(self, option.name), kind):
+                expected = getattr(option.type, "__name__", option.type)
+                raise _error(option.name, getattr(self, option.name), str(expected))
         for names, low, high in (
             (("epochs",), 1e-9, 1e9),
             (("batch_size", "micro_batch"), 1, 2**31),

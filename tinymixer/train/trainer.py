@@ -139,6 +139,9 @@ class Trainer:
             _copy("optimizer", saved.optimizer, trainer.optimizer.state)
             trainer.epoch, trainer.step = header["position"]
             trainer.history, trainer._so_far = header["history"], header["so_far"]
+            begun = trainer.step * saved.config.batch_size
+            if header["so_far"]["images"] != min(begun, len(dataset.train_images)):
+                raise ValueError(f"{header['so_far']['images']} images are no {trainer.step} steps")
         trainer._owns_folder = True
         return trainer
 
