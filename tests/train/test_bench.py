@@ -555,7 +555,7 @@ def test_two_programs_run_in_turn_and_the_medians_are_compared(own_runs, capsys)
 
 
 def test_the_comparison_in_words_says_what_is_not_alike(own_runs, capsys):
-    other = program(json.dumps({"images_s": 50, "batch": 7}))
+    other = program(json.dumps({"images_s": 50, "batch": 7, "peak_rss_mib": "much"}))
     assert call(*TINY, "--against", other, "--rounds", 3) == 0
     said = capsys.readouterr().out
     assert "4.000 times as many images/s" in said
@@ -594,11 +594,14 @@ def test_our_own_side_is_this_command_in_a_process_of_its_own(capsys):
     [
         ("no-such-program --fast", "cannot run no-such-program --fast"),
         (shlex.join([sys.executable, "-c", "raise SystemExit('no luck')"]), "exit code 1: no luck"),
-        (program("hello"), "expected a last line of JSON with images_s, got 'hello'"),
+        (program("hello"), "expected a last line of JSON with images_s above 0, got 'hello'"),
         (program("[]"), "expected a last line of JSON"),
         (program(json.dumps({"images_s": None})), "expected a last line of JSON"),
+        (program(json.dumps({"images_s": 0})), "with images_s above 0, got '{"),
+        ("'unclosed", "No closing quotation; quote it as in a shell"),
+        ("  ", "expected a program and its arguments"),
     ],
-    ids=["missing", "failing", "no JSON", "a list", "no number"],
+    ids=["missing", "failing", "no JSON", "a list", "no number", "zero", "a quote", "blank"],
 )
 def test_another_program_that_does_not_answer_costs_one_line(own_runs, other, says, capsys):
     assert call(*TINY, "--against", other, "--rounds", 1) == 2

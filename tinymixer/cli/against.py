@@ -16,7 +16,7 @@ SAME_LOSS = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}  # relative, before and a
 
 def compare(args: argparse.Namespace) -> int:
     """Run this and that in turn, each in a process of its own, and print the ratio of medians."""
-    words = {"this": _own_command(args), "that": shlex.split(args.against)}
+    words = {"this": _own_command(args), "that": _words(args.against)}
     runs: dict[str, list[dict[str, Any]]] = {"this": [], "that": []}
     for _ in range(args.rounds):
         for side in runs:
@@ -79,6 +79,16 @@ def _own_command(args: argparse.Namespace) -> list[str]:
     return words
 
 
+def _words(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise TinymixerError(f"--against {command!r}: {error}; quote it as in a shell") from error
+    if not words:
+        raise TinymixerError(f"--against {command!r}: expected a program and its arguments")
+    return words
+
+
 def _result(command: list[str]) -> dict[str, Any]:
     """The JSON that `command` prints in its last line. Raises TinymixerError if it does not."""
     shown = shlex.join(command)
@@ -91,14 +101,15 @@ def _result(command: list[str]) -> dict[str, Any]:
         raise TinymixerError(f"{shown} ended with exit code {done.returncode}: {said[-1]}")
     try:
         result = json.loads(said[-1])
-        result["images_s"] / 1
+        if not result["images_s"] > 0:
+            raise ValueError("nothing to compare with")
     except (ValueError, TypeError, KeyError) as error:
         raise TinymixerError(
-            f"{shown}: expected a last line of JSON with images_s, got {said[-1][:80]!r}"
+            f"{shown}: expected a last line of JSON with images_s above 0, got {said[-1][:80]!r}"
         ) from error
     return result
 
 
 def _median(lines: list[dict[str, Any]], name: str) -> str:
-    values = [line[name] for line in lines if line.get(name) is not None]
+    values = [line[name] for line in lines if isinstance(line.get(name), int | float)]
     return f"{statistics.median(values):,.4g}" if values else "?"
