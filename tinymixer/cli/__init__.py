@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error))
     except BrokenPipeError:  # the reader of our output, `head` perhaps, has seen enough
         return 0
+    except MemoryError as error:
+        return _complain(f"not enough memory ({error}); ask for less, or for fewer at once")
     except OSError as error:
         return _complain(f"{error.filename or 'output'}: {error.strerror or error}")
     except Stopped as stop:

@@ -32,6 +32,7 @@ from tinymixer.train.profile import Row, profile_table
 
 SMALL_IMAGES, LARGE_IMAGES = 128, 8  # how many make the default batch; small: sides below 100
 ON_A_GPU = 8  # times as many
+MOST = 2**31  # images and the like, as in training
 MICRO_BATCH = 16  # images at most, as in training
 PROFILED_STEPS, CEILING_TIMES = 3, 5
 
@@ -182,8 +183,9 @@ def check_work(args: argparse.Namespace) -> None:
     """Raise TinymixerError for numbers that ask for nothing, and what a device does not know."""
     for name in ("batch", "micro_batch", "workers", "threads", "steps", "rounds"):
         value = getattr(args, name, None)
-        if value is not None and value < 1:
-            raise TinymixerError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+        if value is not None and not 1 <= value <= MOST:
+            expected = "1 or more" if value < 1 else f"{MOST} at most"
+            raise TinymixerError(f"--{name.replace('_', '-')} {value}: expected {expected}")
     if not 0 <= args.warmup < args.steps:
         raise TinymixerError(
             f"--warmup {args.warmup}: expected 0 to {args.steps - 1}, as --steps is {args.steps}"

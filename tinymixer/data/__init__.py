@@ -25,6 +25,7 @@ __all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "add", "find", "load", "nor
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")  # of a Dataset
+MOST_SHAPES = 2**32  # the next one is the first test image
 TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images, unless told otherwise
 
 
@@ -118,6 +119,8 @@ def load(
     for option, size in (("train_size", train_size), ("test_size", test_size)):
         if size is not None and size < 1:
             raise DataError(f"{name}: {option}={size}: expected at least one image")
+        if size is not None and name == "shapes" and size > MOST_SHAPES:
+            raise DataError(f"{name}: {option}={size}: expected {MOST_SHAPES:,} images at most")
     if pixels and name in _LAYOUTS:
         raise DataError(f"{name} has no classes of pixels to learn; `shapes` has")
     if name == "shapes":
@@ -221,7 +224,7 @@ def _download(layout: cifar.Layout, data_dir: Path) -> Path:
 def _shapes(train_size: int, test_size: int, seed: int, pixels: bool) -> Dataset:
     """Training images count from 0, test images from 2**32: they never meet, whatever the sizes."""
     train_images, train_labels, train_masks = shapes.draw(np.arange(train_size), seed)
-    test_images, test_labels, test_masks = shapes.draw(2**32 + np.arange(test_size), seed)
+    test_images, test_labels, test_masks = shapes.draw(MOST_SHAPES + np.arange(test_size), seed)
     names = shapes.CLASS_NAMES
     if pixels:
         train_labels = shapes.of_pixels(train_labels, train_masks)
