@@ -84,6 +84,22 @@ def test_adding_something_else_is_refused(name, message, tmp_path):
         data.add(tmp_path / name, tmp_path)
 
 
+def test_a_folder_under_the_name_of_an_archive_is_refused(ten, tmp_path):
+    folder = tmp_path / "cifar-10-binary.tar.gz"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"tar\.gz is a folder; give the path of the archive"):
+        data.add(folder, tmp_path)
+
+
+def test_the_home_of_a_user_that_there_is_not_is_refused(monkeypatch):
+    with pytest.raises(DataError, match="~no-such-user/x: Could not determine home directory"):
+        data.find("cifar10", "~no-such-user/x")
+    monkeypatch.setenv("TINYMIXER_DATA", "~no-such-user/y")
+    with pytest.raises(DataError, match="~no-such-user/y: Could not determine home directory"):
+        data.load("cifar10")
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones():
     for ask in (data.load, data.find):
         with pytest.raises(DataError, match="'mnist': expected one of cifar10, cifar100, shapes"):

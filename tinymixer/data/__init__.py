@@ -177,6 +177,8 @@ def add(file: str | Path, data_dir: str | Path | None = None) -> Path:
         if file.name in layout.archives or file.name in (layout.folder, layout.python_folder):
             if not file.exists():
                 raise DataError(f"{file}: no such file; give the path of an archive that exists")
+            if file.is_dir() and file.name in layout.archives:
+                raise DataError(f"{file} is a folder; give the path of the archive itself")
             return cifar.write(layout, cifar.read(layout, file), _home(data_dir))
     known = ", ".join(name for layout in _LAYOUTS.values() for name in layout.archives)
     raise DataError(f"{file}: expected an archive under its published name, one of {known}")
@@ -192,7 +194,13 @@ def _places(data_dir: str | Path | None) -> list[Path]:
     """Where to look, in this order."""
     checkout = Path(__file__).parents[2] / "data"
     given = [data_dir, os.environ.get("TINYMIXER_DATA"), "data"]
-    places = [Path(place).expanduser() for place in given if place]
+    try:
+        places = [Path(place).expanduser() for place in given if place]
+    except RuntimeError as error:  # a user that there is not
+        raise DataError(
+            f"{' or '.join(str(place) for place in given[:2] if place)}: {error}; expected the "
+            "path of a folder for --data-dir, and in TINYMIXER_DATA if that is set"
+        ) from error
     return [*places, checkout] if (checkout / "checksums.txt").exists() else places
 
 
