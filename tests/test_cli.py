@@ -84,8 +84,10 @@ def call(*argv):
 
 
 def contents(folder):
+    """Every file's, and None for folders and the like."""
     return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
     }
 
 
@@ -497,9 +499,13 @@ def test_help_names_the_defaults_of_every_recipe(command, capsys):
             "auto_augment='imagenet': expected none or cifar10",
         ),
         (("train", "--workers", "0"), "--workers 0"),
+        (("train", "--save-every", "nan"), "expected 0 or more seconds, got nan"),
+        (("train", "--save-every", "-1"), "expected 0 or more seconds, got -1"),
+        (("eval", "--run", "nowhere", "--out", "new"), "nowhere"),
+        (("plot", "--run", "nowhere", "--out", "new"), "nowhere"),
         (("train", "--model", "mixer_xxl"), "mixer_pico"),
         (("train", "--dataset", "imagenet"), "shapes"),
-        (("train", "--dataset", "cifar10", "--data-dir", "nowhere"), "tinymixer data add"),
+        (("train", "--dataset", "cifar10", "--data-dir", "."), "tinymixer data add"),
         (("train", "--dataset", "shapes", "--set", "gelu"), "OPTION=VALUE"),
         (("train", "--dataset", "shapes", "--set", "gelu=swish"), "'tanh' or 'erf'"),
         (("train", "--dataset", "shapes", "--set", "patch_size=5"), "5x5"),
@@ -595,6 +601,14 @@ def no_network(*args, **kwargs):
 def test_where_there_is_no_gpu_one_line_says_what_is_missing(argv, run, here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # not even if this machine has it
     refused(capsys, here, (*argv, "--device", "gpu"), "CuPy is not installed; pip install")
+
+
+@pytest.mark.parametrize("command", [("train",), ("compare", "mixer_pico", "--epochs", "1")])
+def test_a_gpu_is_asked_for_before_anything_is_downloaded(command, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("tinymixer.data.load", None)
+    argv = (*command, "--dataset", "cifar10", "--device", "gpu")
+    refused(capsys, here, argv, "CuPy is not installed; pip install")
 
 
 @pytest.mark.parametrize(

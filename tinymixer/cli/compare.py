@@ -12,6 +12,7 @@ from tinymixer.cli.options import (
     add_fields,
     add_set,
     changed,
+    check_device,
     check_precision,
     writable_folder,
 )
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
     config = changed(recipe(args.dataset, getattr(args, "task", "classify")), args)
     check_precision(args.device, config.precision)
+    check_device(args.device)
     budget = args.budget
     name = f"compare-{config.dataset}-{budget.amount:g}-{budget.unit}"
     out = args.out or Path("runs") / name

@@ -44,11 +44,11 @@ def add_parser(commands: Any) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
-    out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
     model.to(args.device)
     config = Config.from_dict(saved.header["config"])
     dataset = config.load_dataset(args.data_dir)
+    out = writable_folder(args.out or path.parent)
     if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
         print(f"note: these are not the same {dataset.name} files that {path} was trained on")
     if TASKS[config.task].pixels:
@@ -89,9 +89,9 @@ def predict(args: argparse.Namespace) -> int:
     sources = _by_name(args.images)
     pictures = [read_picture(path) for path in args.images]
     path = find_checkpoint(args.run)
-    out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
     model.to(args.device)
+    out = writable_folder(args.out or path.parent)
     header = saved.header["dataset"]
     names = header["class_names"]
     task = TASKS[Config.from_dict(saved.header["config"]).task]

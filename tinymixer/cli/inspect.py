@@ -54,8 +54,8 @@ def _classes(text: str) -> tuple[str, int]:
 
 def plot(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
-    out = writable_folder(args.out or path.parent)
     model, saved = load_model(path)
+    out = writable_folder(args.out or path.parent)
     pictures = {}
     if isinstance(model, MLPMixer):
         height, width = model.image_size

@@ -10,9 +10,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from tinymixer import data
+from tinymixer.backend import to_device
 from tinymixer.data.autoaugment import POLICIES
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.train import figures
@@ -115,6 +117,11 @@ def add_device(parser: Any) -> None:
 def check_precision(device: str, precision: str) -> None:
     if device == "cpu" and precision != "fp32":
         raise TinymixerError(f"--precision {precision}: a CPU knows only fp32; --device gpu")
+
+
+def check_device(device: str) -> None:
+    """Raise TinymixerError where `device` cannot be used, before anything is downloaded for it."""
+    to_device(np.zeros(1), device)
 
 
 def add_run(parser: Any) -> None:

@@ -13,6 +13,7 @@ from tinymixer.cli.options import (
     add_graph,
     add_set,
     changed,
+    check_device,
     check_graph,
     check_precision,
     find_checkpoint,
@@ -40,7 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
     add_device(parser)
     add_graph(parser)
-    parser.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--save-every", type=_seconds, default=60.0, metavar="SECONDS")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     add_set(parser)
     add_fields(
@@ -49,6 +50,13 @@ def add_parser(commands: Any) -> None:
         leave_out=("model_options", "augment"),
     )
     add_augmentation(parser)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:  # nor is nan
+        raise argparse.ArgumentTypeError(f"expected 0 or more seconds, got {text}")
+    return seconds
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,14 +98,16 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     wanted = given.get("dataset", "shapes" if task == "segment" else "cifar10")
     config = changed(recipe(wanted, task), args)
     check_precision(args.device, config.precision)
+    check_device(args.device)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
     if wanted not in (given.get("dataset"), "shapes") and not _cifar10_is_to_be_had(args.data_dir):
         config = changed(recipe("shapes", task), args)
     if args.device == "gpu" and "micro_batch" not in given:  # which has no small cache to fit
         config = replace(config, micro_batch=config.batch_size)
-    out = writable_folder(args.out or _new_folder(f"{config.model}-{config.dataset}"))
-    dataset = config.load_dataset(args.data_dir, download=True)
-    return Trainer(config, dataset, out, **options)
+    out = args.out or _new_folder(f"{config.model}-{config.dataset}")
+    trainer = Trainer(config, config.load_dataset(args.data_dir, download=True), out, **options)
+    writable_folder(out)  # last: what is refused leaves no empty one
+    return trainer
 
 
 def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
