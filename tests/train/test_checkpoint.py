@@ -128,6 +128,7 @@ def test_a_header_without_one_of_its_entries_is_refused(tmp_path, lost):
         {"position": ["a", "b"]},
         {"position": [1, -1]},
         {"position": [1, 0.5]},
+        {"position": [1.0, 2]},
         {"position": [7, 0]},  # with a history of one epoch
         {"position": [1]},
         {"history": {}},

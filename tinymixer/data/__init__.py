@@ -197,9 +197,10 @@ def _places(data_dir: str | Path | None) -> list[Path]:
     try:
         places = [Path(place).expanduser() for place in given if place]
     except RuntimeError as error:  # a user that there is not
+        asked = " or ".join(str(place) for place in given[:2] if place)
         raise DataError(
-            f"{' or '.join(str(place) for place in given[:2] if place)}: {error}; expected the "
-            "path of a folder for --data-dir, and in TINYMIXER_DATA if that is set"
+            f"{asked}: {str(error).rstrip('.')}; expected the path of a folder for --data-dir, and "
+            "in TINYMIXER_DATA if that is set"
         ) from error
     return [*places, checkout] if (checkout / "checksums.txt").exists() else places
 

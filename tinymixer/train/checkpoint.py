@@ -143,11 +143,8 @@ def load(path: Path) -> Checkpoint:
 
 def _check(header: Mapping[str, Any]) -> None:
     """Raise ValueError, or what comes of it, for a header that no run writes."""
-    dataset, so_far, history = (
-        header.get("dataset", {}),
-        header.get("so_far", {}),
-        header.get("history", []),
-    )
+    dataset, so_far = header.get("dataset", {}), header.get("so_far", {})
+    history = header.get("history", [])
     wanted = [(header, ENTRIES), (dataset, OF_DATASET), (so_far, OF_SO_FAR)]
     wanted += [(row, OF_EPOCH) for row in history]
     missing = [name for entries, names in wanted for name in names if name not in entries]
@@ -156,7 +153,7 @@ def _check(header: Mapping[str, Any]) -> None:
     epoch, step = header["position"]
     names, mean, std = dataset["class_names"], dataset["mean"], dataset["std"]
     for name, fits in {
-        "position": epoch == len(history) and isinstance(step, int) and step >= 0,
+        "position": type(epoch) is type(step) is int and epoch == len(history) and step >= 0,
         "so_far": _are_numbers(so_far.values()),
         "history": all(_are_numbers(row.values()) for row in history),
         "class_names": len(names) > 0 and all(isinstance(name, str) for name in names),
