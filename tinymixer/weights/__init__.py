@@ -83,7 +83,8 @@ def _as_ours(
         elif theirs[name].shape != shape:
             wrong["misshapen"].append(f"{name} {theirs[name].shape}, expected {shape}")
         elif not _finite(theirs[name], dtype):
-            wrong["not finite"].append(f"{name} {theirs[name].dtype}, read as {dtype}")
+            read_as = "" if theirs[name].dtype == dtype else f", read as {dtype}"
+            wrong["not finite"].append(f"{name} {theirs[name].dtype}{read_as}")
         else:
             widths = np.cumsum([view.theirs[1] for _, view in parts[:-1]])
             pieces = np.split(theirs[name], widths, axis=1) if len(parts) > 1 else [theirs[name]]
