@@ -109,6 +109,8 @@ def test_a_size_a_ratio_or_a_rate_out_of_range_is_refused_by_its_name(name, rng)
             wrong = (0, -1, float("inf"), "wide", (2,))
         elif option == "eps":
             wrong = (0, -1, float("nan"), float("inf"), "abc", None)
+        elif option == "init_std":
+            wrong = (0, -1, float("nan"), float("inf"), "abc")
         elif option == "momentum":
             wrong = (-0.1, 1.5, float("nan"), "abc", None)
         elif option == "loss_weight":

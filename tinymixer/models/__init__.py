@@ -78,6 +78,11 @@ KINDS: list[tuple[set[str], str, Callable[[Any], bool]]] = [
         lambda x: isinstance(x, int | float) and 0 < x < math.inf,
     ),
     (
+        {"init_std"},
+        "a number above 0, or None",
+        lambda x: x is None or (isinstance(x, int | float) and 0 < x < math.inf),
+    ),
+    (
         {"dropout", "drop_path_rate"},
         "a number in [0, 1)",
         lambda x: isinstance(x, int | float) and 0 <= x < 1,
