@@ -28,7 +28,7 @@ from tinymixer.train import figures
 from tinymixer.train.bench import Bench
 from tinymixer.train.launches import Launches, launch_table
 from tinymixer.train.parallel import Workers
-from tinymixer.train.profile import Row, profile_table
+from tinymixer.train.profile import OperationTime, profile_table
 
 SMALL_IMAGES, LARGE_IMAGES = 128, 8  # how many make the default batch; small: sides below 100
 ON_A_GPU = 8  # times as many
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         graph=args.graph,
     )
-    rows: list[Row] = []
+    rows: list[OperationTime] = []
     of_gpu: list[Launches] = []
     with reference_ops() if args.reference else nullcontext(), bench:
         bench.check()
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
             "what": "infer" if args.infer else "train",
             "model": args.model,
             "batch": batch,
-            "micro_batch": bench.micro_batch,
+            "micro_batch": bench.config.micro_batch,
             "threads": workers,
             "gelu": options_of(args.model, **dict(args.set))["gelu"],
             "precision": args.precision,

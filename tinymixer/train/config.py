@@ -100,6 +100,21 @@ class Config:
         """The options as a file gives them back: JSON knows no tuples."""
         return json.loads(json.dumps(asdict(self)))
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """How many steps the run takes in all."""
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, counted from 0 over the whole run."""
+        return optim.learning_rate(
+            step,
+            base=self.lr,
+            final=self.lr * self.lr_final,
+            warmup=round(self.warmup_epochs * steps_per_epoch),
+            total=self.steps(steps_per_epoch),
+            schedule=self.schedule,
+        )
+
     def load_dataset(self, data_dir: str | None = None, *, download: bool = False) -> data.Dataset:
         """The data set that is trained on. Raises DataError where it is not to be had."""
         return data.load(

@@ -190,7 +190,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Row:
+class OperationTime:
     """What one operation takes of a step that one thread does alone, in ms of processor time.
 
     `other` is time that is neither a Function's forward nor its backward; `products` is that of
@@ -209,8 +209,8 @@ class Row:
         return self.forward + self.backward + self.other
 
 
-def profile_rows(watch: Stopwatch, steps: int) -> list[Row]:
-    """The longest first, of seconds in `steps` steps under (name, one of Row's four kinds)."""
+def profile_rows(watch: Stopwatch, steps: int) -> list[OperationTime]:
+    """The longest first, of seconds in `steps` steps under (name, kind of time)."""
     rows = []
     for name in dict.fromkeys(name for name, _ in watch.seconds):
         forward, backward, other, products = (
@@ -218,17 +218,17 @@ def profile_rows(watch: Stopwatch, steps: int) -> list[Row]:
             for kind in ("forward", "backward", "other", "products")
         )
         calls = (watch.calls[name, "forward"] or watch.calls[name, "other"]) // steps
-        rows.append(Row(name, calls, forward, backward, other, products))
+        rows.append(OperationTime(name, calls, forward, backward, other, products))
     return sorted(rows, key=lambda row: -row.total)
 
 
-def profile_table(rows: Sequence[Row]) -> str:
+def profile_table(rows: Sequence[OperationTime]) -> str:
     """The rows as a table, and their sum below it."""
     sums = (
         sum(getattr(row, kind) for row in rows)
         for kind in ("forward", "backward", "other", "products")
     )
-    whole = Row("total", 0, *sums)
+    whole = OperationTime("total", 0, *sums)
     cells = [["operation", "calls", "forward", "backward", "total ms", "share", "products alone"]]
     for row in [*rows, whole]:
         times = [f"{ms:.1f}" if ms else "" for ms in (row.forward, row.backward, row.total)]
