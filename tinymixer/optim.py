@@ -178,10 +178,11 @@ def clip_by_global_norm(gradients: Array, max_norm: float) -> Array:
     NaN scales nothing. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
     """
     xp = array_module(gradients)
-    norm = xp.sqrt(gradients @ gradients)
-    if max_norm:
-        factor = max_norm / xp.fmax(norm.astype(np.float64), max_norm)
-        gradients *= factor.astype(gradients.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the norm
+        norm = xp.sqrt(gradients @ gradients)
+        if max_norm:
+            factor = max_norm / xp.fmax(norm.astype(np.float64), max_norm)
+            gradients *= factor.astype(gradients.dtype)
     return norm
 
 
