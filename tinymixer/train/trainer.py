@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
 from tinymixer.train.stopping import Stopped, StopSignal
 from tinymixer.train.tasks import TASKS
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
-NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class Trainer:
         self.average = self.flat.weights.copy() if config.ema else None
         self.steps_per_epoch = -(-len(dataset.train_images) // config.batch_size)
         self.steps = max(1, round(config.epochs * self.steps_per_epoch))  # in all
-        self.epoch, self.step = 0, 0
-        self.history: list[dict[str, Any]] = []
-        self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
+        self.step = 0
+        self.history: list[EpochFigures] = []
+        self._progress = Progress()  # of this epoch
         self._gradients = GradientSum(self.flat.weights)
         self.workers = Workers.of_this_machine(workers, device)
         self._read_every, self._unread = READ_EVERY[device], list[Step]()
@@ -126,27 +126,35 @@ class Trainer:
                 f"{path} cannot go on beside {last}, which it would write over; resume {last}, or "
                 f"copy {path.name} to a folder of its own and resume it there"
             )
-        if header["dataset"]["fingerprint"] != dataset.fingerprint:
+        if header.dataset.fingerprint != dataset.fingerprint:
             raise CheckpointError(
-                f"{path} was trained on other data: {header['dataset']['name']} with fingerprint "
-                f"{header['dataset']['fingerprint'][:12]}, not {dataset.name} with "
+                f"{path} was trained on other data: {header.dataset.name} with fingerprint "
+                f"{header.dataset.fingerprint[:12]}, not {dataset.name} with "
                 f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
             )
-        with saved.fitting():
-            trainer = cls(saved.config, dataset, path.parent, **options)
+        with checkpoint.fitting(path):
+            trainer = cls(header.config, dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
             _copy("ema", saved.ema, trainer._averages())
             _copy("optimizer", saved.optimizer, trainer.optimizer.state)
-            trainer.epoch, trainer.step = header["position"]
-            trainer.history, trainer._so_far = header["history"], header["so_far"]
-            begun = trainer.step * saved.config.batch_size
-            if header["so_far"]["images"] != min(begun, len(dataset.train_images)):
-                raise ValueError(f"{header['so_far']['images']} images are no {trainer.step} steps")
+            trainer.history, trainer.step = list(header.history), header.step
+            trainer._progress = header.progress
+            begun = min(header.step * header.config.batch_size, len(dataset.train_images))
+            if header.progress.images != begun:
+                raise ValueError(
+                    f"it says {header.step} steps but {header.progress.images} images, expected "
+                    f"{begun}"
+                )
         trainer._owns_folder = True
         return trainer
 
-    def run(self) -> list[dict[str, Any]]:
-        """Train to the end of the last epoch; the history, one dict of figures per epoch.
+    @property
+    def epoch(self) -> int:
+        """The epoch that the run is in, from 0: as many are done."""
+        return len(self.history)
+
+    def run(self) -> list[EpochFigures]:
+        """Train to the end of the last epoch; the history, the figures of each epoch.
 
         Raises Stopped after SIGINT or SIGTERM, once the position is saved, even if that is the end;
         NonFiniteError when the loss or its gradient is no longer finite; and CheckpointError,
@@ -176,7 +184,7 @@ class Trainer:
         with tqdm(
             desc=f"epoch {self.epoch + 1}/{self.config.epochs:g}",
             total=len(order),
-            initial=self._so_far["images"],
+            initial=self._progress.images,
             unit=" images",
             leave=False,
             disable=self.quiet or None,  # None: only where there is a terminal
@@ -190,10 +198,10 @@ class Trainer:
                 saves = stop or time.monotonic() - self._saved_at > self.save_every
                 if saves or self.step == self.steps_per_epoch or self._trained:
                     self._read()
-                self._so_far["seconds"] += time.perf_counter() - start
+                self._progress = self._progress.plus(seconds=time.perf_counter() - start)
                 bar.update(len(batch))
-                if self._so_far["images"]:
-                    bar.set_postfix(loss=f"{self._so_far['loss'] / self._so_far['images']:.3f}")
+                if images := self._progress.images:
+                    bar.set_postfix(loss=f"{self._progress.loss / images:.3f}")
                 if saves:
                     self._save("last")
                 if stop:
@@ -256,9 +264,9 @@ class Trainer:
                 raise self._non_finite(pieces, losses, norm)
             sizes = map(len, pieces)
             sums = (loss * size for loss, size in zip(losses, sizes, strict=True))
-            self._so_far["loss"] += math.fsum(sums)
-            self._so_far["correct"] += sum(hits)
-            self._so_far["images"] += len(step.batch)
+            self._progress = self._progress.plus(
+                loss=math.fsum(sums), correct=sum(hits), images=len(step.batch)
+            )
 
     def _repeat(self, steps: Sequence[Step]) -> None:
         self._read_every = 1
@@ -304,25 +312,24 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         """Evaluate, note the figures, save."""
-        so_far, cut_short = self._so_far, self.step < self.steps_per_epoch
+        progress, cut_short = self._progress, self.step < self.steps_per_epoch
         with self._averaged_weights():
             test_loss, matrix = measure(self.task, self.model, self.dataset, self.workers)
-        figures_of_epoch = {
-            "epoch": self._steps_done() / self.steps_per_epoch if cut_short else self.epoch + 1,
-            "train_loss": so_far["loss"] / so_far["images"],
-            "train_accuracy": so_far["correct"] / so_far["images"],
-            "test_loss": test_loss,
+        figures_of_epoch = EpochFigures(
+            epoch=self._steps_done() / self.steps_per_epoch if cut_short else self.epoch + 1.0,
+            train_loss=progress.loss / progress.images,
+            train_accuracy=progress.correct / progress.images,
+            test_loss=test_loss,
             **self.task.scores(matrix),
-            "lr": self._learning_rate(),
-            "seconds": so_far["seconds"],
-            "images_per_s": so_far["images"] / so_far["seconds"],
-        }
+            lr=self._learning_rate(),
+            seconds=progress.seconds,
+            images_per_s=progress.images / progress.seconds,
+        )
         metric = self.task.metric
-        best_before = max((figures[metric] for figures in self.history), default=-1.0)
+        best_before = max((getattr(figures, metric) for figures in self.history), default=-1.0)
         self.history.append(figures_of_epoch)
-        self._so_far = dict(NOTHING)
-        self.epoch, self.step = self.epoch + 1, 0
-        if figures_of_epoch[metric] > best_before:
+        self._progress, self.step = Progress(), 0
+        if getattr(figures_of_epoch, metric) > best_before:
             self._save("best")  # before "last": if cut off between, the epoch is done again
         self._save("last")
         self._report()
@@ -357,20 +364,13 @@ class Trainer:
         self._saved_at = time.monotonic()
         if self.out is None:
             return
-        header = {
-            "config": asdict(self.config),
-            "dataset": {
-                "name": self.dataset.name,
-                "fingerprint": self.dataset.fingerprint,
-                "class_names": self.dataset.class_names,
-                "mean": self.dataset.mean,
-                "std": self.dataset.std,
-            },
-            "position": (self.epoch, self.step),
-            "history": self.history,
-            "so_far": self._so_far,
-            "versions": {"numpy": np.__version__},
-        }
+        header = Header(
+            self.config,
+            DatasetRecord.of(self.dataset),
+            self.step,
+            self._progress,
+            tuple(self.history),
+        )
         checkpoint.save(
             self.out / f"{name}.npz",
             header,
