@@ -89,8 +89,9 @@ def assert_same(trainer, expected):
     assert found.keys() == wanted.keys()
     for name, array in found.items():
         np.testing.assert_array_equal(to_numpy(array), to_numpy(wanted[name]), err_msg=name)
-    timing = ("seconds", "images_per_s")
-    for figures, others in zip(trainer.history, expected.history, strict=True):
-        assert {k: v for k, v in figures.items() if k not in timing} == {
-            k: v for k, v in others.items() if k not in timing
-        }
+    assert untimed(trainer.history) == untimed(expected.history)
+
+
+def untimed(history):
+    """The figures of each epoch, but for how long it took."""
+    return [dataclasses.replace(figures, seconds=0.0, images_per_s=0.0) for figures in history]

@@ -452,7 +452,7 @@ def test_it_learns(dataset):
     options = CONFIG.model_options | {"dims": (16, 24, 32), "init_std": 0.1}
     config = dataclasses.replace(CONFIG, model_options=options, epochs=8, lr=1e-2, warmup_epochs=0)
     history = trained(config, dataset).history
-    assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    assert history[-1].train_loss < 0.8 * history[0].train_loss
 
 
 # --- what is refused ---

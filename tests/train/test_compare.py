@@ -15,6 +15,7 @@ from tinymixer.summary import summarise
 from tinymixer.train import checkpoint, trainer
 from tinymixer.train.compare import Budget, Comparison, Result, table
 from tinymixer.train.config import Config
+from tinymixer.train.records import EpochFigures
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
@@ -66,10 +67,10 @@ def test_each_model_gets_an_ordinary_run_of_its_own(comparison, dataset, tmp_pat
     for result in results:
         config = dataclasses.replace(CONFIG, model=result.model, epochs=2, warmup_epochs=0.2)
         alone = Trainer(config, dataset, workers=1, quiet=True)
-        accuracies = [figures["test_accuracy"] for figures in alone.run()]
+        accuracies = [figures.test_accuracy for figures in alone.run()]
         assert result.scores.tolist() == accuracies
         saved = checkpoint.load(tmp_path / "c" / result.model / "last.npz")
-        assert Config.from_dict(saved.header["config"]) == config
+        assert saved.header.config == config
         assert result.parameters == alone.model.num_parameters()
         assert result.macs == macs_of(result.model)
 
@@ -88,9 +89,10 @@ def test_it_leaves_a_table_and_two_pictures(comparison, tmp_path):
 
 
 def test_the_table_says_what_was_spent_and_what_came_of_it():
+    other = dict.fromkeys(("train_loss", "train_accuracy", "test_loss", "lr", "images_per_s"), 0.0)
     history = [
-        {"epoch": 1, "seconds": 3.0, "test_accuracy": 0.75},
-        {"epoch": 1.5, "seconds": 1.0, "test_accuracy": 0.5},
+        EpochFigures(epoch=1, seconds=3.0, test_accuracy=0.75, **other),
+        EpochFigures(epoch=1.5, seconds=1.0, test_accuracy=0.5, **other),
     ]
     result = Result("mixer_pico", 1234, 5678, 1000, history)
     assert result.spent_seconds.tolist() == [3, 4]
@@ -113,7 +115,7 @@ def test_multiply_accumulates_buy_less_of_a_larger_model(comparison):
 
 def test_the_learning_rate_ends_with_the_budget(comparison):
     for result in comparison("epochs", 4 / 3).run():
-        assert result.history[-1]["lr"] == pytest.approx(CONFIG.lr * CONFIG.lr_final, rel=1e-12)
+        assert result.history[-1].lr == pytest.approx(CONFIG.lr * CONFIG.lr_final, rel=1e-12)
 
 
 def test_seconds_become_epochs_by_the_speed_measured(comparison, monkeypatch):

@@ -80,7 +80,7 @@ def test_a_run_on_a_real_gpu_goes_the_same_way(config):
     on_gpu, on_cpu = trained(config, "gpu"), trained(config, "cpu")
     for figures, expected in zip(on_gpu.history, on_cpu.history, strict=True):
         for name in ("train_loss", "test_loss"):
-            assert figures[name] == pytest.approx(expected[name], abs=0.02)
+            assert getattr(figures, name) == pytest.approx(getattr(expected, name), abs=0.02)
 
 
 def test_pixels_stay_bytes_on_the_device():
@@ -283,8 +283,8 @@ TINY = [
 def test_the_commands_train_resume_and_judge_on_either_device(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--device=gpu", "--out=run", "--epochs=1", *TINY]) == 0
-    config = checkpoint.load(tmp_path / "run/last.npz").header["config"]
-    assert config["micro_batch"] == 8  # the whole batch: a GPU has no small cache to fit
+    config = checkpoint.load(tmp_path / "run/last.npz").header.config
+    assert config.micro_batch == 8  # the whole batch: a GPU has no small cache to fit
     for device in ("cpu", "gpu"):
         assert cli.main(["train", "--resume=run", f"--device={device}", "--quiet"]) == 0
     capsys.readouterr()

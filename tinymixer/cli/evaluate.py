@@ -46,10 +46,10 @@ def evaluate(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     model.to(args.device)
-    config = Config.from_dict(saved.header["config"])
+    config = saved.header.config
     dataset = config.load_dataset(args.data_dir)
     out = writable_folder(args.out or path.parent)
-    if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
+    if dataset.fingerprint != saved.header.dataset.fingerprint:
         print(f"note: these are not the same {dataset.name} files that {path} was trained on")
     if TASKS[config.task].pixels:
         return _evaluate_pixels(config, model, dataset, out, args.device)
@@ -92,10 +92,9 @@ def predict(args: argparse.Namespace) -> int:
     model, saved = load_model(path)
     model.to(args.device)
     out = writable_folder(args.out or path.parent)
-    header = saved.header["dataset"]
-    names = header["class_names"]
-    task = TASKS[Config.from_dict(saved.header["config"]).task]
-    colours = header["mean"], header["std"]
+    record = saved.header.dataset
+    names, colours = record.class_names, (record.mean, record.std)
+    task = TASKS[saved.header.config.task]
     height, width = model.image_size
     for (name, source), picture in zip(sources.items(), pictures, strict=True):
         seen = as_seen(picture, height, width)

@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
         )
     last = trainer.run()[-1]
     metric = trainer.task.metric
-    best = max(trainer.history, key=lambda figures: figures[metric])
+    best = max(trainer.history, key=lambda figures: getattr(figures, metric))
     print(
-        f"{trainer.task.metric_name} {last[metric]:.2%} after epoch {last['epoch']:g} "
-        f"(best {best[metric]:.2%} after epoch {best['epoch']:g})\n"
+        f"{trainer.task.metric_name} {getattr(last, metric):.2%} after epoch {last.epoch:g} "
+        f"(best {getattr(best, metric):.2%} after epoch {best.epoch:g})\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )
@@ -114,7 +114,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
     path = find_checkpoint(args.resume)
-    saved = checkpoint.load(path).config
+    saved = checkpoint.load(path).header.config
     begun, asked = saved.plain(), changed(saved, args).plain()
     if asked != begun:
         name = next(name for name in begun if asked[name] != begun[name])

@@ -113,7 +113,7 @@ class Trainer:
                 f"{header.dataset.fingerprint[:12]}, not {dataset.name} with "
                 f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
             )
-        with saved.fitting():
+        with checkpoint.fitting(path):
             trainer = cls(header.config, dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
             _copy("ema", saved.ema, trainer._averages())
@@ -123,7 +123,8 @@ class Trainer:
             trained = min(header.step * header.config.batch_size, len(dataset.train_images))
             if header.progress.images != trained:
                 raise ValueError(
-                    f"its header says {header.step} steps but {header.progress.images} images"
+                    f"it says {header.step} steps but {header.progress.images} images, expected "
+                    f"{trained}"
                 )
         trainer._owns_folder = True
         return trainer
