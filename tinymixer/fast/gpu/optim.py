@@ -29,9 +29,16 @@ def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) ->
 class AdamW(optim.AdamW):
     """All of an update in one launch, the average included. Weights are float32."""
 
-    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
-        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
-        self.step_and_average(weights, gradients, lr, step, None, 0.0)
+    def step(
+        self,
+        weights: Array,
+        gradients: Array,
+        lr: float,
+        step: int,
+        healthy: Array | bool = True,
+    ) -> None:
+        """See optim.Optimizer.step."""
+        self.step_and_average(weights, gradients, lr, step, None, 0.0, healthy)
 
     def step_and_average(
         self,
@@ -41,6 +48,7 @@ class AdamW(optim.AdamW):
         step: int,
         average: Array | None,
         average_decay: float,
+        healthy: Array | bool = True,
     ) -> None:
         """Both, as the kernel does them; without an average, that of the weights is themselves."""
         beta1, beta2 = self.betas
@@ -52,6 +60,7 @@ class AdamW(optim.AdamW):
         kernels.launch(
             "adamw",
             one_thread_each(len(weights)),
-            *(*arrays, weights if average is None else average, np.int64(len(weights))),
+            *(*arrays, weights if average is None else average),
+            *(array_module(weights).asarray(healthy), np.int64(len(weights))),
             *map(np.float32, numbers),
         )
