@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_runs
 from fake_cifar import fake_files
 from PIL import Image
 
@@ -18,7 +19,7 @@ from tinymixer import cli, create_model, nn
 from tinymixer.cli import gradcheck
 from tinymixer.cli.evaluate import as_seen, read_picture
 from tinymixer.data import cifar
-from tinymixer.train import Config, Trainer, checkpoint
+from tinymixer.train import Config, checkpoint
 from tinymixer.weights import load_state, read_file, save_state
 
 TINY = [
@@ -317,13 +318,7 @@ def test_compare_shows_what_each_model_made_of_the_budget(here, capsys):
 
 def test_compare_stopped_goes_on_by_the_same_command(here, capsys, monkeypatch):
     argv = (*COMPARE, "--macs", 1e7, "--out", "c")
-    train_step = Trainer._train_step
-
-    def stopped(trainer, batch):
-        signal.raise_signal(signal.SIGINT)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stopped)
+    small_runs.stop_at(monkeypatch, 1, signal.SIGINT)
     assert call(*argv) == 130
     captured = capsys.readouterr()
     assert captured.err == (

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-import signal
 
 import numpy as np
 import pytest
+import small_runs
 from checks import CLOSE_32, assert_close
 from test_mixer import scrambled
 
@@ -405,17 +405,9 @@ def test_the_number_of_workers_changes_no_bit(dataset, uninterrupted):
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_a_run_resumes_with_its_statistics(dataset, uninterrupted, tmp_path, monkeypatch, steps):
-    train_step, left = Trainer._train_step, iter(range(steps, 0, -1))
-
-    def counted(trainer, batch):
-        if next(left) == 1:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    small_runs.stop_at(monkeypatch, steps)
     with pytest.raises(Stopped):
         Trainer(CONFIG, dataset, tmp_path, workers=1, quiet=True).run()
-    monkeypatch.setattr(Trainer, "_train_step", train_step)
     saved = checkpoint.load(tmp_path / "last.npz").weights
     assert saved["stages.0.reduction.norm.running_mean"].any()
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)

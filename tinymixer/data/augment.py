@@ -113,6 +113,8 @@ class Augment:
         self, images: Array, indices: Array, epoch: int, seed: int, outside: int
     ) -> Array:
         """One gather: every pixel of the result knows the row and the column it comes from."""
+        if self.flip == "none" and not self.crop_padding:
+            return images[indices]
         xp = array_module(images)
         height, width = images.shape[1:3]
         y, x = xp.arange(height)[None], xp.arange(width)[None]
