@@ -238,6 +238,6 @@ def test_every_word_is_of_this_epoch_and_seed_and_of_a_stream_of_its_own(options
 
     images = np.zeros((4, H, W, 3), np.uint8)
     Asking(**options)(images, LABELS[:4], np.arange(4), epoch=3, seed=5, num_classes=2)
-    epoch = 0 if options.get("flip") == "alternating" else 3  # whose coin is tossed once
-    assert {(seed, epoch) for seed, _, epoch in asked} == {(5, epoch)}
+    expected = 0 if options.get("flip") == "alternating" else 3  # its coin is tossed once for all
+    assert {(seed, epoch) for seed, _, epoch in asked} == {(5, expected)}
     assert {stream for _, stream, _ in asked} == streams
