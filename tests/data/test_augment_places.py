@@ -227,17 +227,18 @@ STREAMS = [
 
 
 @pytest.mark.parametrize(("options", "streams"), STREAMS)
-def test_every_word_is_of_this_epoch_and_seed_and_of_a_stream_of_its_own(options, streams):
-    asked = []
+def test_every_word_is_of_this_image_epoch_and_seed_and_of_a_stream_of_its_own(options, streams):
+    asked, indices = [], np.array([2, 0, 3, 1])
 
     class Asking(Augment):
         @staticmethod
         def _draws(seed, stream, epoch, index):
             asked.append((seed, stream, epoch))
+            assert stream == Stream.ERASE_FILL or np.array_equal(index, indices)
             return draws(seed, stream, epoch, index)
 
     images = np.zeros((4, H, W, 3), np.uint8)
-    Asking(**options)(images, LABELS[:4], np.arange(4), epoch=3, seed=5, num_classes=2)
+    Asking(**options)(images, LABELS[:4], indices, epoch=3, seed=5, num_classes=2)
     expected = 0 if options.get("flip") == "alternating" else 3  # its coin is tossed once for all
     assert {(seed, epoch) for seed, _, epoch in asked} == {(5, expected)}
     assert {stream for _, stream, _ in asked} == streams
