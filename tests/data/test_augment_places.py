@@ -170,6 +170,20 @@ def test_a_box_is_centred_on_any_pixel_and_as_large_as_the_share_says():
     assert_independent(top[small], left[small])
 
 
+def test_shares_of_mixup_follow_their_law_also_beside_cutmix():
+    """Black images mixed with white ones: their level tells their share, if it is one for all."""
+    colour = np.where(np.arange(N) % 2, 255, 0).astype(np.uint8)
+    images = np.broadcast_to(colour[:, None, None, None], (N, 2, 3, 3))
+    batch = run(Augment(mixup=1.0, cutmix=1.0, mix_probability=0.5), images)[colour == 0]
+    level = batch[:, 0, 0, 0].astype(int)
+    level = level[(batch == batch[:, :1, :1]).all((1, 2, 3)) & (level > 0) & (level < 255)]
+    levels = ((256 - np.arange(257)) * 255 + 128) >> 8
+    likely = np.where((levels > 0) & (levels < 255), shares(1.0), 0.0)
+    chance = np.bincount(levels // 51, likely, minlength=6)[:5] / likely.sum()
+    assert len(level) > N / 2 * 0.5 * 0.5 * 0.5 * 0.9  # mixed, by mixup, with a white one
+    assert_frequencies(np.bincount(level // 51, minlength=5), chance, len(level))
+
+
 def test_partners_are_any_images_and_tell_nothing_of_the_box():
     batch = run(Augment(cutmix=1.0), numbered())
     number = batch[..., 0] + 256 * batch[..., 1].astype(int)
