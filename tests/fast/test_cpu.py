@@ -7,6 +7,7 @@ get 4e-6. A wrong term or factor is off by more than 1e-3.
 """
 
 import itertools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -275,6 +276,22 @@ def test_the_same_bits_every_time_and_in_every_thread():
     with ThreadPoolExecutor(4) as pool:
         for results in pool.map(lambda _: loss_and_gradients(*problem), range(8)):
             assert_same(results, expected)
+
+
+def test_threads_within_a_kernel_at_once_have_buffers_of_their_own(monkeypatch):
+    """A barrier waits until both are within it, so that chance decides nothing."""
+    cpu.gelu_in_place(np.ones(5, np.float32), "tanh", with_derivative=False)
+    both, seen = threading.Barrier(2, timeout=60), []
+
+    def kernel(x, derivative, *buffers):
+        both.wait()
+        seen.append(buffers)
+
+    monkeypatch.setattr(cpu, "_gelu_tanh", kernel)
+    arrays = np.ones((2, 5), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda x: cpu.gelu_in_place(x, "tanh", with_derivative=False), arrays))
+    assert not any(np.shares_memory(one, other) for one in seen[0] for other in seen[1])
 
 
 def test_keeping_freed_memory_answers_without_harm():
