@@ -258,7 +258,7 @@ def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
 ):
     monkeypatch.setattr(engine, "twins", {})
     monkeypatch.setattr(gpu, "Augment", Augment)
-    monkeypatch.setattr(gpu, "place", lambda like, *start: draws.place(*start))
+    monkeypatch.setattr(gpu, "rng_key", lambda like, *start: draws.rng_key(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
     right = trained(config, "cpu")
     source, made = dedent(getsource(function)), dict(function.__globals__)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import ops
-from tinymixer.backend import Array, array_module, constant, to_device
+from tinymixer.backend import Array, array_module, device_constant, to_device
 from tinymixer.engine import Tensor
 from tinymixer.ops.gelu import check_form
 
@@ -357,7 +357,7 @@ def resize(x: Any, size: tuple[int, ...], matrix: Callable[[int, int], Array]) -
     return y if isinstance(x, Tensor) else y.data
 
 
-@constant
+@device_constant
 def _resizing(matrix: Callable[[int, int], np.ndarray], n_in: int, n_out: int) -> np.ndarray:
     return matrix(n_in, n_out)
 

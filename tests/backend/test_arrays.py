@@ -45,14 +45,14 @@ def test_an_unknown_device_is_an_error():
 
 def test_numbers_come_in_one_copy(device, rng):
     x = rng.standard_normal(5).astype(np.float32)
-    assert backend.numbers([device.asarray(x)[i] for i in range(5)]) == x.tolist()
-    assert backend.numbers([device.asarray(x).max()]) == [x.max()]
+    assert backend.read_scalars([device.asarray(x)[i] for i in range(5)]) == x.tolist()
+    assert backend.read_scalars([device.asarray(x).max()]) == [x.max()]
 
 
 def test_a_constant_is_made_and_moved_once(device):
     made = []
 
-    @backend.constant
+    @backend.device_constant
     def powers(base, n):
         """Of a base."""
         made.append((base, n))

@@ -30,7 +30,7 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     monkeypatch.setitem(experts.ASKED, "gpu", True)
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setattr(gpu, "Augment", data.Augment)
-    monkeypatch.setattr(gpu, "place", lambda like, *start: data.draws.place(*start))
+    monkeypatch.setattr(gpu, "rng_key", lambda like, *start: data.draws.rng_key(*start))
     monkeypatch.setattr(gpu, "patches", plain_patches)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
@@ -39,7 +39,7 @@ def plain_patches(images, mean, std, patch_size):
     return ops.Patchify(patch_size).forward(data.normalise(images, mean, std))
 
 
-AUGMENT, PLACE, PATCHES, ADAMW = gpu.Augment, gpu.place, gpu.patches, gpu.AdamW
+AUGMENT, RNG_KEY, PATCHES, ADAMW = gpu.Augment, gpu.rng_key, gpu.patches, gpu.AdamW
 TWINS = engine.twins
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
@@ -62,7 +62,7 @@ def own_draws(monkeypatch):
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
     monkeypatch.setattr(gpu, "Augment", AUGMENT)
-    monkeypatch.setattr(gpu, "place", PLACE)
+    monkeypatch.setattr(gpu, "rng_key", RNG_KEY)
     monkeypatch.setattr(gpu, "patches", PATCHES)
 
 

@@ -47,15 +47,13 @@ def test_the_number_of_workers_changes_no_bit(config, dataset, uninterrupted, wo
 
 
 def test_no_micro_batch_draws_what_another_drew(config, dataset, monkeypatch):
-    places, right = [], fast.generator_at
-    monkeypatch.setattr(
-        fast, "generator_at", lambda place: places.append(tuple(place)) or right(place)
-    )
+    keys, right = [], fast.generator_from
+    monkeypatch.setattr(fast, "generator_from", lambda key: keys.append(tuple(key)) or right(key))
     trainer = Trainer(config, dataset, workers=2, quiet=True)
     trainer.run()
     batches = cut(np.arange(len(dataset.train_images)), config.batch_size)
     pieces = [piece for batch in batches for piece in cut(batch, config.micro_batch)]
-    assert len(places) == len(set(places)) == config.epochs * len(pieces)
+    assert len(keys) == len(set(keys)) == config.epochs * len(pieces)
 
 
 class StopAt:

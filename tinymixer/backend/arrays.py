@@ -94,12 +94,12 @@ def gpu_ms(again: Callable[[], Any], times: int, ahead: Callable[[], Any]) -> fl
     return cupy.cuda.get_elapsed_time(start, end) / times
 
 
-def numbers(scalars: Sequence[Array]) -> list[Any]:
+def read_scalars(scalars: Sequence[Array]) -> list[Any]:
     """Arrays of one number each as Python numbers: one copy from the device, however many."""
     return to_numpy(array_module(scalars[0]).stack(scalars)).tolist()
 
 
-def constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
+def device_constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
     """Decorates a function that makes a table, which is then made and moved to a device once.
 
     `f(*arguments)` becomes `f(like, *arguments)`, with the table where the array `like` is. It is

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, constant
+from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data.autoaugment import GREY, POLICIES, auto_augment
 from tinymixer.data.draws import Stream, draws, integers, noise
 from tinymixer.options import Between, OneOf, check_options, option
@@ -226,7 +226,7 @@ def normalise(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) ->
     return y
 
 
-@constant
+@device_constant
 def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     scale = 1.0 / np.array(std)
     return np.stack([scale, -np.array(mean) * scale]).astype(np.float32)
@@ -261,7 +261,7 @@ def _beta(alpha: float, bits: Array) -> Array:
     return array_module(bits).searchsorted(steps, bits, side="right").astype(np.uint16)
 
 
-@constant
+@device_constant
 def _beta_steps(alpha: float) -> np.ndarray:
     """2**32 F((k + 1/2) / 256) for k = 0 .. 255, F the distribution function of Beta(alpha, alpha).
 
@@ -278,14 +278,14 @@ def _beta_steps(alpha: float) -> np.ndarray:
     return steps.clip(0, 2**32 - 1).astype(np.uint32)
 
 
-@constant
+@device_constant
 def _cutmix_sides(height: int, width: int) -> np.ndarray:
     """Height and width of the box that leaves w / 256 of the image, for w = 0 .. 256."""
     share = np.sqrt(1.0 - np.arange(_ONE + 1) / _ONE)
     return np.rint(share[:, None] * [height, width]).astype(np.int64)
 
 
-@constant
+@device_constant
 def _erasable(height: int, width: int) -> np.ndarray:
     """Sides of all rectangles of 2 to 33 % of the image that are no longer than 3.3 times wide."""
     h, w = np.mgrid[1 : height + 1, 1 : width + 1].reshape(2, -1)

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, constant
+from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data.draws import integers
 
 GREY = 128  # beyond the edge of an image: close to zero once it is normalised
@@ -126,7 +126,7 @@ def _drawn(bits: Array, name: str) -> Iterator[tuple[Array, Array]]:
         yield xp.where(happens, operation, NOTHING), xp.where(mirrored, -strength, strength)
 
 
-@constant
+@device_constant
 def policy(name: str) -> np.ndarray:
     """(operation, tenths of its probability, strength) of each step.  ->  int64 (pairs, 2, 3)"""
     pairs = [
@@ -173,7 +173,7 @@ def _moved(images: Array, operation: Array, strength: Array, outside: int) -> Ar
     return moved
 
 
-@constant
+@device_constant
 def maps(height: int, width: int) -> np.ndarray:
     """Where the pixel (x, y) comes from: column (a x + b y + c) >> 16, row (d x + e y + f) >> 16.
 

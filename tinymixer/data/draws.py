@@ -121,7 +121,7 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.argsort(ticket, kind="stable")
 
 
-def place(seed: int, stream: Stream, *position: int) -> np.ndarray:
+def rng_key(seed: int, stream: Stream, *position: int) -> np.ndarray:
     """Where the numbers for one position start: uint64 (6,), two of the key, four of the counter.
 
     `position` is up to three integers >= 0, such as (epoch, step, micro-batch). It fills the high
@@ -131,14 +131,14 @@ def place(seed: int, stream: Stream, *position: int) -> np.ndarray:
     return np.array([_checked(seed), stream, *counter], np.uint64)
 
 
-def generator_at(place: np.ndarray) -> np.random.Generator:
-    """A NumPy generator that starts at a place, for many numbers."""
-    return np.random.Generator(np.random.Philox(key=place[:2], counter=place[2:]))
+def generator_from(key: np.ndarray) -> np.random.Generator:
+    """A NumPy generator that starts at a key, for many numbers."""
+    return np.random.Generator(np.random.Philox(key=key[:2], counter=key[2:]))
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """The one for a position: `generator_at(place(seed, stream, *position))`."""
-    return generator_at(place(seed, stream, *position))
+    """The one for a position: `generator_from(rng_key(seed, stream, *position))`."""
+    return generator_from(rng_key(seed, stream, *position))
 
 
 def _checked(seed: int) -> int:

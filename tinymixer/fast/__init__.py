@@ -22,11 +22,11 @@ __all__ = [
     "augment",
     "cpu",
     "gather",
-    "generator_at",
+    "generator_from",
     "gpu",
     "pixels",
-    "place",
     "reference_ops",
+    "rng_key",
     "twin_of",
 ]
 
@@ -45,16 +45,16 @@ def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) ->
         out[start:end] = 0 if gradient is None else gradient.reshape(-1)
 
 
-def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
-    """`data.draws.place(seed, stream, *position)`, where `like` is."""
+def rng_key(like: Array, seed: int, stream: Stream, *position: int) -> Array:
+    """`data.draws.rng_key(seed, stream, *position)`, where `like` is."""
     if device_of(like) == "gpu":
-        return gpu.place(like, seed, stream, *position)
-    return draws.place(seed, stream, *position)
+        return gpu.rng_key(like, seed, stream, *position)
+    return draws.rng_key(seed, stream, *position)
 
 
-def generator_at(place: Array) -> Any:
-    """`data.draws.generator_at(place)`, or its twin where `place` is on a GPU."""
-    return (gpu.Generator if device_of(place) == "gpu" else draws.generator_at)(place)
+def generator_from(key: Array) -> Any:
+    """`data.draws.generator_from(key)`, or its twin where `key` is on a GPU."""
+    return (gpu.Generator if device_of(key) == "gpu" else draws.generator_from)(key)
 
 
 def pixels(model: Module, images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:

@@ -26,7 +26,7 @@ from tinymixer.backend import (
     Array,
     device_of,
     gpu_ms,
-    numbers,
+    read_scalars,
     synchronize,
     to_device,
     to_numpy,
@@ -125,7 +125,7 @@ class Bench:
 
     def _step(self, workers: Workers, replay: backend.Replay | None = None) -> float:
         if self.infer:
-            losses = numbers(workers.map(self._evaluate, self.pieces))
+            losses = read_scalars(workers.map(self._evaluate, self.pieces))
         else:
             done = batch_gradient(
                 self._loss,
@@ -136,7 +136,7 @@ class Bench:
                 inputs_of=self._inputs,
                 replay=replay,
             )
-            losses = numbers([loss for loss, _ in done])
+            losses = read_scalars([loss for loss, _ in done])
             self.optimizer.step(
                 self.flat.weights, self.gradients.total, LEARNING_RATE, self.steps_done
             )
@@ -145,11 +145,11 @@ class Bench:
         return math.fsum(sums) / len(self.images)
 
     def _inputs(self, g: int, piece: Array) -> tuple[Array, Array, Array]:
-        place = fast.place(self.flat.weights, 0, Stream.DROPOUT, 0, self.steps_done, g)
-        return self.images[piece], self.labels[piece], place
+        key = fast.rng_key(self.flat.weights, 0, Stream.DROPOUT, 0, self.steps_done, g)
+        return self.images[piece], self.labels[piece], key
 
-    def _loss(self, images: Array, labels: Array, place: Array) -> tuple[Tensor, None]:
-        logits = self.model(images, rng=fast.generator_at(place))
+    def _loss(self, images: Array, labels: Array, key: Array) -> tuple[Tensor, None]:
+        logits = self.model(images, rng=fast.generator_from(key))
         return ops.SoftmaxCrossEntropy()(logits, labels), None
 
     def _evaluate(self, piece: Array) -> Array:
@@ -201,7 +201,7 @@ class Bench:
     def _as_the_step_does(self, pieces: list[Array]) -> dict[str, np.ndarray]:
         """The loss, and logits or gradients by name, of the images in `pieces`."""
         if self.infer:
-            losses = numbers(self.workers.map(self._evaluate, pieces))
+            losses = read_scalars(self.workers.map(self._evaluate, pieces))
             found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
         else:
             gradients = GradientSum(self.flat.weights)
@@ -209,7 +209,7 @@ class Bench:
                 lambda _, piece: (self._loss_of(self.model, piece, np.float32), None),
                 *(pieces, self.flat, gradients, self.workers),
             )
-            losses = numbers([loss for loss, _ in done])
+            losses = read_scalars([loss for loss, _ in done])
             found = _named(self.flat.named(to_numpy(gradients.total)))
         sizes = [len(piece) for piece in pieces]
         return {"the loss": np.asarray(np.average(losses, weights=sizes)), **found}

@@ -23,8 +23,8 @@ from tinymixer.backend import (
     Array,
     Replay,
     array_module,
-    numbers,
     precision,
+    read_scalars,
     to_device,
 )
 from tinymixer.data.draws import Stream, generator, permutation
@@ -245,7 +245,7 @@ class Trainer:
         if not self._unread:
             return
         steps, self._unread = self._unread, []
-        figures = iter(numbers([x for s in steps for x in (*s.losses, *s.hits, s.norm)]))
+        figures = iter(read_scalars([x for s in steps for x in (*s.losses, *s.hits, s.norm)]))
         for step in steps:
             pieces = cut(step.batch, self.config.micro_batch)
             losses, hits = [next(figures) for _ in pieces], [next(figures) for _ in pieces]
@@ -270,7 +270,7 @@ class Trainer:
 
     def _inputs(self, g: int, indices: Array) -> tuple[Array, ...]:
         """Micro-batch g, the images at `indices`: as they are to be learned now, and their targets;
-        and the place of the numbers that are drawn for it."""
+        and the key of the numbers that are drawn for it."""
         seed, dataset = self.config.seed, self.dataset
         images, targets = self.augment(
             dataset.train_images,
@@ -281,11 +281,11 @@ class Trainer:
             num_classes=dataset.num_classes,
         )
         position = self.epoch, self.step, g
-        return images, targets, fast.place(self.flat.weights, seed, Stream.DROPOUT, *position)
+        return images, targets, fast.rng_key(self.flat.weights, seed, Stream.DROPOUT, *position)
 
-    def _loss(self, images: Array, targets: Array, place: Array) -> tuple[Tensor, Array]:
+    def _loss(self, images: Array, targets: Array, key: Array) -> tuple[Tensor, Array]:
         """The mean loss of a micro-batch, and how many of its images are answered right."""
-        config, dataset, rng = self.config, self.dataset, fast.generator_at(place)
+        config, dataset, rng = self.config, self.dataset, fast.generator_from(key)
         pixels = fast.pixels(self.model, images, dataset.mean, dataset.std)
         logits = self.model(pixels, rng=rng)
         loss = self.task.loss(logits, targets, config.label_smoothing)

@@ -179,9 +179,9 @@ STARTS = [(0, ()), (2**64 - 1, (2**63, 7, 2**64 - 1)), (5, (1, 2, 3))]
 @pytest.mark.parametrize(("seed", "position"), STARTS)
 def test_a_generator_draws_what_numpys_draws(cupy, seed, position):
     start = seed, data.draws.Stream.DROPOUT, *position
-    place = fast.place(cupy.zeros(1), *start)
-    assert_same([place], [data.draws.place(*start)])
-    there, here = fast.generator_at(place), data.draws.generator(*start)
+    key = fast.rng_key(cupy.zeros(1), *start)
+    assert_same([key], [data.draws.rng_key(*start)])
+    there, here = fast.generator_from(key), data.draws.generator(*start)
     for shape in SIZES_DRAWN:
         drawn = there.random(shape, dtype=np.float32)
         assert backend.device_of(drawn) == "gpu"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, ops
-from tinymixer.backend import Array, array_module, constant
+from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data import autoaugment, draws
 from tinymixer.data.draws import Stream
 from tinymixer.fast.gpu import kernels
@@ -16,31 +16,31 @@ WORDS = 8  # of 32 bits, that one block of Philox has
 MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
 
 
-def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
-    """`data.draws.place(seed, stream, *position)`, written where `like` is: nothing is copied."""
-    place = array_module(like).empty(6, np.uint64)
-    kernels.launch("write_place", (1, 1), place, *draws.place(seed, stream, *position))
-    return place
+def rng_key(like: Array, seed: int, stream: Stream, *position: int) -> Array:
+    """`data.draws.rng_key(seed, stream, *position)`, written where `like` is: nothing is copied."""
+    key = array_module(like).empty(6, np.uint64)
+    kernels.launch("write_rng_key", (1, 1), key, *draws.rng_key(seed, stream, *position))
+    return key
 
 
 class Generator:
-    """`data.draws.generator_at(place)`, number for number, where `place` is.
+    """`data.draws.generator_from(key)`, number for number, where `key` is.
 
     It draws what a model asks for in training: uniform numbers, of which each takes one word.
     """
 
-    def __init__(self, place: Array):
-        self._place, self._taken = place, 0  # words of 32 bits
+    def __init__(self, key: Array):
+        self._key, self._taken = key, 0  # words of 32 bits
 
     def random(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Uniform in [0, 1), float32."""
-        u, first = array_module(self._place).empty(shape, dtype), self._taken
+        u, first = array_module(self._key).empty(shape, dtype), self._taken
         if not u.size:
             return u
         self._taken += u.size
         blocks = -(-self._taken // WORDS) - first // WORDS
         kernels.launch(
-            "uniform", one_thread_each(blocks), u, np.int64(u.size), np.uint64(first), self._place
+            "uniform", one_thread_each(blocks), u, np.int64(u.size), np.uint64(first), self._key
         )
         return u
 
@@ -130,7 +130,7 @@ def patches(
     return cut
 
 
-@constant
+@device_constant
 def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """Each level (256,) of each colour, normalised."""
     return data.normalise(np.arange(256, dtype=np.uint8)[:, None], mean, std)
