@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer.files import write_atomically
-from tinymixer.train import figures
 from tinymixer.train.config import Config
 
 
@@ -35,4 +34,6 @@ def write(folder: Path, config: Config, history: Sequence[dict[str, Any]]) -> No
     write_atomically(folder / "metrics.jsonl", lines.encode())
     write_atomically(folder / "config.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
     if history:
+        from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
+
         figures.save(figures.curves(history), folder / "curves.png")
