@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "backend": 0,
     "files": 0,
+    "options": 0,
     "engine": 1,
     "optim": 1,
     "data": 1,
