@@ -216,7 +216,7 @@ def test_a_position_that_does_not_fit_the_images_seen_is_refused(run, dataset, t
     saved = checkpoint.load(run / "last.npz")
     header = replace(saved.header, step=2, progress=Progress(images=72))
     checkpoint.save(tmp_path / "x.npz", header, saved.weights, saved.ema, saved.optimizer)
-    with pytest.raises(CheckpointError, match="says 2 steps but 72 images, expected 64"):
+    with pytest.raises(CheckpointError, match="says 2 steps but 72 images"):
         Trainer.resume(tmp_path / "x.npz", dataset)
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from tinymixer import nn
 from tinymixer.arrays import ArrayFile, Stored, all_finite, opened
 from tinymixer.backend import Array, to_numpy
-from tinymixer.errors import CheckpointError
+from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
 from tinymixer.train.records import Header, shown
 
@@ -44,16 +44,9 @@ class Checkpoint:
     ema: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
 
-
-@contextmanager
-def fitting(path: Path) -> Iterator[None]:
-    """Within it, a ValueError is a CheckpointError: `path` does not fit its own configuration."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
+    def fitting(self) -> AbstractContextManager[None]:
+        """Within it, a ValueError is a CheckpointError: this file does not fit its own options."""
+        return _fitting(self.path)
 
 
 def require_unused(folder: Path) -> None:
@@ -103,7 +96,7 @@ def load(path: Path) -> Checkpoint:
             said = _read_header(path, file)
             digest = said.pop("digest")
             header = Header.from_json(said)
-            with fitting(path):
+            with _fitting(path):
                 _require_same(file.stored, _needed(header, file.stored))
             arrays = {key: file.read(key) for key in file.stored if key != "header"}
     except (CheckpointError, MemoryError):
@@ -134,14 +127,26 @@ def load_model(path: Path) -> tuple[Any, Checkpoint]:
     Raises CheckpointError if the file is damaged or its weights do not fit its configuration.
     """
     saved = load(path)
-    with fitting(path):
+    with saved.fitting():
         model = _model(saved.header, nn.BLANK)
         model.load_state(saved.weights | saved.ema)
     return model, saved
 
 
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} does not fit its own configuration: {brief(error)}"
+        ) from error
+
+
 def _not_whole(path: Path, why: Exception | str) -> CheckpointError:
-    reason = f"it has no {why}" if isinstance(why, KeyError) else " ".join(str(why).split())
+    reason = f"it has no {why}" if isinstance(why, KeyError) else brief(why)
     return CheckpointError(
         f"{path} is not a whole tinymixer checkpoint ({reason}). It is damaged or was written by "
         "something else; take another one of the run's"

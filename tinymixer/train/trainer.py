@@ -113,7 +113,7 @@ class Trainer:
                 f"{header.dataset.fingerprint[:12]}, not {dataset.name} with "
                 f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
             )
-        with checkpoint.fitting(path):
+        with saved.fitting():
             trainer = cls(header.config, dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
             _copy("ema", saved.ema, trainer._averages())

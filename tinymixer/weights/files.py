@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import arrays
-from tinymixer.errors import CheckpointError
+from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
 
 MOST = 2**28  # bytes that compressed arrays may hold where no model says what is needed
@@ -84,7 +84,7 @@ def _explained(path: Path) -> Iterator[None]:
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise CheckpointError(
             f"{path} is not a whole .npz or .safetensors file of arrays "
-            f"({' '.join(str(error).split())}). Fetch or convert it again"
+            f"({brief(error)}). Fetch or convert it again"
         ) from error
 
 
