@@ -87,6 +87,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for _ in range(100):
             self.wfile.write(CONTENT[:100_000])
 
+    def longer(self):
+        """Goes on from where it was cut, and sends 50,000 bytes too many."""
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if not start:
+            return self.good(cut=100_000)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.end_headers()
+        return self.wfile.write(CONTENT[start:] + bytes(50_000))
+
     def missing(self):
         self.send_error(404)
 
@@ -192,6 +202,12 @@ def test_a_damaged_part_is_thrown_away_and_the_next_download_begins_anew(server,
     assert not part.exists()
     assert_fetched(fetch(sources(server, "cut"), tmp_path, QUICK), tmp_path)
     assert [asked for _, asked in server.asked[-3:]] == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_the_limit_is_of_the_whole_file_not_of_what_follows_a_cut(server, tmp_path):
+    limits = Limits(timeout=2.0, size=len(CONTENT))
+    with pytest.raises(DataError, match=f"sends more than {len(CONTENT)} bytes"):
+        fetch(sources(server, "longer"), tmp_path, limits)
 
 
 @pytest.mark.parametrize("kept", ["nothing", "no tag", "the tag of another version"])
