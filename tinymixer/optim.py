@@ -6,13 +6,19 @@ once for the whole update. `state` names the arrays that a checkpoint has to kee
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from tinymixer.backend import Array, array_module, device_of
 
 BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
+
+
+def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
+    """out[starts[i] : starts[i + 1]] = gradients[i], whatever its shape; 0 where it is None."""
+    for gradient, start, end in zip(gradients, starts, starts[1:], strict=False):
+        out[start:end] = 0 if gradient is None else gradient.reshape(-1)
 
 
 class Optimizer:

@@ -10,16 +10,16 @@ import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import cli, engine, ops, optim
-from tinymixer.engine import Function, Tensor
+from tinymixer import cli, engine, ops
+from tinymixer.engine import Function, Tensor, Twin
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
+from tinymixer.fast.gpu import launches as launches_module
+from tinymixer.fast.gpu.launches import Launches
 from tinymixer.models import create_model
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import bench as bench_module
-from tinymixer.train import launches as launches_module
 from tinymixer.train.bench import Bench
-from tinymixer.train.launches import Launches, launch_table
 from tinymixer.train.parallel import Workers, batch_gradient
 from tinymixer.train.profile import (
     Product,
@@ -27,6 +27,7 @@ from tinymixer.train.profile import (
     Row,
     Stopwatch,
     around,
+    launch_table,
     products_of,
     profile_table,
 )
@@ -68,12 +69,12 @@ def test_a_right_step_passes_with_room_to_spare(infer, gelu):
 
 def plant(monkeypatch, reference, method, wrong):
     """Use a twin of `reference` whose `method` answers what `wrong` makes of the right answer."""
-    parent = engine.twins.get((reference, "cpu"), reference)
+    parent, takes = engine.twins.get((reference, "cpu"), Twin(reference))
 
     def planted(self, *arrays):
         return wrong(getattr(parent, method)(self, *arrays))
 
-    twin = type("Wrong", (parent,), {method: planted})
+    twin = Twin(type("Wrong", (parent,), {method: planted}), takes)
     monkeypatch.setitem(engine.twins, (reference, "cpu"), twin)
 
 
@@ -364,9 +365,7 @@ def gpu_with_twins(monkeypatch):
 @pytest.fixture
 def gpu(gpu_with_twins, monkeypatch):
     """The same without twins."""
-    monkeypatch.setattr("tinymixer.fast.gpu.AdamW", optim.AdamW)
-    for key in list(engine.twins):
-        monkeypatch.delitem(engine.twins, key)
+    monkeypatch.setattr(engine, "twins", {})
 
 
 @pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
@@ -380,8 +379,7 @@ def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
     assert "1 threads" in said
     assert "in a large product" in said
     assert ("memory traffic" in said) is not infer
-    own = 0 if infer else 2 * 2  # a place to draw from and a gathering for each micro-batch
-    assert f"{own} a step of kernels of our own, 0 of products; CuPy's" in said
+    assert "0 a step of kernels of our own, 0 of products; CuPy's" in said
 
 
 def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch):
@@ -420,7 +418,7 @@ def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
         flops = sum(product.flops for piece in bench.products() for product in piece)
         assert sum(kind.count * kind.flops for kind in bench.launches()) == flops
         with reference_ops():
-            assert counted() == [0 if infer else 2 * 2 + 1, 0]  # these stay
+            assert counted() == [0 if infer else 1, 0]  # the optimizer is made already
 
 
 def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):
@@ -468,7 +466,7 @@ def test_shares_of_a_launch_are_of_the_ceiling_that_it_comes_closer_to():
 
 def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
     wrong = type("Wrong", (ops.LayerNorm,), {"forward": lambda self, *x: 1.01 * x[0]})
-    monkeypatch.setitem(engine.twins, (ops.LayerNorm, "gpu"), wrong)
+    monkeypatch.setitem(engine.twins, (ops.LayerNorm, "gpu"), Twin(wrong))
     model = create_model("mixer_pico", **SMALL)
     bench = Bench(model, batch=4, micro_batch=4, workers=1, infer=True, device="gpu")
     with bench, pytest.raises(TinymixerError, match="is wrong and is not timed"):

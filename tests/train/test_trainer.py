@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tinymixer import data, fast, ops, optim
-from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.engine import no_grad
+from tinymixer import data, engine, ops, optim
+from tinymixer.data.draws import Stream, generator, generator_from, permutation
+from tinymixer.engine import Twin, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
 from tinymixer.train import trainer as trainer_module
@@ -47,8 +47,9 @@ def test_the_number_of_workers_changes_no_bit(config, dataset, uninterrupted, wo
 
 
 def test_no_micro_batch_draws_what_another_drew(config, dataset, monkeypatch):
-    keys, right = [], fast.generator_from
-    monkeypatch.setattr(fast, "generator_from", lambda key: keys.append(tuple(key)) or right(key))
+    keys, right = [], generator_from
+    twin = Twin(lambda key: keys.append(tuple(key)) or right(key))
+    monkeypatch.setitem(engine.twins, (generator_from, "cpu"), twin)
     trainer = Trainer(config, dataset, workers=2, quiet=True)
     trainer.run()
     batches = cut(np.arange(len(dataset.train_images)), config.batch_size)

@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_info
 
 import tinymixer
 from tinymixer import data
-from tinymixer.backend import gpu_parts, why_no_gpu
+from tinymixer.backend import why_no_gpu
+from tinymixer.fast.gpu.doctor import gpu_parts
 
 
 def add_parser(commands: Any) -> None:

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import backend, fast, ops, optim
+from tinymixer import fast, ops, optim
 from tinymixer.backend import (
     Array,
     device_of,
-    gpu_ms,
     read_scalars,
     synchronize,
     to_device,
@@ -35,9 +34,12 @@ from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.launches import Kind, Launches, gpu_ms, noted, timed
+from tinymixer.fast.gpu.products import operand_type, product
+from tinymixer.fast.gpu.products import precision as precision_of_products
 from tinymixer.nn import Module, Rng
 from tinymixer.summary import summarise
-from tinymixer.train.launches import Kind, Launches, noted, timed
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
 from tinymixer.train.profile import (
     Product,
@@ -47,7 +49,6 @@ from tinymixer.train.profile import (
     around,
     products_of,
     profile_rows,
-    reference_name,
 )
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
@@ -68,7 +69,7 @@ class Bench:
     """A model, a fixed batch, and the step that is timed. Use it `with bench:` around all calls.
 
     model has an `image_size` and `num_classes`; its weights are changed a little, and then trained.
-    precision is that of a GPU's products, see backend.precision. With `graph`, on a GPU, training
+    precision is that of a GPU's products, see fast.gpu.products. With `graph`, on a GPU, training
     steps are replayed, all but AdamW in one launch.
     """
 
@@ -96,14 +97,15 @@ class Bench:
         noise = 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
         self.flat.weights += to_device(noise, device)
         self.workers = Workers(workers)
-        self.replay = backend.Replay() if graph else None
+        self.replay = Replay() if graph else None
         self.steps_done = 0
 
     # Made by the first step, so that the check before it can use their memory.
 
     @cached_property
     def optimizer(self) -> optim.AdamW:
-        return fast.adamw(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
+        adamw = fast.chosen(optim.AdamW, self.device)
+        return adamw(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
 
     @cached_property
     def gradients(self) -> GradientSum:
@@ -111,7 +113,7 @@ class Bench:
 
     def __enter__(self) -> "Bench":
         with ExitStack() as stack:
-            stack.enter_context(backend.precision(self.precision, self.device))
+            stack.enter_context(precision_of_products(self.precision, self.device))
             stack.enter_context(self.workers)
             self._left_at_exit = stack.pop_all()
         return self
@@ -123,7 +125,7 @@ class Bench:
         """One step; the mean loss, before the update if there is one."""
         return self._step(self.workers, self.replay)
 
-    def _step(self, workers: Workers, replay: backend.Replay | None = None) -> float:
+    def _step(self, workers: Workers, replay: Replay | None = None) -> float:
         if self.infer:
             losses = read_scalars(workers.map(self._evaluate, self.pieces))
         else:
@@ -145,11 +147,13 @@ class Bench:
         return math.fsum(sums) / len(self.images)
 
     def _inputs(self, g: int, piece: Array) -> tuple[Array, Array, Array]:
-        key = fast.rng_key(self.flat.weights, 0, Stream.DROPOUT, 0, self.steps_done, g)
+        rng_key = fast.chosen(draws.rng_key, self.device)
+        key = rng_key(0, Stream.DROPOUT, 0, self.steps_done, g)
         return self.images[piece], self.labels[piece], key
 
     def _loss(self, images: Array, labels: Array, key: Array) -> tuple[Tensor, None]:
-        logits = self.model(images, rng=fast.generator_from(key))
+        rng = fast.chosen(draws.generator_from, device_of(key))(key)
+        logits = self.model(images, rng=rng)
         return ops.SoftmaxCrossEntropy()(logits, labels), None
 
     def _evaluate(self, piece: Array) -> Array:
@@ -330,7 +334,7 @@ class Bench:
         with one:
             self._step(one)
             with (
-                around(lambda f, way, g, xs: watch.run((reference_name(f), way), g, *xs)),
+                around(lambda f, way, g, xs: watch.run((type(f).__name__, way), g, *xs)),
                 watch.on(("AdamW", "other"), self.optimizer, "step"),
                 watch.on(("sum of gradients", "other"), self.flat, "gather"),
                 watch.on(("sum of gradients", "other"), self.gradients, "add"),
@@ -351,8 +355,8 @@ class Bench:
 def _large_product() -> Callable[[], Any]:
     """A call of a product that keeps a GPU at work for a millisecond at least."""
     made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
-    x = to_device(made, "gpu").astype(backend.operand_type(), copy=False)
-    return lambda: backend.product(x, x, x.dtype)
+    x = to_device(made, "gpu").astype(operand_type(), copy=False)
+    return lambda: product(x, x, x.dtype)
 
 
 def _beside(model: Module, x: Array) -> Array:

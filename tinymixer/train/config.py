@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, fast, models, optim
-from tinymixer.backend import PRECISIONS, Array
+from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.nn import Module
 from tinymixer.train.tasks import TASKS
 
@@ -28,7 +29,7 @@ class Config:
     schedule, optimizer    keys of optim.SCHEDULES and of OPTIMIZERS
     clip_norm              the most that the gradient's norm may be; 0: no limit
     ema                    decay per update of the averaged weights; 0: none are kept
-    precision              of matrix products on a GPU, see backend.precision; a CPU knows only fp32
+    precision              of matrix products on a GPU, see fast.gpu.products; a CPU knows only fp32
 
     Raises TinymixerError for options out of range.
     """
@@ -131,7 +132,9 @@ class Config:
 
 
 OPTIMIZERS: dict[str, Callable[[Config, Array], optim.Optimizer]] = {
-    "adamw": lambda c, decay: fast.adamw(decay, weight_decay=c.weight_decay),
+    "adamw": lambda c, decay: fast.chosen(optim.AdamW, device_of(decay))(
+        decay, weight_decay=c.weight_decay
+    ),
     "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer import fast
-from tinymixer.backend import Array, Replay, array_module
+from tinymixer import fast, optim
+from tinymixer.backend import Array, array_module, device_of
 from tinymixer.engine import Tensor, enable_grad
+from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.nn import Module, asides
 
 Updates = tuple[tuple[Callable[..., None], tuple[Array, ...]], ...]  # see nn.Asides
@@ -56,7 +57,8 @@ class FlatParameters:
 
     def gather(self, gradients: Mapping[Tensor, Array], out: Array) -> None:
         """Copy gradients by Tensor into `out` (N,); 0 where a parameter has none."""
-        fast.gather(out, [gradients.get(p) for p in self.parameters.values()], self.starts)
+        gather = fast.chosen(optim.gather, device_of(out), out)
+        gather(out, [gradients.get(p) for p in self.parameters.values()], self.starts)
 
     def decay_mask(self) -> Array:
         """1 for the weights of matrices, 0 for biases and norms: weight decay leaves those be."""

@@ -21,15 +21,17 @@ from tqdm import tqdm
 from tinymixer import data, fast, optim
 from tinymixer.backend import (
     Array,
-    Replay,
     array_module,
-    precision,
+    device_of,
     read_scalars,
     to_device,
 )
+from tinymixer.data import draws
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import Tensor, enable_grad, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.products import precision
 from tinymixer.summary import first_non_finite
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
@@ -87,7 +89,7 @@ class Trainer:
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.device = device
         self.task = TASKS[config.task]
-        self.augment = fast.augment(config.augment, device)
+        self.augment = fast.chosen(data.Augment, device)(**vars(config.augment))
         self.save_every, self.quiet = save_every, quiet
         self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
         self.flat = FlatParameters(self.model.to(device))
@@ -281,11 +283,13 @@ class Trainer:
             num_classes=dataset.num_classes,
         )
         position = self.epoch, self.step, g
-        return images, targets, fast.rng_key(self.flat.weights, seed, Stream.DROPOUT, *position)
+        rng_key = fast.chosen(draws.rng_key, self.device)
+        return images, targets, rng_key(seed, Stream.DROPOUT, *position)
 
     def _loss(self, images: Array, targets: Array, key: Array) -> tuple[Tensor, Array]:
         """The mean loss of a micro-batch, and how many of its images are answered right."""
-        config, dataset, rng = self.config, self.dataset, fast.generator_from(key)
+        config, dataset = self.config, self.dataset
+        rng = fast.chosen(draws.generator_from, device_of(key))(key)
         pixels = fast.pixels(self.model, images, dataset.mean, dataset.std)
         logits = self.model(pixels, rng=rng)
         loss = self.task.loss(logits, targets, config.label_smoothing)
