@@ -28,6 +28,12 @@ def undone_unless(healthy: Array | bool, arrays: Sequence[Array]) -> Iterator[No
         array[...] = array_module(array).where(healthy, array, old)
 
 
+def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
+    """out[starts[i] : starts[i + 1]] = gradients[i], whatever its shape; 0 where it is None."""
+    for gradient, start, end in zip(gradients, starts, starts[1:], strict=False):
+        out[start:end] = 0 if gradient is None else gradient.reshape(-1)
+
+
 class Optimizer:
     """What SGD and AdamW have in common: after a step, an average of the weights may follow."""
 

@@ -12,7 +12,7 @@ from test_mixer import scrambled
 from tinymixer import data, engine, nn
 from tinymixer.backend import array_module, device_of, to_numpy
 from tinymixer.data.draws import permutation
-from tinymixer.engine import Tensor
+from tinymixer.engine import Tensor, Twin
 from tinymixer.models import HireMLP, create_model
 from tinymixer.models.hire_mlp import HireBlock, RegionMLP
 from tinymixer.ops import ChannelLinear, ChannelMLP, SoftmaxCrossEntropy
@@ -161,7 +161,7 @@ def test_the_published_models_have_the_published_sizes(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_published_models_multiply_as_often_as_published(name, monkeypatch):
     for product in (ChannelLinear, ChannelMLP):
-        monkeypatch.setitem(engine.twins, (product, "cpu"), without_the_product(product))
+        monkeypatch.setitem(engine.twins, (product, "cpu"), Twin(without_the_product(product)))
     assert multiply_accumulates(name) == COUNTS[name][2]
 
 

@@ -11,7 +11,7 @@ import pytest
 import small_runs
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, experts, ops, optim
+from tinymixer import cli, data, engine, experts, fast
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
@@ -30,19 +30,11 @@ def no_twins_and_a_stand_in(request, monkeypatch):
         return
     monkeypatch.setattr(engine, "twins", {})
     monkeypatch.setitem(experts.ASKED, "gpu", True)
-    monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
-    monkeypatch.setattr(gpu, "Augment", data.Augment)
-    monkeypatch.setattr(gpu, "rng_key", lambda like, *start: data.draws.rng_key(*start))
-    monkeypatch.setattr(gpu, "patches", plain_patches)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
-def plain_patches(images, mean, std, patch_size):
-    return ops.Patchify(patch_size).forward(data.normalise(images, mean, std))
-
-
-AUGMENT, RNG_KEY, PATCHES, ADAMW = gpu.Augment, gpu.rng_key, gpu.patches, gpu.AdamW
 TWINS = engine.twins
+DRAWING = data.Augment, data.draws.rng_key, data.draws.generator_from, fast.patches
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -66,9 +58,8 @@ def own_draws(monkeypatch):
     """Augmentation and dropout by kernels of our own, which are to give the CPU's bits."""
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
-    monkeypatch.setattr(gpu, "Augment", AUGMENT)
-    monkeypatch.setattr(gpu, "rng_key", RNG_KEY)
-    monkeypatch.setattr(gpu, "patches", PATCHES)
+    drawing = {key: twin for key, twin in TWINS.items() if key[0] in DRAWING}
+    monkeypatch.setattr(engine, "twins", drawing)
 
 
 @pytest.mark.parametrize("name", ["mixer_pico", "a segmenter", "sparse_mlp_nano"])
@@ -172,7 +163,6 @@ def test_masks_that_are_drawn_on_the_gpu_cross_nowhere(own_draws, crossings):
 def as_on_a_gpu(own_draws, monkeypatch):
     """All that is fast there, and nothing asked."""
     monkeypatch.setattr(engine, "twins", TWINS)
-    monkeypatch.setattr(gpu, "AdamW", ADAMW)
     monkeypatch.setitem(experts.ASKED, "gpu", False)
 
 

@@ -10,8 +10,9 @@ import pytest
 from small_runs import assert_same, segmenting, small, trained
 
 from tinymixer import backend, cli, engine, nn, ops
-from tinymixer.backend import Replay, to_device, to_numpy
+from tinymixer.backend import to_device, to_numpy
 from tinymixer.data import Augment
+from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.train.parallel import Workers
 from tinymixer.train.step import TrainingStep
 

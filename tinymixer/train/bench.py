@@ -21,12 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import backend, data, fast, ops
+from tinymixer import data, fast, ops
 from tinymixer.backend import (
     Array,
-    Replay,
     device_of,
-    gpu_ms,
     read_scalars,
     synchronize,
     to_device,
@@ -36,10 +34,13 @@ from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.launches import Kind, Launches, gpu_ms, noted, timed
+from tinymixer.fast.gpu.products import operand_type, product
+from tinymixer.fast.gpu.products import precision as precision_of_products
 from tinymixer.nn import Module, Rng
 from tinymixer.summary import summarise
 from tinymixer.train.config import Config
-from tinymixer.train.launches import Kind, Launches, noted, timed
 from tinymixer.train.parallel import GradientSum, Workers, micro_batches
 from tinymixer.train.profile import (
     OperationTime,
@@ -49,7 +50,6 @@ from tinymixer.train.profile import (
     around,
     products_of,
     profile_rows,
-    reference_name,
     replaced,
 )
 from tinymixer.train.step import TrainingStep
@@ -118,7 +118,7 @@ class Bench:
 
     def __enter__(self) -> "Bench":
         with ExitStack() as stack:
-            stack.enter_context(backend.precision(self.config.precision, self.device))
+            stack.enter_context(precision_of_products(self.config.precision, self.device))
             stack.enter_context(self.workers)
             self._left_at_exit = stack.pop_all()
         return self
@@ -318,7 +318,7 @@ class Bench:
         with one:
             self.step()
             with (
-                around(lambda f, way, g, xs: watch.run((reference_name(f), way), g, *xs)),
+                around(lambda f, way, g, xs: watch.run((type(f).__name__, way), g, *xs)),
                 watch.on(("AdamW", "other"), step.optimizer, "step_and_average"),
                 watch.on(summing, step.flat, "gather"),
                 replaced(GradientSum, "add", lambda *xs: watch.run(summing, add, *xs)),
@@ -344,8 +344,8 @@ def _mean(losses: Sequence[Array], pieces: Sequence[Array]) -> float:
 def _large_product() -> Callable[[], Any]:
     """A call of a product that keeps a GPU at work for a millisecond at least."""
     made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
-    x = to_device(made, "gpu").astype(backend.operand_type(), copy=False)
-    return lambda: backend.product(x, x, x.dtype)
+    x = to_device(made, "gpu").astype(operand_type(), copy=False)
+    return lambda: product(x, x, x.dtype)
 
 
 def _random_dataset(

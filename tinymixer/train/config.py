@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, fast, models, optim
-from tinymixer.backend import PRECISIONS, Array
+from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.nn import Module
 from tinymixer.options import Between, OneOf, check_options, option
 from tinymixer.train.tasks import TASKS
 
 OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
-    "adamw": lambda c, decay: fast.adamw(decay, weight_decay=c.weight_decay),
+    "adamw": lambda c, decay: fast.chosen(optim.AdamW, device_of(decay))(
+        decay, weight_decay=c.weight_decay
+    ),
     "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer import fast
-from tinymixer.backend import Array, array_module
+from tinymixer import fast, optim
+from tinymixer.backend import Array, array_module, device_of
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module
 
@@ -60,7 +60,8 @@ class FlatParameters:
     def gather(self, gradients: Mapping[Tensor, Array]) -> Array:
         """Gradients by Tensor as one array (N,); 0 where a parameter has none."""
         flat = array_module(self.weights).empty_like(self.weights)
-        fast.gather(flat, [gradients.get(p) for p in self.parameters.values()], self.starts)
+        gather = fast.chosen(optim.gather, device_of(flat), flat)
+        gather(flat, [gradients.get(p) for p in self.parameters.values()], self.starts)
         return flat
 
     def decay_mask(self) -> Array:

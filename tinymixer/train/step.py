@@ -19,6 +19,7 @@ import numpy as np
 
 from tinymixer import data, fast, optim
 from tinymixer.backend import Array, array_module, device_of
+from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, enable_grad
 from tinymixer.nn import Module, asides
@@ -65,7 +66,8 @@ class TrainingStep:
     ):
         self.config, self.model, self.dataset, self.workers = config, model, dataset, workers
         self.replay, self.draws, self.task = replay, draws, TASKS[config.task]
-        self.augment = fast.augment(config.augment, device_of(dataset.train_images))
+        augment = fast.chosen(data.Augment, device_of(dataset.train_images))
+        self.augment = augment(**vars(config.augment))
         self.flat = FlatParameters(model)
         self.optimizer = config.build_optimizer(self.flat.decay_mask())
         self.average = self.flat.weights.copy() if config.ema else None
@@ -130,11 +132,13 @@ class TrainingStep:
         )
         if not self.draws:
             return images, targets
-        return images, targets, fast.rng_key(images, seed, Stream.DROPOUT, epoch, step, g)
+        rng_key = fast.chosen(draws.rng_key, device_of(images))
+        return images, targets, rng_key(seed, Stream.DROPOUT, epoch, step, g)
 
     def loss(self, images: Array, targets: Array, key: Array | None = None) -> tuple[Tensor, Array]:
         """The mean loss of a micro-batch, and how many of its images are classified correctly."""
-        rng = None if key is None else fast.generator_from(key)
+        generator_from = fast.chosen(draws.generator_from, device_of(images))
+        rng = None if key is None else generator_from(key)
         pixels = fast.pixels(self.model, images, self.dataset.mean, self.dataset.std)
         logits = self.model(pixels, rng=rng)
         loss = self.task.loss(logits, targets, self.config.label_smoothing)

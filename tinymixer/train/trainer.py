@@ -18,10 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from tinymixer import data
-from tinymixer.backend import Array, Replay, array_module, precision, read_scalars, to_device
+from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.products import precision
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure

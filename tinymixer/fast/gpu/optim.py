@@ -8,12 +8,14 @@ from tinymixer import optim
 from tinymixer.backend import Array, array_module
 from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import GATHERED, WIDE, one_thread_each
+from tinymixer.fast.table import float32, twin_of
 
 PIECES = np.dtype([("at", np.uint64, GATHERED), ("starts", np.int64, GATHERED + 1)])
 
 
+@twin_of(optim.gather, "gpu", float32)
 def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
-    """As `fast.gather`, of float32: one launch for each 128, not one copy for each."""
+    """One launch for each 128, not one copy for each."""
     for first in range(0, len(gradients), GATHERED):
         some = [
             x if x is None else array_module(x).ascontiguousarray(x)
@@ -26,6 +28,7 @@ def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) ->
         kernels.launch("gather", grid, out, pieces[()])
 
 
+@twin_of(optim.AdamW, "gpu")
 class AdamW(optim.AdamW):
     """All of an update in one launch, the average included. Weights are float32."""
 
