@@ -1,12 +1,14 @@
 """Runs of all six systems, small enough for tests, and whether two of them ended alike."""
 
 import dataclasses
+import signal
 
 import numpy as np
 
 from tinymixer import data
 from tinymixer.backend import to_numpy
 from tinymixer.train.config import Config
+from tinymixer.train.step import TrainingStep
 from tinymixer.train.trainer import Trainer
 
 SYSTEMS = {
@@ -76,6 +78,19 @@ def trained(config, device, **options):
     trainer = Trainer(config, config.load_dataset(), device=device, **options)
     trainer.run()
     return trainer
+
+
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """A signal to stop comes as this training step, counted from 1 from now on, begins."""
+    right, left = TrainingStep.__call__, [step]
+
+    def counted(training_step, *arguments, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(number)
+        return right(training_step, *arguments, **options)
+
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
 
 
 def arrays(trainer):

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import small_runs
 from PIL import Image
 
 from tinymixer import data
@@ -16,6 +17,7 @@ from tinymixer.train import checkpoint, trainer
 from tinymixer.train.compare import Budget, Comparison, Result, table
 from tinymixer.train.config import Config
 from tinymixer.train.records import EpochFigures
+from tinymixer.train.step import TrainingStep
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
@@ -47,13 +49,13 @@ def comparison(dataset, tmp_path):
 @pytest.fixture
 def steps(monkeypatch):
     """The model of every training step that is made from now on."""
-    made, train_step = [], Trainer._train_step
+    made, right = [], TrainingStep.__call__
 
-    def counted(trainer, batch):
-        made.append(trainer.config.model)
-        return train_step(trainer, batch)
+    def counted(step, *arguments, **options):
+        made.append(step.config.model)
+        return right(step, *arguments, **options)
 
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
     return made
 
 
@@ -157,15 +159,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_results(
     monkeypatch.setattr(Comparison, "_trial", trial)
     whole = comparison(unit).run()
     (tmp_path / "c").rename(tmp_path / "whole")
-    train_step, left = Trainer._train_step, [stop_at]
-
-    def stopped_once(trainer, batch):
-        left[0] -= 1
-        if left[0] == 0:
-            signal.raise_signal(signal.SIGINT)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stopped_once)
+    small_runs.stop_at(monkeypatch, stop_at, signal.SIGINT)
     with pytest.raises(Stopped, match="SIGINT"):
         comparison(unit).run()
     measured.clear()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinymixer.train import figures
 from tinymixer.train.figures import charts
-from tinymixer.train.profile import Row
+from tinymixer.train.profile import OperationTime
 from tinymixer.train.records import EpochFigures
 
 NAMES = ["cat", "dog", "car"]
@@ -290,8 +290,8 @@ def test_no_window_and_no_global_setting():
 
 def test_a_profile_has_a_bar_for_each_operation():
     rows = [
-        Row("ChannelMLP", 8, forward=3.0, backward=5.0, other=0.0, products=6.0),
-        Row("AdamW", 1, forward=0.0, backward=0.0, other=2.0, products=0.0),
+        OperationTime("ChannelMLP", 8, forward=3.0, backward=5.0, other=0.0, products=6.0),
+        OperationTime("AdamW", 1, forward=0.0, backward=0.0, other=2.0, products=0.0),
     ]
     axes = figures.profile(rows, "a step").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ChannelMLP", "AdamW"]

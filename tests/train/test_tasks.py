@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import signal
 
 import numpy as np
 import pytest
+import small_runs
 from small_runs import untimed
 
 from tinymixer import data
@@ -72,15 +72,7 @@ def test_the_number_of_workers_changes_no_bit(dataset, uninterrupted):
 def test_a_stopped_run_resumes_to_the_same_bits(
     dataset, uninterrupted, tmp_path, monkeypatch, stop_at
 ):
-    train_step, left = Trainer._train_step, [stop_at]
-
-    def stopped_once(trainer, batch):
-        left[0] -= 1
-        if left[0] == 0:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stopped_once)
+    small_runs.stop_at(monkeypatch, stop_at)
     with pytest.raises(Stopped):
         Trainer(CONFIG, dataset, tmp_path, workers=2, quiet=True).run()
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)

@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_runs import untimed
+from small_runs import stop_at, untimed
 
-from tinymixer import data, fast, ops, optim
-from tinymixer.data.draws import Stream, generator, permutation
+from tinymixer import data
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.train import checkpoint
 from tinymixer.train import trainer as trainer_module
 from tinymixer.train.evaluation import log_probabilities
-from tinymixer.train.parallel import FlatParameters, Workers, cut
+from tinymixer.train.parallel import Workers, micro_batches
 from tinymixer.train.records import EpochFigures, Progress
+from tinymixer.train.step import TrainingStep
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
@@ -49,35 +49,25 @@ def test_the_number_of_workers_changes_no_bit(config, dataset, uninterrupted, wo
 
 
 def test_no_micro_batch_draws_what_another_drew(config, dataset, monkeypatch):
-    keys, right = [], fast.generator_from
-    monkeypatch.setattr(fast, "generator_from", lambda key: keys.append(tuple(key)) or right(key))
+    keys, right = [], TrainingStep.loss
+
+    def noted(step, images, targets, key):
+        keys.append(tuple(key))
+        return right(step, images, targets, key)
+
+    monkeypatch.setattr(TrainingStep, "loss", noted)
     trainer = Trainer(config, dataset, workers=2, quiet=True)
     trainer.run()
-    batches = cut(np.arange(len(dataset.train_images)), config.batch_size)
-    pieces = [piece for batch in batches for piece in cut(batch, config.micro_batch)]
+    batches = micro_batches(np.arange(len(dataset.train_images)), config.batch_size)
+    pieces = [piece for batch in batches for piece in micro_batches(batch, config.micro_batch)]
     assert len(keys) == len(set(keys)) == config.epochs * len(pieces)
-
-
-class StopAt:
-    """Raises a stop signal in the trainer after so many steps, as a user would at any moment."""
-
-    def __init__(self, monkeypatch, steps):
-        self.left, train_step = steps, Trainer._train_step
-
-        def counted(trainer, batch):
-            self.left -= 1
-            if self.left == 0:
-                signal.raise_signal(signal.SIGTERM)
-            return train_step(trainer, batch)
-
-        monkeypatch.setattr(Trainer, "_train_step", counted)
 
 
 @pytest.mark.parametrize("steps", range(1, 7))
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(
     config, dataset, uninterrupted, tmp_path, monkeypatch, steps
 ):
-    StopAt(monkeypatch, steps)
+    stop_at(monkeypatch, steps)
     with pytest.raises(Stopped, match="SIGTERM"):
         Trainer(config, dataset, tmp_path, workers=2, quiet=True).run()
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
@@ -153,16 +143,16 @@ def test_a_run_goes_on_from_its_latest_checkpoint_or_in_another_folder(
 def test_a_resumed_run_saves_nothing_before_its_first_step(
     config, dataset, uninterrupted, tmp_path, monkeypatch
 ):
-    StopAt(monkeypatch, 4)
+    stop_at(monkeypatch, 4)
     with pytest.raises(Stopped):
         Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
     monkeypatch.undo()
     saved = (tmp_path / "last.npz").read_bytes()
 
-    def killed(trainer, batch):
+    def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_train_step", killed)
+    monkeypatch.setattr(TrainingStep, "__call__", killed)
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
     monkeypatch.setattr(checkpoint, "save", None)
     with pytest.raises(KeyboardInterrupt):
@@ -176,7 +166,7 @@ def test_a_resumed_run_saves_nothing_before_its_first_step(
 def test_a_stopped_run_goes_on_without_being_read_again(
     config, dataset, uninterrupted, tmp_path, monkeypatch
 ):
-    StopAt(monkeypatch, 2)
+    stop_at(monkeypatch, 2)
     trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
     with pytest.raises(Stopped):
         trainer.run()
@@ -281,44 +271,6 @@ def test_other_data_are_refused(config, dataset, changed, tmp_path):
         Trainer.resume(tmp_path / "last.npz", other)
 
 
-def test_training_is_what_the_tape_and_the_optimizer_say(config, changed):
-    """The trainer beside its plain form: one model, whole batches, one backward, one update."""
-    few = data.load("shapes", train_size=8, test_size=4)
-    plain = changed(
-        model_options=config.model_options | {"dropout": 0.0, "drop_path_rate": 0.0},
-        optimizer="sgd",
-        lr=0.5,
-        epochs=4,
-        batch_size=8,
-        micro_batch=3,
-        ema=0.0,
-        augment=data.Augment(),
-    )
-    trainer = Trainer(plain, few, workers=2, quiet=True)
-    history = trainer.run()
-
-    model = plain.build_model(10, generator(plain.seed, Stream.INIT))
-    flat = FlatParameters(model)
-    start = flat.weights.copy()
-    optimizer = plain.build_optimizer(flat.decay_mask())
-    for epoch in range(4):
-        order = permutation(plain.seed, epoch, 8)
-        x = data.normalise(few.train_images[order], few.mean, few.std)
-        loss = ops.SoftmaxCrossEntropy(plain.label_smoothing)(model(x), few.train_labels[order])
-        assert history[epoch].train_loss == pytest.approx(loss.item(), rel=1e-5)
-        sink = {}
-        loss.backward(into=sink)
-        g = np.concatenate([sink[p].ravel() for p in model.parameters()])
-        optim.clip_by_global_norm(g, plain.clip_norm)
-        rate = optim.learning_rate(epoch, base=0.5, final=0.005, warmup=0, total=4)
-        optimizer.step(flat.weights, g, rate, epoch)
-
-    # Four steps of some 0.1 each; float32 sums in another order differ by 1e-7 of their size.
-    moved = np.abs(flat.weights - start).max()
-    assert moved > 0.01
-    np.testing.assert_allclose(trainer.flat.weights, flat.weights, atol=1e-4 * moved)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_are_given_back_after_the_run(config, dataset, number):
     before = signal.getsignal(number)
@@ -391,7 +343,7 @@ def test_a_fraction_of_an_epoch_ends_the_schedule_with_it(changed, dataset, tmp_
     assert [figures.epoch for figures in history] == [1, 5 / 3]
     assert history[-1].lr == pytest.approx(config.lr * config.lr_final, rel=1e-12)
     with pytest.MonkeyPatch.context() as patch:
-        StopAt(patch, 4)
+        stop_at(patch, 4)
         with pytest.raises(Stopped):
             Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)

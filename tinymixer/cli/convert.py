@@ -11,22 +11,43 @@ from tinymixer.summary import blueprint
 from tinymixer.weights import LAYOUTS, load_state, num_classes_in, save_state
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "convert", help="weights from one layout to another: a system's authors', timm's, ours"
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Convert weights from one layout to another: that of a system's authors, timm's, or ours."
     )
-    parser.set_defaults(func=convert)
+    parser.set_defaults(func=run)
     parser.add_argument(
-        "source", type=Path, metavar="IN", help=".npz or .safetensors, or a run's last.npz"
+        "source",
+        type=Path,
+        metavar="IN",
+        help="file of weights to read: .npz, .safetensors, or a run's last.npz",
     )
-    parser.add_argument("target", type=output_file, metavar="OUT", help=".npz or .safetensors")
-    parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
-    parser.add_argument("--from", dest="layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--to", choices=LAYOUTS, default="tinymixer")
+    parser.add_argument(
+        "target",
+        type=output_file,
+        metavar="OUT",
+        help="file of weights to write: .npz or .safetensors",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help=f"model that the weights belong to, one of {', '.join(list_models())}",
+    )
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        choices=LAYOUTS,
+        required=True,
+        help="layout of IN: official is that of the system's authors",
+    )
+    parser.add_argument(
+        "--to", choices=LAYOUTS, default="tinymixer", help="layout of OUT; default tinymixer"
+    )
     add_set(parser)
 
 
-def convert(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     options = dict(args.set)
     try:
         if "num_classes" not in options:

@@ -27,7 +27,7 @@ from tinymixer import data, nn
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.summary import summarise
-from tinymixer.train import figures, report
+from tinymixer.train import report
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
 from tinymixer.train.records import EpochFigures
@@ -271,6 +271,8 @@ class Comparison:
         return statistics.median(row.images_per_s for row in history[1:])
 
     def _report(self, results: Sequence[Result]) -> None:
+        from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
+
         text = f"{self.statement()}\n\n{table(results)}\n"
         write_atomically(self.out / "comparison.md", text.encode())
         for name, axis in (

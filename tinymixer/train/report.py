@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tinymixer.files import write_atomically
-from tinymixer.train import figures
 from tinymixer.train.config import Config
 from tinymixer.train.records import EpochFigures
 
@@ -35,4 +34,6 @@ def write(folder: Path, config: Config, history: Sequence[EpochFigures]) -> None
     write_atomically(folder / "metrics.jsonl", lines.encode())
     write_atomically(folder / "config.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
     if history:
+        from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
+
         figures.save(figures.curves(history), folder / "curves.png")

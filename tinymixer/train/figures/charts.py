@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tinymixer.train.figures.style import BLUE, GREEN, GREY, INK, MANY, ORANGE, card, chart
-from tinymixer.train.profile import Row
+from tinymixer.train.profile import OperationTime
 from tinymixer.train.records import EpochFigures
 
 
@@ -131,7 +131,7 @@ def _apart(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
     return {name: float(heights[i] + i * gap) for i, name in enumerate(names)}
 
 
-def profile(rows: Sequence[Row], title: str) -> Figure:
+def profile(rows: Sequence[OperationTime], title: str) -> Figure:
     """A bar for each operation, as long as the milliseconds that a step spends in it.
 
     A black mark says how much of it the matrix products alone would take.
