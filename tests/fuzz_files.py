@@ -77,7 +77,7 @@ def _memory(reset=False):
 
 
 def table(outcomes):
-    """By kind: cases, refused, read rightly, the longest time and the most memory."""
+    """By kind: cases, refused, read correctly, the longest time and the most memory."""
     lines = [f"{'kind':28}  cases  refused  right  worst s  worst MB"]
     for kind in sorted(outcomes):
         found = outcomes[kind]

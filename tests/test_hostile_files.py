@@ -1,4 +1,4 @@
-"""Files from anybody: refused in one line, or read rightly; no time, no memory, no traceback."""
+"""Hostile files are refused in one line or read correctly, in little time and memory."""
 
 import os
 from itertools import islice
@@ -16,7 +16,7 @@ SECONDS, MEGABYTES = 20, 1000
 @pytest.mark.parametrize(
     "n", [250, pytest.param(3000, marks=pytest.mark.slow)], ids="{} files".format
 )
-def test_hostile_files_are_refused_or_read_rightly(n, tmp_path):
+def test_hostile_files_are_refused_or_read_correctly(n, tmp_path):
     refused = read = 0
     for i, case in enumerate(cases(n, seed=n)):
         try:

@@ -1,12 +1,12 @@
-"""Floor 0. Named arrays in a file, .npz or .safetensors: one reader, one set of rules for any file.
+"""Floor 0. Named arrays in a file, .npz or .safetensors: one reader with one set of rules.
 
     with opened(path) as file:
         file.stored["head.W"]         # Stored(shape, dtype): what the file states of an array
         file.read("head.W")           # its numbers
 
-A file may come from anybody. So the caller compares what is stated with what it needs, and only
-then asks for numbers; what is not asked for costs no memory. Which of the two kinds a file is,
-its content says.
+A file may be damaged, or made to do harm. So the caller first compares the names, shapes and types
+that it states with those that are needed, and only then reads numbers; an array that is not read
+costs no memory. The content decides which of the two kinds a file is, not its name.
 
 * Only regular files are opened: no folder, pipe or device.
 * An array holds whole or floating-point numbers, little-endian; no text, no objects, no pickle.
@@ -60,7 +60,7 @@ class Stored:
 
 
 class ArrayFile:
-    """An open file of arrays: what it states of each, and their numbers when they are asked for."""
+    """An open file of arrays: `stored` says what it states of each, `read` reads one."""
 
     stored: dict[str, Stored]
 
@@ -115,7 +115,7 @@ class _Npz(ArrayFile):
         if not compressed and any(x.compress_type != zipfile.ZIP_STORED for x in members):
             raise ValueError("it has compressed members")
         if any(x.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for x in members):
-            raise ValueError("it is compressed in another way than by deflate")
+            raise ValueError("its members are compressed by a method other than deflate")
         plain = [x for x in members if x.compress_type == zipfile.ZIP_STORED]
         if sum(x.file_size for x in plain) > size:
             raise ValueError("its members claim more bytes than the file has")
@@ -128,7 +128,7 @@ class _Npz(ArrayFile):
             with archive.open(member) as content:
                 self.stored[name], self._heads[name] = _npy_head(content, name)
             if self._heads[name] + self.stored[name].nbytes != member.file_size:
-                raise ValueError(f"array {_short(name)} has not the size that it states")
+                raise ValueError(f"array {_short(name)} does not have the size that it states")
 
     def read(self, name: str) -> np.ndarray:
         with self._archive.open(self._members[name]) as content:
@@ -158,7 +158,7 @@ def _npy_head(content: IO[bytes], name: str) -> tuple[Stored, int]:
     start = content.read(8)
     width = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4}.get(start)
     if width is None:
-        raise ValueError(f"array {_short(name)} does not begin as an array of numbers does")
+        raise ValueError(f"array {_short(name)} does not begin like a .npy file of numbers")
     length = int.from_bytes(content.read(width), "little")
     if length > MOST_HEAD:
         raise ValueError(f"array {_short(name)} has a head of {length:,} bytes")
@@ -187,7 +187,7 @@ class _Safetensors(ArrayFile):
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MOST_HEADS):
-            raise ValueError("it begins as neither of the two does")
+            raise ValueError("it begins like neither of the two")
         heads = json.loads(file.read(length), object_pairs_hook=_without_doubles)
         if not isinstance(heads, dict):
             raise ValueError("its heads are damaged")
@@ -211,7 +211,7 @@ class _Safetensors(ArrayFile):
                 continue
             self.stored[name] = _stated(name, tuple(shape), SAFETENSORS[dtype], fortran=False)
             if self.stored[name].nbytes != offsets[1] - offsets[0]:
-                raise ValueError(f"array {_short(name)} has not the size that it states")
+                raise ValueError(f"array {_short(name)} does not have the size that it states")
         reached = 8 + length
         for name in sorted(heads, key=lambda name: (self._starts[name], ends[name])):
             if self._starts[name] != reached:
@@ -261,7 +261,7 @@ def _require_names(names: list[str]) -> None:
         if name in seen:
             raise ValueError(f"array {_short(name)} is there twice")
         if not name.isprintable() or len(name) > 500:
-            raise ValueError(f"the name {_short(name)} is none of an array")
+            raise ValueError(f"{_short(name)} is not a name for an array")
         seen.add(name)
 
 

@@ -223,7 +223,7 @@ def test_a_file_that_would_swell_in_memory_is_refused(tmp_path):
     )
     with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
         archive.writestr("header.npy", buffer.getvalue())
-    with pytest.raises(CheckpointError, match="has not the size that it states"):
+    with pytest.raises(CheckpointError, match="does not have the size"):
         checkpoint.load(tmp_path / "y.npz")
 
 

@@ -107,7 +107,7 @@ def load(path: Path) -> Checkpoint:
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever a damaged file makes its reader raise
+    except Exception as error:  # a damaged file can make its reader raise anything
         raise _not_whole(path, error) from error
     if digest != _digest(said, arrays):
         raise _not_whole(path, "its content is not what was written: the digests differ")

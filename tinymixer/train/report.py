@@ -1,4 +1,4 @@
-"""What people read of a run: a line for each epoch, and the files beside the checkpoints."""
+"""What a run reports: a line for each epoch, and the files beside the checkpoints."""
 
 import json
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def line(epoch: EpochFigures) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line, if it can be: a run does not end because `head` has read enough of it."""
+    """Print a line if possible: a run goes on when the reader of its output (`head`) has left."""
     with suppress(OSError):
         print(text, flush=True)
 
 
 def write(folder: Path, config: Config, history: Sequence[EpochFigures]) -> None:
-    """Bring config.json, metrics.jsonl and curves.png in `folder` up to the history."""
+    """Write config.json, metrics.jsonl and curves.png to `folder`, for the history so far."""
     lines = "".join(json.dumps(epoch.to_json()) + "\n" for epoch in history)
     write_atomically(folder / "metrics.jsonl", lines.encode())
     write_atomically(folder / "config.json", (json.dumps(asdict(config), indent=2) + "\n").encode())

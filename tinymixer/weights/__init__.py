@@ -1,4 +1,4 @@
-"""Floor 5. Weights of others: the names and layouts of released checkpoints, read and written."""
+"""Floor 5. Other people's weights: released checkpoints, read and written in their layouts."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -64,7 +64,7 @@ def state_in(model: Module, layout: str) -> dict[str, np.ndarray]:
 def num_classes_in(
     source: Mapping[str, Any] | Path | str, model: Module, layout: str
 ) -> int | None:
-    """For how many classes weights were made, by the bias of the head; None if it is not there."""
+    """The number of classes of `source`, from the bias of its head; None if it has none."""
     with _arrays(source) as theirs:
         for name, [(our_name, _), *_] in correspondence(model, layout).items():
             if our_name == "head.b" and name in theirs:
@@ -147,7 +147,7 @@ def _some(names: list[str], most: int = 4) -> str:
 def _arrays(
     source: Mapping[str, Any] | Path | str,
 ) -> Iterator[Mapping[str, np.ndarray | InFile]]:
-    """Names and arrays of a mapping or file; what wraps all of them is taken off."""
+    """Names and arrays of a mapping or file, unwrapped from a "model" or "state_dict"."""
     if isinstance(source, str | Path):
         with opened(Path(source)) as found:
             trained = "header" in found and any(name.startswith("weights/") for name in found)
@@ -162,7 +162,7 @@ def _arrays(
 
 def _trained(path: Path) -> dict[str, np.ndarray]:
     """The weights in a training run's checkpoint, averaged if an average was kept."""
-    from tinymixer.train import checkpoint  # only here: it takes all that training takes
+    from tinymixer.train import checkpoint  # here, because it imports all of training
 
     saved = checkpoint.load(path)
     return saved.weights | saved.ema

@@ -27,7 +27,7 @@ def write_file(path: Path, named: Mapping[str, np.ndarray]) -> None:
 
 @dataclass(frozen=True)
 class InFile:
-    """An array in an open file: its numbers are read when they are asked for."""
+    """An array in an open file, which is read by `read`."""
 
     path: Path
     file: arrays.ArrayFile
@@ -54,8 +54,8 @@ def opened(path: Path) -> Iterator[dict[str, InFile]]:
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz or .safetensors file, or CheckpointError saying what is wrong.
 
-    `load_state` reads no more than its model needs; here nothing says how much that is, so a file
-    that unpacks to more than MOST bytes, and more than four times what it has, is refused.
+    `load_state` reads no more than its model needs. Here that is not known, so a file that unpacks
+    to more than MOST bytes and to more than four times its own size is refused.
     """
     with _explained(path), arrays.opened(path) as file:
         size = sum(stored.nbytes for stored in file.stored.values())
@@ -81,7 +81,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # whatever a damaged file makes its reader raise
+    except Exception as error:  # a damaged file can make its reader raise anything
         raise CheckpointError(
             f"{path} is not a whole .npz or .safetensors file of arrays "
             f"({brief(error)}). Fetch or convert it again"

@@ -1,4 +1,4 @@
-"""Charts: how trainings went, where a model errs, where its time goes."""
+"""Charts: how a training went, which classes are confused, where the time of a step goes."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
