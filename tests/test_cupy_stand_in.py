@@ -12,8 +12,8 @@ from small_runs import assert_same, segmenting, small, trained
 from tinymixer import backend, data, engine, nn, ops
 from tinymixer.data import augment, autoaugment, draws
 from tinymixer.data.augment import Augment
-from tinymixer.experts import MixtureOfExperts
 from tinymixer.fast import gpu
+from tinymixer.nn import MixtureOfExperts
 from tinymixer.train import evaluation, trainer
 from tinymixer.train.parallel import FlatParameters, GradientSum
 

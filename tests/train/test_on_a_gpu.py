@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, experts, ops, optim
+from tinymixer import cli, data, engine, ops, optim
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
 from tinymixer.fast import gpu
+from tinymixer.nn import mixture
 from tinymixer.train import checkpoint
 from tinymixer.train import trainer as trainer_module
 from tinymixer.train.stopping import Stopped
@@ -27,7 +28,7 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     if request.node.get_closest_marker("gpu"):
         return
     monkeypatch.setattr(engine, "twins", {})
-    monkeypatch.setitem(experts.ASKED, "gpu", True)
+    monkeypatch.setitem(mixture.ASKED, "gpu", True)
     monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
     monkeypatch.setattr(gpu, "Augment", data.Augment)
     monkeypatch.setattr(gpu, "rng_key", lambda like, *start: data.draws.rng_key(*start))
@@ -168,7 +169,7 @@ def as_on_a_gpu(own_draws, monkeypatch):
     """All that is fast there, and nothing asked."""
     monkeypatch.setattr(engine, "twins", TWINS)
     monkeypatch.setattr(gpu, "AdamW", ADAMW)
-    monkeypatch.setitem(experts.ASKED, "gpu", False)
+    monkeypatch.setitem(mixture.ASKED, "gpu", False)
 
 
 @pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)

@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_is_returned(workers):
     assert np.isfinite([loss for loss, _ in done]).tolist() == [True, False, True]
 
 
-class WithAsides(nn.Module):
+class WithAuxiliary(nn.Module):
     """A norm with running statistics, a head, and a loss beside the output."""
 
     def __init__(self):
@@ -160,7 +160,7 @@ class WithAsides(nn.Module):
 
 
 def after_one_step(workers):
-    model = WithAsides()
+    model = WithAuxiliary()
     flat = FlatParameters(model)
     gradients = GradientSum(flat.weights)
     rng = np.random.default_rng(1)
@@ -174,7 +174,7 @@ def after_one_step(workers):
     return done, gradients.total, model.state()
 
 
-def test_asides_reach_the_loss_and_do_not_depend_on_the_workers():
+def test_auxiliary_losses_reach_the_loss_and_do_not_depend_on_the_workers():
     done, gradient, state = after_one_step(1)
     # x is normalised, so the loss beside the output is 0.5; a new head gives about log 5 and more
     assert all(loss > 0.5 + 1.0 for loss, _ in done)

@@ -16,7 +16,7 @@ from tinymixer.ops.gelu import check_form
 from tinymixer.ops.resample import bilinear_matrix
 
 
-class Level(nn.Module):
+class SegmentationLevel(nn.Module):
     """What the head has for each map of the pyramid: C channels come in, D go through and out."""
 
     def __init__(self, C: int, D: int, *, rng: nn.Rng):
@@ -57,7 +57,7 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         for name in ("norm", "head"):
             vars(backbone).pop(name, None)
-        self.levels = [Level(C, width, rng=rng) for C in backbone.feature_dims]
+        self.levels = [SegmentationLevel(C, width, rng=rng) for C in backbone.feature_dims]
         self.bias = nn.zeros(width)
         self.head = nn.ChannelLinear(width, num_classes, init=nn.zero, rng=rng)
         self.gelu = check_form(gelu)

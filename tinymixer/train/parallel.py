@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 from tinymixer import fast
 from tinymixer.backend import Array, Replay, array_module
 from tinymixer.engine import Tensor, enable_grad
-from tinymixer.nn import Module, asides
+from tinymixer.nn import Module, auxiliary
 
-Updates = tuple[tuple[Callable[..., None], tuple[Array, ...]], ...]  # see nn.Asides
+Updates = tuple[tuple[Callable[..., None], tuple[Array, ...]], ...]  # see nn.Auxiliary
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -191,14 +191,14 @@ def _differentiated(
     """The loss of `inputs`, what is beside it, and updates; `share` of its gradient is in `out`."""
     # a loss that overflows is returned, whatever becomes of its gradient
     hush = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    with hush, enable_grad(), asides() as aside:
+    with hush, enable_grad(), auxiliary() as extra:
         loss, beside = loss_of(*inputs)
-        for more in aside.losses:
+        for more in extra.losses:
             loss = loss + more
         sink: dict = {}
         loss.backward(share.astype(loss.dtype, copy=False), into=sink)
     flat.gather(sink, out=out)
-    return loss.data, beside, tuple(aside.updates)
+    return loss.data, beside, tuple(extra.updates)
 
 
 def _replayed(

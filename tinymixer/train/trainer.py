@@ -28,9 +28,9 @@ from tinymixer.backend import (
     to_device,
 )
 from tinymixer.data.draws import Stream, generator, permutation
+from tinymixer.diagnosis import first_non_finite
 from tinymixer.engine import Tensor, enable_grad, no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
-from tinymixer.summary import first_non_finite
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure

@@ -1,4 +1,4 @@
-"""Floor 3. A layer of many MLPs, the experts, of which every row uses the few that suit it best.
+"""A layer of many MLPs, the experts, of which every row uses the few that suit it best.
 
 The decisions and the smooth parts are in `ops.experts`, the measures of balance in `ops.balance`;
 here they are put together, with the gate and the experts that are learned.
@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinymixer import nn, ops
+from tinymixer import ops
 from tinymixer.backend import Array, array_module, device_of
 from tinymixer.engine import Tensor
+from tinymixer.nn.auxiliary import add_loss
+from tinymixer.nn.initialise import Rng, lecun_normal
+from tinymixer.nn.layers import ChannelMLP, TokenMLP
+from tinymixer.nn.module import Module
 from tinymixer.ops.experts import by_expert, expert_capacity, goes_to, top_k, within_capacity
 
 # Whether to ask how many rows go to each expert. An expert that does not know computes as many as
@@ -46,7 +50,7 @@ class Routing:
                 )
 
 
-class MixtureOfExperts(nn.Module):
+class MixtureOfExperts(Module):
     """y = Σ_{e in T} p[e] MLP_e(x) for each row x, T the K experts with the largest p = softmax(z).
 
     x (S, B, C)  ->  y (S, B, C)
@@ -67,7 +71,7 @@ class MixtureOfExperts(nn.Module):
         tokens: bool,
         gelu: str,
         routing: Routing,
-        rng: nn.Rng,
+        rng: Rng,
     ):
         E, self.K, hidden_dim = experts
         if not 1 <= self.K <= E:
@@ -76,12 +80,12 @@ class MixtureOfExperts(nn.Module):
                 f"{'channel' if tokens else 'token'}; choose a top_k from 1 to {E}"
             )
         if E > 1:
-            self.gate = nn.lecun_normal(rng, (E, D) if tokens else (D, E), fan_in=D)
-        MLP = nn.TokenMLP if tokens else nn.ChannelMLP
+            self.gate = lecun_normal(rng, (E, D) if tokens else (D, E), fan_in=D)
+        MLP = TokenMLP if tokens else ChannelMLP
         self.experts = [MLP(D, hidden_dim, gelu=gelu, rng=rng) for _ in range(E)]
         self.tokens, self.routing = tokens, routing
 
-    def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
+    def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         E, axis = len(self.experts), int(self.tokens)
         if E == 1:
             return self.experts[0](x)
@@ -91,7 +95,7 @@ class MixtureOfExperts(nn.Module):
         p = ops.Softmax()(noisy)  # (N, E)
         choice = top_k(p.data, self.K)  # (N, K)
         if rng is not None:
-            nn.add_loss(self._imbalance(z, noisy, choice) * self.routing.loss_weight)
+            add_loss(self._imbalance(z, noisy, choice) * self.routing.loss_weight)
         kept = self._kept(p.data, choice, rng)
         room = None if ASKED[device_of(choice)] else self._capacity(len(choice), rng)
         if room is not None:
@@ -108,7 +112,7 @@ class MixtureOfExperts(nn.Module):
         """z (N, E), without noise, for the N columns or rows of X."""
         return (self.gate @ X).transpose() if self.tokens else X @ self.gate
 
-    def _noise(self, z: Tensor, rng: nn.Rng) -> Array:
+    def _noise(self, z: Tensor, rng: Rng) -> Array:
         """Normal numbers of standard deviation 1/E, each from two uniform ones u, v in [0, 1).
 
         √(-2 ln(1 - u)) cos(2π v), of standard deviation 1. Unlike a generator's own way, it takes
@@ -120,13 +124,13 @@ class MixtureOfExperts(nn.Module):
         draws = xp.sqrt(-2 * xp.log(1 - u)) * xp.cos(2 * math.pi * v)
         return draws.astype(z.dtype) / len(self.experts)
 
-    def _capacity(self, N: int, rng: nn.Rng | None) -> int:
+    def _capacity(self, N: int, rng: Rng | None) -> int:
         """How many of N rows an expert takes; all that come is all of them."""
         how, E = self.routing, len(self.experts)
         factor = how.eval_capacity_factor if rng is None else how.capacity_factor
         return N if factor is None else min(N, expert_capacity(N, E, self.K, factor))
 
-    def _kept(self, p: Array, choice: Array, rng: nn.Rng | None) -> Array:
+    def _kept(self, p: Array, choice: Array, rng: Rng | None) -> Array:
         """Which choices find room, (N, K)."""
         N, E = p.shape
         capacity = self._capacity(N, rng)
