@@ -15,6 +15,7 @@ import pytest
 from tinymixer import create_model, nn
 from tinymixer.models import MODELS, options_of
 from tinymixer.models.options import Rate, Size, checked, kinds_of
+from tinymixer.models.segmentation import Segmenter
 
 SMALL = ("mixer_pico", *(name for name in MODELS if name.endswith("_nano")))
 SYSTEMS = {MODELS[name][0]: name for name in SMALL}
@@ -106,6 +107,17 @@ def test_a_system_built_directly_checks_the_same(name):
     for option in options:
         with pytest.raises(ValueError, match=rf"^{system.__name__}: {option}=\{{\}}: expected "):
             system(**options | {option: {}}, rng=nn.BLANK)
+
+
+def test_a_segmenter_checks_its_options_before_it_changes_the_backbone():
+    backbone = create_model("raft_mlp_nano", rng=nn.BLANK)
+    for option in ("num_classes", "width", "gelu"):
+        for value in BATTERY:
+            with pytest.raises(ValueError, match=rf"^Segmenter: {option}=.*: expected "):
+                Segmenter(**{"backbone": backbone, "num_classes": 3, option: value}, rng=nn.BLANK)
+    with pytest.raises(ValueError, match=r"^Segmenter: num_classes=0: expected a whole number"):
+        Segmenter(backbone, 0, rng=nn.BLANK)
+    assert hasattr(backbone, "head")
 
 
 def test_what_is_taken_reads_as_the_same_from_a_file():

@@ -1,4 +1,4 @@
-"""AS-MLP: channels step aside, so that a linear map of one place's channels sees its neighbours.
+"""AS-MLP: groups of channels are shifted, so that a linear map at one position sees its neighbours.
 
 No parameter knows the size of the grid: a model takes images of any size that patches tile.
 
@@ -128,8 +128,8 @@ class ASMLP(nn.Classifier):
     patch embedding -> GN -> stages of `depths` ASMLPBlocks -> GN -> mean over the grid -> linear
     head. From stage to stage the grid is halved and the channels, `hidden_dim` at first, doubled.
     Stochastic depth, when on, grows linearly from 0 in the first block to `drop_path_rate` in the
-    last. init="published" starts as the released code does; "lecun" as a Mixer, which a short
-    training is better off with.
+    last. init="published" starts as the released code does; "lecun" as a Mixer, which suits a
+    short training better.
 
     image_size and patch_size are in pixels; image_size is a side or (height, width), the size that
     the model is meant for: it takes others too. Raises ValueError for options out of range, and

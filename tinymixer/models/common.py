@@ -19,7 +19,7 @@ def linear_rates(last: float, n: int) -> list[float]:
 
 
 def hidden_width(system: str, option: str, ratio: float, C: int) -> int:
-    """⌊ratio C⌋ channels. Raises ValueError if that is none."""
+    """⌊ratio C⌋, a number of channels. Raises ValueError if it is 0."""
     width = int(ratio * C)
     if not width:
         raise ValueError(

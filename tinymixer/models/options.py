@@ -18,6 +18,8 @@ from tinymixer.ops.gelu import FORMS
 
 Options = ParamSpec("Options")
 
+NO_OPTIONS = ("self", "backbone", "rng")
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -120,7 +122,7 @@ def kinds_of(system: Callable[..., Any]) -> dict[str, Kind]:
     types = get_type_hints(init, include_extras=True)
     kinds = {}
     for name in signature(system).parameters:
-        if name in ("self", "rng"):
+        if name in NO_OPTIONS:
             continue
         found = [kind for kind in get_args(types.get(name)) if isinstance(kind, Kind)]
         if not found:
@@ -147,11 +149,11 @@ def shown(value: Any) -> str:
 
 def checked(init: Callable[Options, None]) -> Callable[Options, None]:
     """Decorates the `__init__` of a system: its options are checked before anything is built."""
-    kinds = kinds_of(init)
+    kinds, names = kinds_of(init), list(signature(init).parameters)
 
     @wraps(init)
     def checking(*args: Options.args, **options: Options.kwargs) -> None:
-        check(type(args[0]).__name__, kinds, options)
+        check(type(args[0]).__name__, kinds, dict(zip(names, args, strict=False)) | options)
         init(*args, **options)
 
     return checking

@@ -1,7 +1,7 @@
 """RaftMLP: columns, then rows, then channels, with a few channels on each raft.
 
 Where a Mixer mixes all S = H*W tokens by one matrix, a raft of r channels mixes the r*H numbers of
-a column, and another the r*W numbers of a row: far smaller matrices, that know up from sideways.
+a column, and another the r*W numbers of a row: far smaller matrices, one for each direction.
 
 Source: Tatsunami, Taki 2022, "RaftMLP: how much can be done without attention and with less
 spatial locality?", arXiv 2108.04384, section 3 and table 1; initialisation, and what happens at
@@ -79,7 +79,7 @@ class RaftBlock(nn.Module):
     """x = x + vertical MLP,  x = x + horizontal MLP,  x = x + channel MLP, each of a LayerNorm.
 
     x (H, W, B, C)  ->  (H, W, B, C). The two MLPs of places are made for `grid`: another one is
-    resampled to it before them and back after them, what passes beside them included.
+    resampled to it before them and back after them, skip connections included.
     """
 
     def __init__(

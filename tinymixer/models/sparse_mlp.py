@@ -37,7 +37,7 @@ class ReRepresent(nn.Module):
     """x (S, B, C)  ->  y (S1, B, C1): tokens and channels mixed into other numbers of them.
 
     g(linear(LN(x))) twice, g = GELU: for the tokens, then for the channels, or the other way round
-    with channels_first. LayerNorm is over channels both times. There is no way around it.
+    with channels_first. LayerNorm is over channels both times. There is no skip connection.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ReRepresent(nn.Module):
 class SparseBlock(nn.Module):
     """Into S1 tokens and C1 channels, u = x + MoE_S(LN(x)), u + MoE_C(LN(u)), and back.
 
-    x, y (S, B, C). Residuals are around the two mixtures only: x does not get past the block.
+    x, y (S, B, C). The skip connections are around the two mixtures, none around the block.
     """
 
     def __init__(

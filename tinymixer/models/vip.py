@@ -1,7 +1,7 @@
-"""Vision Permutator: rows, columns and channels mixed beside one another, and weighed.
+"""Vision Permutator: rows, columns and channels are mixed in three branches, then weighted.
 
-Every mixing is one C x C matrix over channels. For rows and columns, places and segments of the
-channels change roles before it, and back after it.
+Each branch is one C x C matrix over channels. For rows and columns, positions and segments of the
+channels are swapped before it, and swapped back after it.
 
 Source: Hou et al. 2021, "Vision Permutator: a permutable MLP-like architecture for visual
 recognition", arXiv 2106.12368, section 3, algorithm 1 and table 1; where paper and released code

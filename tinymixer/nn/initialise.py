@@ -45,7 +45,7 @@ def fan_in_uniform(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
 
 
 def normal(std: float) -> Init:
-    """W ~ N(0, std²), whatever the fan-in.
+    """W ~ N(0, std²), independent of the fan-in.
 
     Released codes cut it at ±2; at their std of 0.02 that is 100 standard deviations away.
     """

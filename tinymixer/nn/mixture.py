@@ -1,4 +1,4 @@
-"""A layer of many MLPs, the experts, of which every row uses the few that suit it best.
+"""A layer of many MLPs, the experts, of which each row uses the few that a gate prefers for it.
 
 The decisions and the smooth parts are in `ops.experts`, the measures of balance in `ops.balance`;
 here they are put together, with the gate and the experts that are learned.
@@ -18,8 +18,9 @@ from tinymixer.nn.layers import ChannelMLP, TokenMLP
 from tinymixer.nn.module import Module
 from tinymixer.ops.experts import by_expert, expert_capacity, goes_to, top_k, within_capacity
 
-# Whether to ask how many rows go to each expert. An expert that does not know computes as many as
-# could: all of them, or its capacity. That is more to multiply, but to ask a GPU is to wait for it.
+# Whether to read how many rows go to each expert. Without that number an expert computes as many as
+# there could be: all rows, or its capacity. That is more to multiply, but reading it from a GPU
+# means waiting for it.
 ASKED = {"cpu": True, "gpu": False}
 
 
@@ -28,11 +29,11 @@ class Routing:
     """How a mixture of experts chooses.
 
     noisy                  in training, noise of standard deviation 1/E on the logits
-    loss_weight            of the loss that asks for equally busy experts
+    loss_weight            of the loss against unequally busy experts
     capacity_factor, eval_capacity_factor
-                           in training, and else: how many rows an expert takes, in equal shares
-                           (see ops.experts.expert_capacity); None: all that come
-    prioritised            where there is no room for all, the largest p first, not the first row
+                           how many rows an expert takes, in equal shares, in training and in
+                           evaluation (see ops.experts.expert_capacity); None: no limit
+    prioritised            where there is no room for all rows, those with the largest p come first
     """
 
     noisy: bool
@@ -56,10 +57,10 @@ class MixtureOfExperts(Module):
     x (S, B, C)  ->  y (S, B, C)
 
     Rows are the B*C channels, vectors of length S, if `tokens` are mixed, or else the S*B tokens,
-    vectors of length C. z = W_g x, and noise. One expert is no choice: then there is no gate, and
-    this is the MLP itself. A row for which no expert has room gets 0.
+    vectors of length C. z = W_g x, and noise. With one expert there is no choice and no
+    gate: this is the MLP itself. A row for which no expert has room gets 0.
 
-    In training it yields the loss  loss_weight (imbalance of importance + imbalance of load) / 2.
+    In training it adds the loss  loss_weight (imbalance of importance + imbalance of load) / 2.
     That loss and the capacity are of the rows of one call: of a micro-batch.
     """
 
@@ -99,7 +100,7 @@ class MixtureOfExperts(Module):
         kept = self._kept(p.data, choice, rng)
         room = None if ASKED[device_of(choice)] else self._capacity(len(choice), rng)
         if room is not None:
-            p = p * goes_to(choice, kept, E)  # others are computed as well, and count for nothing
+            p = p * goes_to(choice, kept, E)  # the other rows are computed, with weight 0
         order, parts = by_expert(choice, kept, E, room)
         answers = [f(ops.Dispatch(axis)(X, n)) for f, n in zip(self.experts, parts, strict=True)]
         return ops.Combine(axis)(p, *answers, order).reshape(*x.shape)
@@ -115,8 +116,8 @@ class MixtureOfExperts(Module):
     def _noise(self, z: Tensor, rng: Rng) -> Array:
         """Normal numbers of standard deviation 1/E, each from two uniform ones u, v in [0, 1).
 
-        √(-2 ln(1 - u)) cos(2π v), of standard deviation 1. Unlike a generator's own way, it takes
-        as many numbers wherever they are drawn. Source: Box, Muller 1958, "A note on the
+        √(-2 ln(1 - u)) cos(2π v), of standard deviation 1. Unlike the methods of generators, it
+        takes the same count of numbers on every device. Source: Box, Muller 1958, "A note on the
         generation of random normal deviates".
         """
         xp = array_module(z.data)
@@ -125,9 +126,9 @@ class MixtureOfExperts(Module):
         return draws.astype(z.dtype) / len(self.experts)
 
     def _capacity(self, N: int, rng: Rng | None) -> int:
-        """How many of N rows an expert takes; all that come is all of them."""
-        how, E = self.routing, len(self.experts)
-        factor = how.eval_capacity_factor if rng is None else how.capacity_factor
+        """How many of N rows an expert takes."""
+        routing, E = self.routing, len(self.experts)
+        factor = routing.eval_capacity_factor if rng is None else routing.capacity_factor
         return N if factor is None else min(N, expert_capacity(N, E, self.K, factor))
 
     def _kept(self, p: Array, choice: Array, rng: Rng | None) -> Array:
