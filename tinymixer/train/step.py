@@ -22,7 +22,7 @@ from tinymixer.backend import Array, array_module, device_of
 from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, enable_grad
-from tinymixer.nn import Module, asides
+from tinymixer.nn import Module, auxiliary
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, micro_batches
 from tinymixer.train.tasks import TASKS
@@ -151,7 +151,7 @@ class TrainingStep:
         """
         # a loss that overflows is returned, whatever becomes of its gradient
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with quiet, enable_grad(), asides() as extra:
+        with quiet, enable_grad(), auxiliary() as extra:
             loss, correct = self.loss(*inputs)
             for more in extra.losses:
                 loss = loss + more
