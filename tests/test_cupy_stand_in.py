@@ -12,7 +12,6 @@ from small_runs import assert_same, segmenting, small, trained
 from tinymixer import backend, data, engine, nn, ops
 from tinymixer.data import augment, autoaugment, draws
 from tinymixer.data.augment import Augment
-from tinymixer.fast import gpu
 from tinymixer.nn import MixtureOfExperts
 from tinymixer.train import evaluation, trainer
 from tinymixer.train.parallel import FlatParameters, GradientSum
@@ -257,8 +256,6 @@ def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
     config, function, old, new, monkeypatch
 ):
     monkeypatch.setattr(engine, "twins", {})
-    monkeypatch.setattr(gpu, "Augment", Augment)
-    monkeypatch.setattr(gpu, "rng_key", lambda like, *start: draws.rng_key(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
     right = trained(config, "cpu")
     source, made = dedent(getsource(function)), dict(function.__globals__)

@@ -52,8 +52,21 @@ def test_add_then_load(layout, form, tmp_path):
     np.testing.assert_array_equal(loaded.train_images, images)
     np.testing.assert_array_equal(loaded.train_labels, labels)
     np.testing.assert_array_equal(loaded.test_labels, files[-1][:, len(layout.label_keys) - 1])
+    np.testing.assert_array_equal(
+        loaded.test_images, cifar.images_and_labels(layout, files[-1:])[0]
+    )
     assert loaded.num_classes == len(loaded.class_names) == layout.label_counts[-1]
-    assert loaded.name == name
+    assert (loaded.name, loaded.class_names) == (name, layout.class_names)
+    assert (loaded.mean, loaded.std) == (layout.mean, layout.std)
+
+
+def test_of_fewer_images_the_first_are_kept_with_their_labels(ten, tmp_path):
+    data.add(archive(ten, tmp_path))
+    whole, part = data.load("cifar10"), data.load("cifar10", train_size=7, test_size=3)
+    for which, size in (("train", 7), ("test", 3)):
+        for kind in ("images", "labels"):
+            found, expected = (getattr(x, f"{which}_{kind}") for x in (part, whole))
+            np.testing.assert_array_equal(found, expected[:size])
 
 
 def test_an_archive_is_loaded_where_it_lies(ten, tmp_path):
@@ -139,6 +152,7 @@ def test_shapes_are_loaded_in_any_number():
     np.testing.assert_array_equal(loaded.train_images, shapes.draw(np.arange(30), 3)[0])
     larger = data.load("shapes", train_size=40, test_size=20, seed=3)
     np.testing.assert_array_equal(larger.test_images, loaded.test_images)
+    assert (loaded.mean, loaded.std) == (shapes.MEAN, shapes.STD)
     assert data.find("shapes") is None
 
 

@@ -13,7 +13,9 @@ from tinymixer.models import SparseMLP
 from tinymixer.nn import MixtureOfExperts
 from tinymixer.ops.experts import top_k
 from tinymixer.summary import blueprint, summarise
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.config import Config
+from tinymixer.train.parallel import Workers, micro_batches
+from tinymixer.train.step import TrainingStep
 
 TINY = {
     "image_size": 8,
@@ -245,24 +247,18 @@ def small_model():
     return create_model("sparse_mlp_nano", num_blocks=2, sparse_blocks=1, drop_path_rate=0.1)
 
 
-def test_the_gradient_is_the_same_on_one_and_two_workers(rng):
-    images = rng.standard_normal((10, 32, 32, 3)).astype(np.float32)
+def test_the_gradient_is_the_same_on_one_and_two_workers():
+    config = Config(dataset="shapes", train_size=10, test_size=1, micro_batch=4)
     totals = []
     for count in (1, 2):
         model = small_model()
         model.head.W.data[...] = np.random.default_rng(1).standard_normal(model.head.W.shape)
-        flat = FlatParameters(model)
-        total = GradientSum(flat.weights)
-
-        def loss_of(g, piece, model=model):
-            logits = model(images[piece], rng=np.random.default_rng(g))
-            return ops.SoftmaxCrossEntropy()(logits, piece % 10), None
-
-        with Workers(count) as workers:
-            batch_gradient(loss_of, cut(np.arange(10), 4), flat, total, workers)
-        totals.append(total.total)
+        step = TrainingStep(config, model, config.load_dataset(), Workers(count))
+        with step.workers:
+            totals.append(step.gradient(micro_batches(np.arange(10), 4), 0, 0)[0])
     np.testing.assert_array_equal(*totals)
-    gates = [flat.named(totals[0])[f"blocks.1.{name}_moe.gate"] for name in ("token", "channel")]
+    gates = step.flat.named(totals[0])
+    gates = [gates[f"blocks.1.{name}_moe.gate"] for name in ("token", "channel")]
     assert all(np.abs(gate).min() > 0 for gate in gates)
 
 

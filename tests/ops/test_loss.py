@@ -2,10 +2,10 @@
 
 import math
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, K, assert_close, assert_same_as_twin, by_hand, normal
+from checks import B, K, assert_close, assert_same_as_composed, by_hand, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import SoftmaxCrossEntropy
@@ -20,25 +20,25 @@ def smoothed(q, alpha):
 
 @pytest.mark.parametrize("alpha", SMOOTHING)
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
-def test_with_class_numbers_it_is_its_twin(device, alpha, dtype, rng):
+def test_with_class_numbers_it_is_its_composition(device, alpha, dtype, rng):
     q = device.asarray(smoothed(np.eye(K)[LABELS], alpha))
-    assert_same_as_twin(
+    assert_same_as_composed(
         device,
         SoftmaxCrossEntropy(alpha),
-        lambda logits, labels: twins.cross_entropy(logits, q),
+        lambda logits, labels: composed.cross_entropy(logits, q),
         normal(rng, (B, K)),
         [LABELS.astype(dtype)],
     )
 
 
 @pytest.mark.parametrize("alpha", SMOOTHING)
-def test_with_probabilities_it_is_its_twin(device, alpha, rng):
+def test_with_probabilities_it_is_its_composition(device, alpha, rng):
     mixed = 0.7 * np.eye(K)[LABELS] + 0.3 * np.eye(K)[LABELS[::-1]]  # as mixup makes them
     q = device.asarray(smoothed(mixed, alpha))
-    assert_same_as_twin(
+    assert_same_as_composed(
         device,
         SoftmaxCrossEntropy(alpha),
-        lambda logits, targets: twins.cross_entropy(logits, q),
+        lambda logits, targets: composed.cross_entropy(logits, q),
         normal(rng, (B, K)),
         [mixed],
     )

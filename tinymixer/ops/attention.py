@@ -43,5 +43,5 @@ class SplitAttention(Function):
             dalpha = array_module(dy).stack([(dy * x).sum(positions) for x in branches], 1)
             dz = alpha * (dalpha - (alpha * dalpha).sum(1, keepdims=True))  # (B, n, C)
             dz = dz.reshape(len(dz), -1)
-        wanted = self.needs[1 : 1 + len(branches)]
-        return dz, *(alpha[:, b] * dy if needed else None for b, needed in enumerate(wanted))
+        needed = [self.needs[1 + b] for b in range(len(branches))]
+        return dz, *(alpha[:, b] * dy if needed[b] else None for b in range(len(branches)))

@@ -1,4 +1,4 @@
-"""tinymixer eval, tinymixer predict."""
+"""tinymixer predict."""
 
 import argparse
 from pathlib import Path
@@ -12,90 +12,43 @@ from tinymixer.cli.options import (
     add_device,
     add_run,
     find_checkpoint,
+    load_figures,
     save_pictures,
     writable_folder,
 )
 from tinymixer.errors import DataError
-from tinymixer.train import figures, metrics
 from tinymixer.train.checkpoint import load_model
-from tinymixer.train.config import Config
-from tinymixer.train.evaluation import log_probabilities, measure, segments
+from tinymixer.train.evaluation import log_probabilities, segments
 from tinymixer.train.parallel import Workers
 from tinymixer.train.tasks import TASKS
 
-SHOWN = 10  # segmented images; of `shapes`, one of each class
+TOP = 5  # classes printed for a picture
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "eval", help="accuracy by class, confusion matrix and worst mistakes of a run"
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Show what a trained model sees in your pictures: its five most probable classes, or the "
+        "classes of the pixels of one that segments, printed and drawn."
     )
-    parser.set_defaults(func=evaluate)
-    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
-    add_device(parser)
-    add_run(parser)
-
-    parser = commands.add_parser("predict", help="what a trained model sees in your pictures")
-    parser.set_defaults(func=predict)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.set_defaults(func=run)
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="picture to classify: PNG, JPEG, ..."
+    )
     add_device(parser)
     add_run(parser)
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    path = find_checkpoint(args.run)
-    model, saved = load_model(path)
-    model.to(args.device)
-    config = Config.from_dict(saved.header["config"])
-    dataset = config.load_dataset(args.data_dir)
-    out = writable_folder(args.out or path.parent)
-    if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
-        print(f"note: these are not the same {dataset.name} files that {path} was trained on")
-    if TASKS[config.task].pixels:
-        return _evaluate_pixels(config, model, dataset, out, args.device)
-    with Workers.of_this_machine(device=args.device) as workers:
-        log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
-    labels, predictions = dataset.test_labels, log_p.argmax(1)
-    matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
-    print(metrics.class_table(matrix, dataset.class_names))
-    pictures = {"confusion.png": figures.confusion(matrix, dataset.class_names)}
-    worst = metrics.worst_mistakes(log_p, labels, 28)
-    if len(worst):
-        pictures["mistakes.png"] = figures.mistakes(
-            dataset.test_images[worst],
-            labels[worst],
-            predictions[worst],
-            np.exp(log_p[worst]),
-            dataset.class_names,
-        )
-    save_pictures(pictures, out)
-    return 0
-
-
-def _evaluate_pixels(
-    config: Config, model: Any, dataset: data.Dataset, out: Path, device: str
-) -> int:
-    with Workers.of_this_machine(device=device) as workers:
-        _, matrix = measure(TASKS[config.task], model, dataset, workers)
-    print(metrics.iou_table(matrix, dataset.class_names))
-    images, truth = dataset.test_images[:SHOWN], dataset.test_labels[:SHOWN]
-    rows = {"truth": truth, "prediction": segments(model, images, dataset.mean, dataset.std)}
-    figure = figures.segments(images, rows, dataset.class_names, data.IGNORED)
-    save_pictures({"segments.png": figure}, out)
-    return 0
-
-
-def predict(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    figures = load_figures()
     sources = _by_name(args.images)
     pictures = [read_picture(path) for path in args.images]
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     model.to(args.device)
     out = writable_folder(args.out or path.parent)
-    header = saved.header["dataset"]
-    names = header["class_names"]
-    task = TASKS[Config.from_dict(saved.header["config"]).task]
-    colours = header["mean"], header["std"]
+    record = saved.header.dataset
+    names, colours = record.class_names, (record.mean, record.std)
+    task = TASKS[saved.header.config.task]
     height, width = model.image_size
     for (name, source), picture in zip(sources.items(), pictures, strict=True):
         seen = as_seen(picture, height, width)
@@ -106,7 +59,7 @@ def predict(args: argparse.Namespace) -> int:
         else:
             with Workers(1) as workers:
                 p = np.exp(log_probabilities(model, seen[None], *colours, workers)[0])
-            found = [f"{names[k]} {p[k]:.1%}" for k in p.argsort()[::-1][:5]]
+            found = [f"{names[k]} {p[k]:.1%}" for k in p.argsort()[::-1][:TOP]]
             figure = figures.prediction(np.asarray(picture), seen, p, names)
         print(f"{source}: {', '.join(found)}")
         save_pictures({name: figure}, out)

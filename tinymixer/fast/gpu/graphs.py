@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from tinymixer.backend import cublas, products
-from tinymixer.backend.arrays import Array, to_numpy
+from tinymixer.backend import Array, to_numpy
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu import cublas, products
 
 KEPT = 2  # graphs of a Replay: whole batches, and the last of an epoch
 EVERYTHING = 1  # cudaGraphDebugDotFlagsVerbose
