@@ -250,9 +250,7 @@ def test_nothing_of_a_file_is_read_before_its_names_and_shapes_fit(tmp_path, mon
         raise AssertionError(f"{name} was read")
 
     monkeypatch.setattr("tinymixer.arrays._Npz.read", read)
-    with pytest.raises(
-        CheckpointError, match=r"misshapen: head.bias \(10000000,\), expected"
-    ):
+    with pytest.raises(CheckpointError, match=r"misshapen: head.bias \(10000000,\), expected"):
         load_state(create_model("mixer_pico"), path, "timm")
     assert num_classes_in(path, create_model("mixer_pico"), "timm") == 10**7
 
