@@ -5,8 +5,7 @@ import signal
 
 import pytest
 from command_line import TINY, call, contents, no_network, refused
-
-from tinymixer.train import Trainer
+from small_runs import stop_at
 
 COMPARE = ("compare", "mixer_pico", "mixer_nano", "--quiet", *TINY)
 
@@ -26,13 +25,7 @@ def test_compare_shows_what_each_model_made_of_the_budget(here, capsys):
 
 def test_compare_stopped_goes_on_by_the_same_command(here, capsys, monkeypatch):
     argv = (*COMPARE, "--macs", 1e7, "--out", "c")
-    train_step = Trainer._train_step
-
-    def stopped(trainer, batch):
-        signal.raise_signal(signal.SIGINT)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stopped)
+    stop_at(monkeypatch, 1, signal.SIGINT)
     assert call(*argv) == 130
     captured = capsys.readouterr()
     assert captured.err == (

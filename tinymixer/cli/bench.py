@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 import tinymixer
-from tinymixer.backend import PRECISIONS, host_copies
 from tinymixer.cli import against
 from tinymixer.cli.options import (
     add_device,
@@ -25,11 +24,13 @@ from tinymixer.cli.options import (
 from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
+from tinymixer.fast.gpu.graphs import host_copies
+from tinymixer.fast.gpu.launches import Launches
+from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.models import create_model, list_models, options_of
 from tinymixer.train.bench import Bench
-from tinymixer.train.launches import Launches, launch_table
 from tinymixer.train.parallel import Workers
-from tinymixer.train.profile import Row, profile_table
+from tinymixer.train.profile import OperationTime, launch_table, profile_table
 
 SMALL_IMAGES, LARGE_IMAGES = 128, 8  # the default batch; small: sides below 100 pixels
 ON_A_GPU = 8  # times as many images
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         graph=args.graph,
     )
-    rows: list[Row] = []
+    rows: list[OperationTime] = []
     of_gpu: list[Launches] = []
     with reference_ops() if args.reference else nullcontext(), bench:
         bench.check()
@@ -161,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
             "what": "infer" if args.infer else "train",
             "model": args.model,
             "batch": batch,
-            "micro_batch": bench.micro_batch,
+            "micro_batch": bench.config.micro_batch,
             "threads": workers,
             "gelu": options_of(args.model, **dict(args.set))["gelu"],
             "precision": args.precision,

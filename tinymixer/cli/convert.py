@@ -8,7 +8,7 @@ from tinymixer.cli.options import add_set, output_file
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.summary import blueprint
-from tinymixer.weights import LAYOUTS, load_state, num_classes_in, read_file, save_state
+from tinymixer.weights import LAYOUTS, load_state, num_classes_in, save_state
 
 
 def add_options(parser: Any) -> None:
@@ -48,13 +48,13 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    options, arrays = dict(args.set), read_file(args.source)
+    options = dict(args.set)
     try:
         if "num_classes" not in options:
-            found = num_classes_in(arrays, blueprint(args.model, **options), args.layout)
+            found = num_classes_in(args.source, blueprint(args.model, **options), args.layout)
             options |= {"num_classes": found} if found else {}
         model = blueprint(args.model, **options)
-        load_state(model, arrays, args.layout, name=str(args.source))
+        load_state(model, args.source, args.layout)
         save_state(model, args.target, args.to)
     except TinymixerError:
         raise

@@ -11,8 +11,9 @@ from threadpoolctl import threadpool_info
 
 import tinymixer
 from tinymixer import data
-from tinymixer.backend import gpu_parts, why_no_gpu
+from tinymixer.backend import why_no_gpu
 from tinymixer.cli.options import add_data_dir
+from tinymixer.fast.gpu.doctor import gpu_parts
 
 
 def add_options(parser: Any) -> None:

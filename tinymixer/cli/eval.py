@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     model.to(args.device)
-    config = Config.from_dict(saved.header["config"])
+    config = saved.header.config
     dataset = config.load_dataset(args.data_dir)
     out = writable_folder(args.out or path.parent)
-    if dataset.fingerprint != saved.header["dataset"]["fingerprint"]:
+    if dataset.fingerprint != saved.header.dataset.fingerprint:
         print(f"note: these are not the same {dataset.name} files that {path} was trained on")
     if TASKS[config.task].pixels:
         return _evaluate_pixels(config, model, dataset, out, args.device)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             "token-mixing.png": figures.token_maps(maps, (height // P, width // P), n=30),
             "patch-filters.png": figures.patch_filters(model.patch_embed.linear.W.data, P),
         }
-    if saved.header["history"]:
-        pictures["curves.png"] = figures.curves(saved.header["history"])
+    if saved.header.history:
+        pictures["curves.png"] = figures.curves(saved.header.history)
     save_pictures(pictures, out)
     return 0

@@ -18,7 +18,6 @@ from tinymixer.cli.options import (
 )
 from tinymixer.errors import DataError
 from tinymixer.train.checkpoint import load_model
-from tinymixer.train.config import Config
 from tinymixer.train.evaluation import log_probabilities, segments
 from tinymixer.train.parallel import Workers
 from tinymixer.train.tasks import TASKS
@@ -47,10 +46,9 @@ def run(args: argparse.Namespace) -> int:
     model, saved = load_model(path)
     model.to(args.device)
     out = writable_folder(args.out or path.parent)
-    header = saved.header["dataset"]
-    names = header["class_names"]
-    task = TASKS[Config.from_dict(saved.header["config"]).task]
-    colours = header["mean"], header["std"]
+    record = saved.header.dataset
+    names, colours = record.class_names, (record.mean, record.std)
+    task = TASKS[saved.header.config.task]
     height, width = model.image_size
     for (name, source), picture in zip(sources.items(), pictures, strict=True):
         seen = as_seen(picture, height, width)

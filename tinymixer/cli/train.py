@@ -99,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
         complain(f"{stop}; the run is saved: tinymixer train --resume {stop.folder}")
         return 128 + stop.signal
     metric = trainer.task.metric
-    best = max(trainer.history, key=lambda figures: figures[metric])
+    best = max(trainer.history, key=lambda figures: getattr(figures, metric))
     print(
-        f"{trainer.task.metric_name} {last[metric]:.2%} after epoch {last['epoch']:g} "
-        f"(best {best[metric]:.2%} after epoch {best['epoch']:g})\n"
+        f"{trainer.task.metric_name} {getattr(last, metric):.2%} after epoch {last.epoch:g} "
+        f"(best {getattr(best, metric):.2%} after epoch {best.epoch:g})\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )
@@ -133,7 +133,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         raise CheckpointError("--resume continues a run in its own folder; leave out --out")
     path = find_checkpoint(args.resume)
-    saved = checkpoint.load(path).config
+    saved = checkpoint.load(path).header.config
     begun, asked = saved.plain(), changed(saved, args).plain()
     if asked != begun:
         name = next(name for name in begun if asked[name] != begun[name])

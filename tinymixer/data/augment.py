@@ -47,7 +47,7 @@ class Augment:
     )
     auto_augment: str = option(
         "none",
-        OneOf(("none", *POLICIES)),
+        OneOf(POLICIES),
         "two operations that move, recolour or sharpen an image, drawn from the policy found on a "
         "data set",
     )
@@ -119,6 +119,8 @@ class Augment:
         self, images: Array, indices: Array, epoch: int, seed: int, outside: int
     ) -> Array:
         """One indexing operation: each pixel of the result is taken from a row and a column."""
+        if self.flip == "none" and not self.crop_padding:
+            return images[indices]
         xp = array_module(images)
         height, width = images.shape[1:3]
         y, x = xp.arange(height)[None], xp.arange(width)[None]

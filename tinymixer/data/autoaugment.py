@@ -48,6 +48,7 @@ BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, NOTHING = _numbers[10:]  # `_blended`, b
 # Pairs of (operation, tenths of its probability, magnitude). One pair is drawn for each image.
 Policy = tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]
 POLICIES: dict[str, Policy] = {
+    "none": (),
     "cifar10": (
         ((INVERT, 1, 7), (CONTRAST, 2, 6)),
         ((ROTATE, 7, 2), (TRANSLATE_X, 3, 9)),
@@ -74,7 +75,7 @@ POLICIES: dict[str, Policy] = {
         ((AUTOCONTRAST, 9, 2), (SOLARIZE, 8, 3)),
         ((EQUALIZE, 8, 8), (INVERT, 1, 3)),
         ((TRANSLATE_Y, 7, 9), (AUTOCONTRAST, 9, 1)),
-    )
+    ),
 }
 
 

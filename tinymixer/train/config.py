@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, fast, models, optim
-from tinymixer.backend import PRECISIONS, Array
+from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.nn import Module
 from tinymixer.options import Between, OneOf, check_options, option
 from tinymixer.train.tasks import TASKS
 
 OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
-    "adamw": lambda c, decay: fast.adamw(decay, weight_decay=c.weight_decay),
+    "adamw": lambda c, decay: fast.chosen(optim.AdamW, device_of(decay))(
+        decay, weight_decay=c.weight_decay
+    ),
     "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 
@@ -71,6 +74,21 @@ class Config:
     def plain(self) -> dict[str, Any]:
         """The options as a file gives them back: JSON knows no tuples."""
         return json.loads(json.dumps(asdict(self)))
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """How many steps the run takes in all."""
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, counted from 0 over the whole run."""
+        return optim.learning_rate(
+            step,
+            base=self.lr,
+            final=self.lr * self.lr_final,
+            warmup=round(self.warmup_epochs * steps_per_epoch),
+            total=self.steps(steps_per_epoch),
+            schedule=self.schedule,
+        )
 
     def load_dataset(self, data_dir: str | None = None, *, download: bool = False) -> data.Dataset:
         """The data set to train on. Raises DataError if it is missing or damaged."""

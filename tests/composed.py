@@ -1,6 +1,6 @@
 """Each hand-written Function once more, composed from primitives on Tensors.
 
-Nothing here knows a derivative: the tape works it out. Where there is a choice, a twin takes
+Nothing here knows a derivative: the tape works it out. Where there is a choice, a composition takes
 another way to the same numbers than the Function does: batch first instead of tokens first, a
 power series instead of Chebyshev polynomials, an index instead of a transpose.
 """

@@ -8,8 +8,15 @@ import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import backend
-from tinymixer.backend import Replay, cublas, graph, to_numpy
+from tinymixer.backend import to_numpy
+from tinymixer.fast.gpu import cublas, graphs
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.products import precision, product
+
+
+@pytest.fixture
+def cupy(with_cublas):
+    return with_cublas
 
 
 class Function:
@@ -21,10 +28,10 @@ class Function:
 
     def __call__(self, x, y):
         self.called += 1
-        h = backend.product(self.W, x)
+        h = product(self.W, x)
         h += 1
         z = self.cupy.empty((len(h), y.shape[1]), np.float32)
-        z[...] = backend.product(h, y)
+        z[...] = product(h, y)
         z = z * z  # what z was is free now, and goes to the next who asks
         big = z.copy() * 2
         return z, big.sum(0), x
@@ -68,17 +75,17 @@ def test_every_size_has_its_own_graph_and_a_third_has_none(cupy):
             inputs = arrays(cupy, seed, K, N)
             assert_same(replay(f, *inputs), plain(*inputs))
     assert f.called == 4 + 4 + 4  # one more size is called every time
-    assert len(replay.nodes()) == graph.KEPT == 2
+    assert len(replay.nodes()) == graphs.KEPT == 2
 
 
 def test_every_precision_has_its_own_graph(cupy):
     f, replay = Function(cupy), Replay()
     inputs = arrays(cupy, 0)
     found = {}
-    for precision in ("fp32", "tf32") * 3:
-        with backend.precision(precision):
-            found[precision] = [to_numpy(x) for x in replay(f, *inputs)]
-            assert_same(found[precision], Function(cupy)(*inputs))
+    for name in ("fp32", "tf32") * 3:
+        with precision(name):
+            found[name] = [to_numpy(x) for x in replay(f, *inputs)]
+            assert_same(found[name], Function(cupy)(*inputs))
     assert len(replay.nodes()) == 2
     if cupy is cupy_stand_in:
         assert (found["fp32"][0] != found["tf32"][0]).any()
@@ -248,14 +255,14 @@ def test_what_lies_free_elsewhere_is_given_back_before_a_graph_asks(stand_in, mo
     others = held[0]
     f(*inputs)
     most[0] = others + 1.5 * (held[0] - others)
-    recorded = graph._Graph(f, inputs)
+    recorded = graphs._Graph(f, inputs)
     most[0] = np.inf
     assert_same(recorded(*inputs), f(*inputs))
 
 
 def test_a_copy_from_the_host_would_be_found(stand_in, monkeypatch):
     kinds = Counter({"KERNEL": 3, "MEMCPY HtoD (HOST to DEVICE)": 1})
-    monkeypatch.setattr(graph, "node_kinds", lambda dot: kinds)
+    monkeypatch.setattr(graphs, "node_kinds", lambda dot: kinds)
     assert "would copy between host and device" in why_not(stand_in, monkeypatch)
 
 
@@ -309,7 +316,7 @@ MEMSET
 
 
 def test_nodes_are_read_from_what_cuda_prints():
-    kinds = graph.node_kinds(DOT)
+    kinds = graphs.node_kinds(DOT)
     assert kinds == {"KERNEL": 1, "MEMCPY HtoD (HOST to DEVICE PAGEABLE)": 1, "MEMSET": 1}
-    assert graph.host_copies(kinds) == 1
-    assert graph.node_kinds("digraph dot {\n}\n") == {}
+    assert graphs.host_copies(kinds) == 1
+    assert graphs.node_kinds("digraph dot {\n}\n") == {}

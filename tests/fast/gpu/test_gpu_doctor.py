@@ -1,54 +1,14 @@
-"""What is said where there is no GPU, or a part of what computing on one takes is missing."""
+"""What is said where a part of what computing on a GPU takes is missing."""
 
 import sys
 from types import SimpleNamespace
 
-import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import backend, cli
-from tinymixer.backend import cublas
-from tinymixer.errors import TinymixerError
-
-
-def cupy_that(available=True, **functions):
-    """A module in CuPy's place."""
-    cuda = SimpleNamespace(is_available=lambda: available)
-    return SimpleNamespace(cuda=cuda, **functions)
-
-
-def fails(*_args):
-    raise RuntimeError("cudaErrorNoKernelImageForDevice: no kernel\nand a second line")
-
-
-@pytest.mark.parametrize(
-    ("cupy", "says"),
-    [
-        (None, "CuPy is not installed; pip install"),  # None in sys.modules: ImportError
-        (cupy_that(available=False), "finds no NVIDIA GPU or driver; install the driver"),
-        (cupy_that(arange=lambda n: np.zeros(n)), "computes a wrong sum"),
-        (cupy_that(arange=fails), "cannot compute (RuntimeError: cudaErrorNoKernelImageForDevice"),
-    ],
-    ids=["not installed", "no driver", "wrong sum", "cannot compile"],
-)
-def test_whatever_keeps_cupy_from_computing_is_told_in_one_line(monkeypatch, cupy, says):
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    line = backend.why_no_gpu()
-    assert says in line
-    assert "\n" not in line
-    with pytest.raises(TinymixerError, match="device 'gpu' cannot be used"):
-        backend.to_device(np.zeros(3), "gpu")
-
-
-def test_a_library_that_computes_has_no_excuse(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
-    assert backend.why_no_gpu() is None
-
-
-def test_on_this_machine_the_answer_is_one_line_or_none():
-    line = backend.why_no_gpu()
-    assert line is None or (line.startswith("CuPy ") and "\n" not in line)
+from tinymixer import cli
+from tinymixer.fast.gpu import cublas
+from tinymixer.fast.gpu.doctor import gpu_parts
 
 
 class Broken:
@@ -87,7 +47,7 @@ def test_a_machine_with_everything_is_told_part_by_part(monkeypatch):
     monkeypatch.setattr(cublas, "_opened", {})
     monkeypatch.setattr(cublas.ctypes, "CDLL", Broken("no such library"))
     monkeypatch.setitem(sys.modules, "cupy", whole_cupy())
-    assert dict(backend.gpu_parts()) == {
+    assert dict(gpu_parts()) == {
         "CuPy": "14.2.0",
         "driver": "knows CUDA 13.0; CuPy was built with 13.0",
         "card": "NVIDIA H100, compute capability 9.0",
@@ -114,7 +74,7 @@ def test_a_machine_with_everything_is_told_part_by_part(monkeypatch):
 )
 def test_a_missing_part_is_one_line_with_its_cure(monkeypatch, cupy, part, says):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    found = dict(backend.gpu_parts())
+    found = dict(gpu_parts())
     assert len(found) == 6
     assert says in found[part]
     assert "\n" not in found[part]
@@ -124,12 +84,12 @@ def test_a_wrong_product_is_told(monkeypatch):
     cupy = whole_cupy()
     cupy.ones = np.zeros
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert "multiplies two matrices wrongly); pip install" in dict(backend.gpu_parts())["cuBLAS"]
+    assert "multiplies two matrices wrongly); pip install" in dict(gpu_parts())["cuBLAS"]
 
 
 def test_without_cupy_there_are_no_parts_and_a_broken_one_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert backend.gpu_parts() == []
+    assert gpu_parts() == []
 
     class Finder:
         def find_spec(self, name, *_):
@@ -138,9 +98,7 @@ def test_without_cupy_there_are_no_parts_and_a_broken_one_is_told(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "cupy")
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    assert backend.gpu_parts() == [
-        ("CuPy", "not usable (libcudart.so.13: cannot open); install it again")
-    ]
+    assert gpu_parts() == [("CuPy", "not usable (libcudart.so.13: cannot open); install it again")]
 
 
 def test_doctor_shows_the_parts(monkeypatch, capsys):

@@ -7,16 +7,15 @@ faster than memory would deliver them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinymixer.backend import Array, gpu_ms
+from tinymixer.backend import Array
 from tinymixer.fast.gpu import kernels, ops
-from tinymixer.train.profile import aligned, replaced
 
 REPEATS = 20  # in a row
 
@@ -77,20 +76,42 @@ def noted() -> Iterator[list[Kind]]:
         key = grid, tuple(options.items()), tuple((a.shape, a.dtype) for a in arrays)
         note(key, name, again, arrays, 0)
 
-    def noted_product(A: Array, B: Array, *dtype: Any) -> Array:
-        again = partial(product, A, B, *dtype)
+    def noted_product(A: Array, B: Array, dtype: Any = np.float32) -> Array:
+        again = partial(product, A, B, dtype)
         C = again()
         (M, K), N = A.shape, B.shape[1]
         key = A.dtype, C.dtype, A.flags.c_contiguous, B.flags.c_contiguous
         note(key, f"product {M} x {K} x {N}", again, (A, B, C), 2 * M * K * N)
         return C
 
-    with ExitStack() as stack:
-        stack.enter_context(replaced(kernels, "launch", noted_launch))
-        stack.enter_context(replaced(ops, "product", noted_product))
-        found: list[Kind] = []
+    found: list[Kind] = []
+    kernels.launch = noted_launch
+    ops.product = noted_product
+    try:
         yield found
-        found += kinds.values()
+    finally:
+        kernels.launch = launch
+        ops.product = product
+    found += kinds.values()
+
+
+def gpu_ms(again: Callable[[], Any], times: int, ahead: Callable[[], Any]) -> float:
+    """What a GPU needs for `again()`, called so many times in a row, by its own clock.
+
+    `ahead()` gives it work for longer than it takes to ask for them all: the calls queue up behind
+    it, and what is measured never waits for the program.
+    """
+    import cupy
+
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    again()  # the first may compile
+    ahead()
+    start.record()
+    for _ in range(times):
+        again()
+    end.record()
+    end.synchronize()
+    return cupy.cuda.get_elapsed_time(start, end) / times
 
 
 def timed(kinds: Sequence[Kind], ahead: Callable[[], Any]) -> list[Launches]:
@@ -103,22 +124,3 @@ def timed(kinds: Sequence[Kind], ahead: Callable[[], Any]) -> list[Launches]:
         ms = gpu_ms(kind.again, REPEATS, ahead)
         rows.append(Launches(kind.name, kind.count, ms, kind.bytes, kind.flops))
     return sorted(rows, key=lambda row: -row.total_ms)
-
-
-def launch_table(
-    rows: Sequence[Launches], step_ms: float, peak_gflop_s: float, copy_gb_s: float
-) -> str:
-    """The rows as a table, with the share that each reaches of what the GPU can do at most.
-
-    That is to multiply or to read and write, whichever a row comes closer to.
-    """
-    cells = [["kernel or product", "launches", "ms a step", "share", "GB/s", "GFLOP/s", "of most"]]
-    for row in rows:
-        reached = max(row.gflop_s / peak_gflop_s, row.gb_s / copy_gb_s)
-        times = f"{row.count}", f"{row.total_ms:.3f}", f"{row.total_ms / step_ms:.1%}"
-        rates = f"{row.gb_s:,.0f}", f"{row.gflop_s:,.0f}" if row.flops else "", f"{reached:.1%}"
-        cells.append([row.name, *times, *rates])
-    rest = step_ms - sum(row.total_ms for row in rows)
-    cells.append(["all else", "", f"{rest:.3f}", f"{rest / step_ms:.1%}", "", "", ""])
-    head, *body = aligned(cells)
-    return "\n".join([head, "-" * len(head), *body])

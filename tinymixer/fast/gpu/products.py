@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.backend import cublas
-from tinymixer.backend.arrays import Array, array_module
-from tinymixer.backend.doctor import why_no_gpu
+from tinymixer.backend import Array, array_module, why_no_gpu
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu import cublas
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 _product_type = "fp32"  # of all threads, as CuPy's own setting is

@@ -1,38 +1,17 @@
-"""What keeps a GPU from computing, in plain words and with the cure."""
+"""What computing on a GPU takes, part by part, in plain words and with the cure."""
 
 from collections.abc import Callable
 from typing import Any
 
-from tinymixer.backend import cublas
 from tinymixer.errors import TinymixerError
-
-
-def why_no_gpu() -> str | None:
-    """What keeps CuPy from computing here, in one line with the cure; None if nothing does.
-
-    A working import is not enough (CuPy imports without a driver), nor is a driver (each kernel
-    is compiled on first use): so one small sum is really computed.
-    """
-    try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed; pip install 'tinymixer[gpu13]' (CUDA 13) or [gpu] (CUDA 12)"
-    if not cupy.cuda.is_available():
-        return "CuPy finds no NVIDIA GPU or driver; install the driver, or use --device cpu"
-    try:
-        if int(cupy.arange(3).sum()) != 3:
-            return "CuPy computes a wrong sum on this GPU; check driver and CUDA versions"
-    except Exception as error:  # CuPy, CUDA and the dynamic loader raise unrelated types here
-        first = str(error).partition("\n")[0]
-        return f"CuPy is installed but cannot compute ({type(error).__name__}: {first})"
-    return None
+from tinymixer.fast.gpu import cublas
 
 
 def gpu_parts() -> list[tuple[str, str]]:
     """What computing on a GPU takes, part by part: its name, and what is here or what would help.
 
     Each part is asked whatever the others have answered. Empty where CuPy is not installed, as
-    `why_no_gpu` says.
+    `backend.why_no_gpu` says.
     """
     try:
         import cupy
@@ -42,7 +21,7 @@ def gpu_parts() -> list[tuple[str, str]]:
     for name, ask, cure in _GPU_PARTS:
         try:
             parts.append((name, ask(cupy)))
-        except Exception as error:  # as in why_no_gpu
+        except Exception as error:  # CuPy, CUDA and the dynamic loader raise unrelated types
             parts.append((name, _missing(error, cure)))
     return parts
 

@@ -1,17 +1,18 @@
-"""Where an array lives, and how it gets elsewhere.
+"""Floor 0. Which array library? And where does an array live?
 
-There is no global device: an array says where it lives, and `array_module` reads it off.
+There is no global device: an array says where it lives, and `array_module` reads it off. Whatever
+else a GPU needs (kernels, products, graphs) is in `fast/gpu`.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from tinymixer.backend.doctor import why_no_gpu
 from tinymixer.errors import TinymixerError
 
 Array = Any  # numpy.ndarray or cupy.ndarray: they share their methods, not a base class
@@ -31,6 +32,25 @@ def array_module(x: Array) -> ModuleType:
 def device_of(x: Array) -> str:
     """`"cpu"` for what NumPy holds, `"gpu"` for everything else."""
     return "cpu" if array_module(x) is np else "gpu"
+
+
+def common_device(arrays: Sequence[Any], function: Callable[..., Any], name: str) -> str:
+    """The one device of a function's arguments; plain numbers, NumPy's too, are at home on both.
+
+    Raises TypeError that says which argument of `name` is elsewhere.
+    """
+    numbers = (int, float, complex, np.generic)
+    devices = [None if isinstance(x, numbers) else device_of(x) for x in arrays]
+    found = [d for d in devices if d]
+    if len(set(found)) > 1:
+        names = list(signature(function).parameters)
+        odd = next(i for i, d in enumerate(devices) if d and d != found[0])
+        raise TypeError(
+            f"{name}: argument {names[min(odd, len(names) - 1)]!r} is on the {devices[odd]}, the "
+            f"ones before it on the {found[0]}. Move it first: "
+            f"tinymixer.backend.to_device(x, {found[0]!r})"
+        )
+    return found[0] if found else "cpu"
 
 
 def to_numpy(x: Array) -> np.ndarray:
@@ -57,43 +77,6 @@ def to_device(x: Array, device: str) -> Array:
     return cupy.asarray(x)
 
 
-def cuda_module(xp: ModuleType, source: str, constants: dict[str, int | str]) -> Any:
-    """CUDA C++ as a module of kernels, `module.get_function(name)(grid, block, arguments)`.
-
-    xp is CuPy. The source is compiled on first use of a kernel, for the GPU at hand, with its
-    constants defined; CuPy keeps on disk what it compiled.
-    """
-    defined = (f"-D{name}={value}" for name, value in constants.items())
-    return xp.RawModule(code=source, options=("-std=c++17", *defined))
-
-
-def synchronize(device: str) -> None:
-    """Wait until `device` has done all that was asked of it. A CPU always has."""
-    if device == "gpu":
-        import cupy
-
-        cupy.cuda.Device().synchronize()
-
-
-def gpu_ms(again: Callable[[], Any], times: int, ahead: Callable[[], Any]) -> float:
-    """What a GPU needs for `again()`, called so many times in a row, by its own clock.
-
-    `ahead()` gives it work for longer than it takes to ask for them all: the calls queue up behind
-    it, and what is measured never waits for the program.
-    """
-    import cupy
-
-    start, end = cupy.cuda.Event(), cupy.cuda.Event()
-    again()  # the first may compile
-    ahead()
-    start.record()
-    for _ in range(times):
-        again()
-    end.record()
-    end.synchronize()
-    return cupy.cuda.get_elapsed_time(start, end) / times
-
-
 def read_scalars(scalars: Sequence[Array]) -> list[Any]:
     """Arrays of one number each as Python numbers: one copy from the device, however many."""
     return to_numpy(array_module(scalars[0]).stack(scalars)).tolist()
@@ -115,3 +98,32 @@ def device_constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
         return kept(array_module(like), *arguments)
 
     return beside
+
+
+def synchronize(device: str) -> None:
+    """Wait until `device` has done all that was asked of it. A CPU always has."""
+    if device == "gpu":
+        import cupy
+
+        cupy.cuda.Device().synchronize()
+
+
+def why_no_gpu() -> str | None:
+    """What keeps CuPy from computing here, in one line with the cure; None if nothing does.
+
+    A working import is not enough (CuPy imports without a driver), nor is a driver (each kernel
+    is compiled on first use): so one small sum is really computed.
+    """
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed; pip install 'tinymixer[gpu13]' (CUDA 13) or [gpu] (CUDA 12)"
+    if not cupy.cuda.is_available():
+        return "CuPy finds no NVIDIA GPU or driver; install the driver, or use --device cpu"
+    try:
+        if int(cupy.arange(3).sum()) != 3:
+            return "CuPy computes a wrong sum on this GPU; check driver and CUDA versions"
+    except Exception as error:  # CuPy, CUDA and the dynamic loader raise unrelated types here
+        first = str(error).partition("\n")[0]
+        return f"CuPy is installed but cannot compute ({type(error).__name__}: {first})"
+    return None

@@ -14,12 +14,18 @@ import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import backend
-from tinymixer.backend import cublas, to_numpy
+from tinymixer.backend import to_numpy
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu import cublas, products
+from tinymixer.fast.gpu.doctor import gpu_parts
 
 CDLL = ctypes.CDLL
 TINY, TF32, BF16 = 1e-5, 2.0**-10, 2.0**-8  # of the sum of all terms, without their signs
+
+
+@pytest.fixture
+def cupy(with_cublas):
+    return with_cublas
 
 
 @pytest.fixture
@@ -66,10 +72,10 @@ def test_a_product_is_that_of_float64(cupy, direct, sizes, precision, operands, 
     A, B = matrices(*sizes, operands)
     wide = [X.astype(np.float64) for X in (A, B)]
     exact, terms = wide[0] @ wide[1], abs(wide[0]) @ abs(wide[1])
-    with backend.precision(precision):
+    with products.precision(precision):
         for left, right in itertools.product(LAYOUTS.values(), repeat=2):
             placed = left(cupy.asarray(A)), right(cupy.asarray(B))
-            C = backend.product(*placed, cublas.named(result))
+            C = products.product(*placed, cublas.named(result))
             assert (C.shape, C.dtype) == (exact.shape, cublas.named(result))
             assert C.flags.c_contiguous
             assert (abs(to_numpy(C).astype(np.float64) - exact) <= allowed * terms).all()
@@ -78,10 +84,10 @@ def test_a_product_is_that_of_float64(cupy, direct, sizes, precision, operands, 
 @pytest.mark.parametrize(("precision", "held"), [("fp32", 24), ("tf32", 11)])
 def test_as_many_bits_are_seen_as_were_asked_for(stand_in, precision, held):
     one = stand_in.ones((1, 1), np.float32)
-    with backend.precision(precision):
+    with products.precision(precision):
         for bits in (8, 11, 12, 24):
             x = stand_in.full((1, 1), 2.0**bits - 1, np.float32)
-            assert (backend.product(x, one).item() == 2**bits - 1) == (bits <= held)
+            assert (products.product(x, one).item() == 2**bits - 1) == (bits <= held)
 
 
 def test_bfloat16_is_summed_in_float32(cupy, direct):
@@ -89,11 +95,11 @@ def test_bfloat16_is_summed_in_float32(cupy, direct):
     narrow = cublas.named("bfloat16")
     x = cupy.asarray(np.array([[255.0, 0.5, 0.5, 0.5, 0.5]], np.float32)).astype(narrow)
     ones = cupy.ones((5, 1), np.float32).astype(narrow)
-    assert backend.product(x, ones).item() == 257
-    assert backend.product(x, ones, narrow).item() == 256  # to even
+    assert products.product(x, ones).item() == 257
+    assert products.product(x, ones, narrow).item() == 256  # to even
     quarters = cupy.asarray(np.array([[250.0] + 16 * [0.25]], np.float32)).astype(narrow)
     ones = cupy.ones((17, 1), np.float32).astype(narrow)
-    assert backend.product(quarters, ones, narrow).item() == 254  # and not each one by itself
+    assert products.product(quarters, ones, narrow).item() == 254  # and not each one by itself
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 2), (3, 0, 2), (3, 2, 0), (0, 0, 0)], ids=str)
@@ -101,7 +107,7 @@ def test_bfloat16_is_summed_in_float32(cupy, direct):
 def test_no_rows_no_columns_no_terms(cupy, direct, sizes, dtype):
     M, K, N = sizes
     A, B = (cupy.zeros(shape, cublas.named(dtype)) for shape in ((M, K), (K, N)))
-    C = backend.product(A, B)
+    C = products.product(A, B)
     assert (C.shape, C.dtype) == ((M, N), np.float32)
     assert not to_numpy(C).any()
 
@@ -117,9 +123,9 @@ def test_operands_are_copied_only_if_they_have_to_be(cupy, direct, monkeypatch):
     monkeypatch.setattr(cupy, "ascontiguousarray", watched)
     A, B = map(cupy.asarray, matrices(3, 5, 7, "float32"))
     for left, right in itertools.product((A, A.T.copy().T), (B, B.T.copy().T)):
-        backend.product(left, right)
+        products.product(left, right)
     assert not any(copied)
-    backend.product(A[:, ::-1], B)
+    products.product(A[:, ::-1], B)
     assert sum(copied) == 1
 
 
@@ -134,7 +140,7 @@ def test_operands_are_copied_only_if_they_have_to_be(cupy, direct, monkeypatch):
 )
 def test_what_is_no_product_is_told_before_memory_is_read(cupy, direct, A, B):
     with pytest.raises(ValueError, match=r"expected \(M, K\) and \(K, N\), both float32 or both"):
-        backend.product(cupy.asarray(A), cupy.asarray(B))
+        products.product(cupy.asarray(A), cupy.asarray(B))
 
 
 # --- the library ---
@@ -169,7 +175,7 @@ def test_the_stream_is_set_when_it_changes_and_then_the_workspace(stand_in, monk
     none, one, other = cupy_stand_in.cuda.Stream(null=True), *map(stand_in.cuda.Stream, (0, 0))
     for stream in (none, none, one, one, other, one):
         with stream:
-            backend.product(x, x)
+            products.product(x, x)
     settings = [(name, a[1]) for name, a in watched.calls if "GemmEx" not in name]
     place = library._workspace.data.ptr
     assert settings == [
@@ -191,7 +197,7 @@ def test_what_cublas_refuses_is_one_clear_error(stand_in, monkeypatch):
     monkeypatch.setattr(library, "_stream", None)
     monkeypatch.setattr(library._workspace, "_host", library._workspace._host[1:])
     with pytest.raises(TinymixerError, match=r"cublasSetWorkspace_v2 answers .*INVALID_VALUE"):
-        backend.product(x, x)
+        products.product(x, x)
     assert library._stream is None  # so it is tried again
 
 
@@ -217,10 +223,10 @@ INSTEAD = {  # of the library, and what is said
 def test_without_it_cupy_multiplies_and_the_doctor_says_so(stand_in, monkeypatch, load, says):
     monkeypatch.setattr(ctypes, "CDLL", load)
     A, B = map(stand_in.asarray, matrices(3, 5, 7, "float32"))
-    np.testing.assert_array_equal(to_numpy(backend.product(A, B)), to_numpy(A @ B))
+    np.testing.assert_array_equal(to_numpy(products.product(A, B)), to_numpy(A @ B))
     narrow = [X.astype(cublas.named("bfloat16")) for X in (A, B)]
-    assert backend.product(*narrow).dtype == np.float32
-    assert f"through CuPy ({says}" in dict(backend.gpu_parts())["cuBLAS"]
+    assert products.product(*narrow).dtype == np.float32
+    assert f"through CuPy ({says}" in dict(gpu_parts())["cuBLAS"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +248,7 @@ def test_each_type_is_compared_before_it_is_relied_on(stand_in, monkeypatch, wro
 
 
 def test_the_doctor_says_that_it_is_called_directly(stand_in):
-    assert dict(backend.gpu_parts())["cuBLAS"] == "multiplies matrices, called directly"
+    assert dict(gpu_parts())["cuBLAS"] == "multiplies matrices, called directly"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import sys
 from types import SimpleNamespace
 
+import cupy_stand_in
 import numpy as np
 import pytest
 
@@ -68,24 +69,6 @@ def test_a_constant_is_made_and_moved_once(device):
     assert powers.__doc__ == "Of a base."
 
 
-def test_a_gpu_is_timed_by_its_own_clock_behind_what_keeps_it_at_work(monkeypatch):
-    done = []
-
-    class Event:
-        def __init__(self):
-            self.record = lambda: done.append(self)
-            self.synchronize = lambda: done.append("waited")
-
-    def elapsed(start, end):
-        assert done == ["again", "ahead", start, "again", "again", "again", end, "waited"]
-        return 6.0
-
-    cuda = SimpleNamespace(Event=Event, get_elapsed_time=elapsed)
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
-    again, ahead = (lambda word=word: done.append(word) for word in ("again", "ahead"))
-    assert backend.gpu_ms(again, 3, ahead) == 2.0
-
-
 def test_a_device_is_waited_for_and_the_cpu_needs_no_cupy(monkeypatch):
     waited = []
     device = SimpleNamespace(synchronize=lambda: waited.append(1))
@@ -95,3 +78,45 @@ def test_a_device_is_waited_for_and_the_cpu_needs_no_cupy(monkeypatch):
     assert waited == [1]
     monkeypatch.setitem(sys.modules, "cupy", None)
     backend.synchronize("cpu")
+
+
+# --- what is missing for a GPU ---
+
+
+def cupy_that(available=True, **functions):
+    """A module in CuPy's place."""
+    cuda = SimpleNamespace(is_available=lambda: available)
+    return SimpleNamespace(cuda=cuda, **functions)
+
+
+def fails(*_args):
+    raise RuntimeError("cudaErrorNoKernelImageForDevice: no kernel\nand a second line")
+
+
+@pytest.mark.parametrize(
+    ("cupy", "says"),
+    [
+        (None, "CuPy is not installed; pip install"),  # None in sys.modules: ImportError
+        (cupy_that(available=False), "finds no NVIDIA GPU or driver; install the driver"),
+        (cupy_that(arange=lambda n: np.zeros(n)), "computes a wrong sum"),
+        (cupy_that(arange=fails), "cannot compute (RuntimeError: cudaErrorNoKernelImageForDevice"),
+    ],
+    ids=["not installed", "no driver", "wrong sum", "cannot compile"],
+)
+def test_whatever_keeps_cupy_from_computing_is_told_in_one_line(monkeypatch, cupy, says):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    line = backend.why_no_gpu()
+    assert says in line
+    assert "\n" not in line
+    with pytest.raises(TinymixerError, match="device 'gpu' cannot be used"):
+        backend.to_device(np.zeros(3), "gpu")
+
+
+def test_a_library_that_computes_has_no_excuse(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", cupy_stand_in)
+    assert backend.why_no_gpu() is None
+
+
+def test_on_this_machine_the_answer_is_one_line_or_none():
+    line = backend.why_no_gpu()
+    assert line is None or (line.startswith("CuPy ") and "\n" not in line)
