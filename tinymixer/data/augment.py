@@ -5,7 +5,6 @@ batch may be cut anywhere. Mixing needs partners: they come from the whole data 
 batch, so that an image never depends on its neighbours.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,58 +12,65 @@ import numpy as np
 from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data.autoaugment import GREY, POLICIES, auto_augment
 from tinymixer.data.draws import Stream, draws, integers, noise
-from tinymixer.errors import TinymixerError
+from tinymixer.options import Between, OneOf, check_options, option
 
 _ONE = 256  # weights of mixing are whole 256ths
 IGNORED = 255  # in place of a pixel's class: it has none
+
+
+SHARE = Between(0, 1)
+ALPHA = Between(0.001, 32, or_zero=True)  # with a smaller one almost nothing would be mixed
 
 
 @dataclass(frozen=True)
 class Augment:
     """What is done to the training images. Nothing by default.
 
-    crop_padding         pixels added on each side, then a random crop of the old size; 0: no crop
-    padding              "reflect" (mirrored about the edge pixel) or "zero" (black)
-    flip                 left-right: "none", "random" (a coin per image and epoch), "alternating"
-                         (a coin per image, then the other way round every other epoch, so that
-                         two epochs show both sides; Jordan 2024, arXiv:2404.00498)
-    auto_augment         "none", or the policy found on "cifar10": two of fourteen operations that
-                         move, recolour or sharpen an image, before holes are made and it is mixed
-                         (Cubuk et al. 2019, arXiv:1805.09501)
-    cutout               side of a grey square, pixels (DeVries and Taylor 2017, arXiv:1708.04552)
-    random_erasing       probability of a rectangle of noise (Zhong et al. 2017, arXiv:1708.04896)
-    mixup, cutmix        alpha of Beta(alpha, alpha), 0.001 to 32; 0: off. With both on, a coin per
-                         image decides (Zhang et al. 2017, arXiv:1710.09412; Yun et al. 2019,
-                         arXiv:1905.04899)
-    mix_probability      share of the images that are mixed at all
+    Sources: alternating flips: Jordan 2024, arXiv:2404.00498; auto_augment: Cubuk et al. 2019,
+    arXiv:1805.09501; cutout: DeVries and Taylor 2017, arXiv:1708.04552; random_erasing: Zhong et
+    al. 2017, arXiv:1708.04896; mixup: Zhang et al. 2017, arXiv:1710.09412; cutmix: Yun et al. 2019,
+    arXiv:1905.04899.
 
     Raises TinymixerError for options out of range.
     """
 
-    crop_padding: int = 0
-    padding: str = "reflect"
-    flip: str = "none"
-    auto_augment: str = "none"
-    cutout: int = 0
-    random_erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mix_probability: float = 1.0
+    crop_padding: int = option(
+        0, Between(0, 31), "pixels added on each side before a random crop to the old size; 0: off"
+    )
+    padding: str = option(
+        "reflect", OneOf(("reflect", "zero")), "mirror the image at its edge pixels, or add black"
+    )
+    flip: str = option(
+        "none",
+        OneOf(("none", "random", "alternating")),
+        "mirror left and right: random, by a coin in each epoch, or alternating, every other epoch",
+    )
+    auto_augment: str = option(
+        "none",
+        OneOf(("none", *POLICIES)),
+        "two operations that move, recolour or sharpen an image, drawn from the policy found on a "
+        "data set",
+    )
+    cutout: int = option(0, Between(0, 31), "side in pixels of a grey square; 0: off")
+    random_erasing: float = option(
+        0.0, SHARE, "probability that noise fills a rectangle of the image; 0: off"
+    )
+    mixup: float = option(
+        0.0, ALPHA, "mix two images, in a proportion drawn from Beta(mixup, mixup); 0: off"
+    )
+    cutmix: float = option(
+        0.0, ALPHA, "paste a box of another image, its area drawn from Beta(cutmix, cutmix); 0: off"
+    )
+    mix_probability: float = option(
+        1.0,
+        SHARE,
+        "share of the images that are mixed; with both on, half by mixup, half by cutmix",
+    )
 
-    _draws = staticmethod(draws)  # a subclass may have another way to the same words
+    _draws = staticmethod(draws)  # a subclass may compute the same numbers in another way
 
     def __post_init__(self) -> None:
-        _require("padding", self.padding, ("reflect", "zero"))
-        _require("flip", self.flip, ("none", "random", "alternating"))
-        _require("auto_augment", self.auto_augment, ("none", *POLICIES))
-        for name in ("crop_padding", "cutout"):
-            _require(name, getattr(self, name), range(32))
-        for name in ("random_erasing", "mix_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _error(name, getattr(self, name), "a number from 0 to 1")
-        for name in ("mixup", "cutmix"):  # of a smaller one nothing would be mixed
-            if getattr(self, name) != 0 and not 0.001 <= getattr(self, name) <= 32:
-                raise _error(name, getattr(self, name), "0, or a number from 0.001 to 32")
+        check_options(self, "augmentation")
 
     @property
     def mixes(self) -> bool:
@@ -113,6 +119,8 @@ class Augment:
         self, images: Array, indices: Array, epoch: int, seed: int, outside: int
     ) -> Array:
         """One gather: every pixel of the result knows the row and the column it comes from."""
+        if self.flip == "none" and not self.crop_padding:
+            return images[indices]
         xp = array_module(images)
         height, width = images.shape[1:3]
         y, x = xp.arange(height)[None], xp.arange(width)[None]
@@ -285,15 +293,3 @@ def _erasable(height: int, width: int) -> np.ndarray:
     h, w = np.mgrid[1 : height + 1, 1 : width + 1].reshape(2, -1)
     area, longer = h * w / (height * width), np.maximum(h / w, w / h)
     return np.stack([h, w], 1)[(area >= 0.02) & (area <= 0.33) & (longer <= 3.3)]
-
-
-def _require(name: str, value: object, choices: Sequence) -> None:
-    if value not in choices:
-        expected = (
-            f"{choices[0]} to {choices[-1]}" if isinstance(choices, range) else " or ".join(choices)
-        )
-        raise _error(name, value, expected)
-
-
-def _error(name: str, value: object, expected: str) -> TinymixerError:
-    return TinymixerError(f"augmentation {name}={value!r}: expected {expected}")

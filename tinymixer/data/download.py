@@ -13,10 +13,8 @@ import urllib.request
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
-
-from tqdm import tqdm
 
 from tinymixer.errors import DataError
 
@@ -128,6 +126,8 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
 
 def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
     """Append to `part` what the server has beyond it; start again if the file there has changed."""
+    from tqdm import tqdm  # here, because most programs that read data download none
+
     request = urllib.request.Request(_allowed(source.url))
     request.add_header("User-Agent", "tinymixer")
     offset, validator = _resumable(part, source.url)
@@ -166,7 +166,7 @@ def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
 def _copy(
     response: http.client.HTTPResponse,
     out: BinaryIO,
-    bar: tqdm,
+    bar: Any,
     limits: Limits,
     patient: bool,
     room: int,

@@ -1,6 +1,6 @@
-"""What a run writes down of itself, as frozen records: each with one writer and one reader.
+"""What a run saves about itself, as frozen records: each with one writer and one reader.
 
-`to_json` gives what `json.dumps` takes; `from_json` takes what `json.loads` gave, from whatever
+`to_json` returns what `json.dumps` takes. `from_json` takes what `json.loads` returned, from any
 file, and raises ValueError with one sentence for anything that a run does not write: a name that is
 missing or unknown, another type, a number that is not finite or out of bounds.
 """
@@ -125,8 +125,7 @@ class DatasetRecord:
 class Header:
     """What a checkpoint says beside its arrays: whose they are, and where the run stands.
 
-    step is the next one to do within the epoch, from 0; progress is what the steps before it
-    have added up to.
+    step is the next one to do within the epoch, from 0; progress sums up the steps before it.
     """
 
     config: Config
@@ -193,7 +192,7 @@ def _entries(cls: Any, found: Any, what: str, *, optional: bool = True) -> dict[
             raise ValueError(f"{what} has no {field.name}")
     for name in found:
         if name not in names:
-            raise ValueError(f"{what} has an entry {shown(name)}, which this tinymixer never wrote")
+            raise ValueError(f"{what} has an entry {shown(name)}, unknown to this tinymixer")
     return found
 
 
