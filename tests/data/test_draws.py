@@ -189,7 +189,7 @@ def test_every_order_of_a_few_images_is_equally_likely():
 
 
 def test_an_order_rises_as_often_as_it_falls():
-    """Where tickets were alike, images would keep their order. (n - 1)/2 steps up, s.d. √(n/12)."""
+    """Where tickets are alike, images keep their order. Steps up: (n - 1)/2, s.d. √(n/12)."""
     n = 50_000
     up = (np.diff(permutation(1, 2, n)) > 0).sum()
     assert abs(up - (n - 1) / 2) < 5 * np.sqrt(n / 12)
