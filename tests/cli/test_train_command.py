@@ -179,7 +179,7 @@ def test_a_model_for_other_images_is_refused_before_training(here, capsys):
         (("train", "--dataset", "shapes", "--precision", "tf32"), "--device gpu"),
         (("train", "--task", "detect"), "classify or segment"),
         (("train", "--task", "segment", "--model", "mixer_pico"), "no maps of several sizes"),
-        (("train", "--task", "segment", "--dataset", "cifar10"), "no classes of pixels"),
+        (("train", "--task", "segment", "--dataset", "cifar10"), "no labels for pixels"),
         (("train", "--task", "segment", "--mixup", "1"), "mixup"),
         (("train", "--resume", "nowhere"), "nowhere"),
         (

@@ -60,12 +60,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.good(cut=100_000 if len(self.server.asked) == 1 else None)
 
-    def from_elsewhere(self):
-        """Answers every Range with the last 100,000 bytes, whatever was asked for."""
-        body = CONTENT[-100_000:]
-        header = {"Content_Range": f"bytes 200000-{len(CONTENT) - 1}/{len(CONTENT)}"}
+    def from_the_start(self):
+        """Answers a Range with the whole file, as if that had been asked for."""
         if self.headers.get("Range"):
-            self.reply(body, len(body), 206, **header)
+            header = {"Content_Range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"}
+            self.reply(CONTENT, len(CONTENT), 206, **header)
         else:
             self.good(cut=100_000)
 
@@ -167,7 +166,7 @@ def test_a_cut_download_goes_on_where_it_was(server, tmp_path):
 
 
 def test_a_download_goes_on_in_another_process(server, tmp_path):
-    with pytest.raises(DataError, match="cut 1 times, 100000 bytes"):
+    with pytest.raises(DataError, match="broke off 1 times, 100000 bytes"):
         fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
     assert not (tmp_path / "file.tar.gz").exists()
     assert_fetched(fetch(sources(server, "cut"), tmp_path, QUICK), tmp_path)
@@ -187,13 +186,11 @@ def test_what_the_server_cannot_continue_is_begun_again(server, tmp_path):
 
 
 def test_an_answer_from_another_place_is_not_appended(server, tmp_path):
-    with pytest.raises(DataError, match="checksum"):
-        fetch(sources(server, "from_elsewhere"), tmp_path, QUICK)
-    assert list(tmp_path.glob("*.part")) == []
+    assert_fetched(fetch(sources(server, "from_the_start"), tmp_path, QUICK), tmp_path)
 
 
 def test_a_damaged_part_is_thrown_away_and_the_next_download_begins_anew(server, tmp_path):
-    with pytest.raises(DataError, match="cut 1 times"):
+    with pytest.raises(DataError, match="broke off 1 times"):
         fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
     part = tmp_path / "file.tar.gz.part"
     part.write_bytes(bytes(len(part.read_bytes())))
@@ -233,13 +230,13 @@ def test_bytes_of_one_source_are_not_continued_from_another(server, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("cut_at_once", "cut after 0 of 300000 bytes"),
+        ("cut_at_once", "broke off after 0 of 300000 bytes"),
         ("wrong", f"checksum [0-9a-f]{{32}}, expected {MD5}"),
         ("page", "answers with a web page"),
         ("huge", "offers 1000000000000 bytes, expected at most 400000"),
         ("endless", "sends more than 400000 bytes"),
         ("missing", "HTTP 404"),
-        ("elsewhere", "leads to http://example.com/file.tar.gz, and only https is trusted"),
+        ("elsewhere", "leads to http://example.com/file.tar.gz, but only https is trusted"),
     ],
 )
 def test_a_bad_source_is_named_and_the_next_one_tried(server, tmp_path, kind, message):

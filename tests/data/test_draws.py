@@ -186,3 +186,10 @@ def test_every_order_of_a_few_images_is_equally_likely():
     counts = np.bincount(orders @ 5 ** np.arange(5), minlength=5**5)
     assert (counts > 0).sum() == 120
     assert abs(((counts[counts > 0] - 100) ** 2 / 100).sum() - 119) < 5 * np.sqrt(238)
+
+
+def test_an_order_rises_as_often_as_it_falls():
+    """Where tickets are alike, images keep their order. Steps up: (n - 1)/2, s.d. √(n/12)."""
+    n = 50_000
+    up = (np.diff(permutation(1, 2, n)) > 0).sum()
+    assert abs(up - (n - 1) / 2) < 5 * np.sqrt(n / 12)

@@ -118,7 +118,7 @@ def test_label_smoothing_is_a_share(alpha):
     [
         (
             np.array([0, 17, 2]),
-            "run from 0 to 17, but 17 logits know classes 0..16. Build the model",
+            "run from 0 to 17, but 17 logits are for classes 0..16. Build the model",
         ),
         (np.array([0, -1, 2]), "run from -1 to 2, but 17 logits"),
         (
@@ -140,7 +140,7 @@ def test_targets_that_do_not_fit_are_refused(device, targets, says):
 @pytest.mark.parametrize("targets", [np.zeros(0, int), np.zeros((0, K))], ids=["hard", "soft"])
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_a_batch_of_nothing_is_refused(device, targets, ignore):
-    with pytest.raises(ValueError, match=r"logits \(0, 17\) are of nothing; expected one or more"):
+    with pytest.raises(ValueError, match=r"logits \(0, 17\) are empty; expected one or more"):
         SoftmaxCrossEntropy(ignore=ignore).forward(device.zeros((0, K)), device.asarray(targets))
 
 

@@ -340,7 +340,7 @@ def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkey
         (("--steps", 3, "--warmup", 3), "--warmup 3: expected 0 to 2"),
         (("--set", "gelu=relu"), "model mixer_nano"),
         (("--against", "true", "--profile"), "leave it out beside --against"),
-        (("--graph",), "--graph replays the launches of a GPU; --device gpu"),
+        (("--graph",), "--graph replays the kernel launches of a GPU; add --device gpu"),
         (("--graph", "--infer", "--device", "gpu"), "--graph replays steps of training"),
     ],
 )

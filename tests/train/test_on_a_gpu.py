@@ -11,11 +11,12 @@ import pytest
 import small_runs
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, experts, fast
+from tinymixer import cli, data, engine, fast
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
 from tinymixer.fast import gpu
+from tinymixer.nn import mixture
 from tinymixer.train import checkpoint
 from tinymixer.train import trainer as trainer_module
 from tinymixer.train.step import TrainingStep
@@ -29,7 +30,7 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     if request.node.get_closest_marker("gpu"):
         return
     monkeypatch.setattr(engine, "twins", {})
-    monkeypatch.setitem(experts.ASKED, "gpu", True)
+    monkeypatch.setitem(mixture.ASKED, "gpu", True)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
@@ -163,7 +164,7 @@ def test_masks_that_are_drawn_on_the_gpu_cross_nowhere(own_draws, crossings):
 def as_on_a_gpu(own_draws, monkeypatch):
     """All that is fast there, and nothing asked."""
     monkeypatch.setattr(engine, "twins", TWINS)
-    monkeypatch.setitem(experts.ASKED, "gpu", False)
+    monkeypatch.setitem(mixture.ASKED, "gpu", False)
 
 
 @pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)

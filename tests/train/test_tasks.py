@@ -205,7 +205,7 @@ def test_an_unknown_task_is_refused():
 
 
 def test_data_without_pixels_are_refused():
-    with pytest.raises(DataError, match="no classes of pixels"):
+    with pytest.raises(DataError, match="no labels for pixels"):
         dataclasses.replace(CONFIG, dataset="cifar10").load_dataset()
 
 

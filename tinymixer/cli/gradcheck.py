@@ -174,7 +174,7 @@ def _check_model(name: str) -> list[Report]:
 
 def in_training(model: nn.Module, x: np.ndarray) -> Tensor:
     """The output for images x as in training, but without the updates that it asks for."""
-    with nn.asides():
+    with nn.auxiliary():
         return model(x, rng=np.random.default_rng(0))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from tinymixer.backend import Array, array_module
+from tinymixer.diagnosis import first_non_finite
 from tinymixer.engine import enable_grad
 from tinymixer.errors import NonFiniteError
-from tinymixer.summary import first_non_finite
 from tinymixer.train.parallel import micro_batches
 from tinymixer.train.step import TrainingStep
 

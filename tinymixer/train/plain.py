@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymixer import data, ops
 from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.nn import Module, asides
+from tinymixer.nn import Module, auxiliary
 from tinymixer.train.config import Config
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of AdamW
@@ -39,7 +39,7 @@ def train_plain(config: Config, dataset: data.Dataset, *, quiet: bool = False) -
         x = data.normalise(x, dataset.mean, dataset.std)
 
         # Forward, and backpropagation. Some models add losses or follow running means.
-        with asides() as extra:
+        with auxiliary() as extra:
             logits = model(x, rng=generator(config.seed, Stream.DROPOUT, epoch, i, 0))
         loss = ops.SoftmaxCrossEntropy(config.label_smoothing)(logits, targets)
         loss = sum(extra.losses, start=loss)

@@ -28,9 +28,8 @@ class Replay:
     it returns are arrays, tuples of them, and what is the same each time.
 
     The first call for arrays of other shapes or types is f's own; with the second it is recorded,
-    and from the third on it is launched. Its outputs then are the graph's: valid until the next
-    call. Where this fails in any way, f is called from then on, `why_not` says why, and `tell` is
-    called with it.
+    and from the third on it is launched, and copies of its outputs are returned. Where this fails
+    in any way, f is called from then on, `why_not` says why, and `tell` is called with it.
     """
 
     def __init__(self, tell: Callable[[str], Any] = lambda why_not: None):
@@ -41,7 +40,7 @@ class Replay:
     def __call__(self, f: Callable[..., tuple], *arrays: Array) -> tuple:
         key = products.product_type(), *((x.shape, x.dtype) for x in arrays)
         if graph := self._graphs.get(key):
-            return graph(*arrays)
+            return _copied(graph(*arrays))
         outputs = f(*arrays)
         if self.why_not is None and key in self._graphs:
             try:
@@ -72,6 +71,13 @@ def _checked(graph: "_Graph", arrays: tuple, outputs: tuple) -> "_Graph":
         if _bits(found) != _bits(expected):
             raise TinymixerError(f"a graph computes other bits, in output {i}")
     return graph
+
+
+def _copied(x: Any) -> Any:
+    """The arrays within x copied, and all else as it is."""
+    if isinstance(x, tuple):
+        return tuple(map(_copied, x))
+    return x.copy() if hasattr(x, "dtype") else x
 
 
 def _bits(x: Any) -> Any:
