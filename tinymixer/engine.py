@@ -265,9 +265,7 @@ def _kind(x: Any) -> str:
     return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
 
 
-def checked_gradients(
-    node: Function, inputs: tuple, gradients: Any
-) -> Iterator[tuple[Tensor, Array]]:
+def checked_gradients(node: Function, inputs: tuple, gradients: Any) -> Iterator[tuple]:
     """The recorded inputs that have a gradient, each with it: of the input's shape and dtype."""
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(inputs):
