@@ -145,7 +145,7 @@ class PatchEmbed(Module):
         self.linear = ChannelLinear(3 * patch_size**2, C, rng=rng)
 
     def forward(self, images: Any) -> Tensor:
-        if images.ndim == 3 and images.shape[-1] == len(self.linear.W):
+        if images.ndim == 3 and images.shape[-1] == len(self.linear.W.data):
             return self.linear(images)  # patches already
         patches = ops.Patchify(self.patch_size)(images)
         # Plain images need no gradient, so neither do their patches: one product less in backward.
