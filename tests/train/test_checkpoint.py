@@ -156,6 +156,27 @@ def test_a_changed_header_or_array_does_not_pass_the_digest(tmp_path):
             checkpoint.load(tmp_path / "x.npz")
 
 
+def test_the_digest_is_over_names_shapes_types_and_numbers():
+    x = np.arange(6, dtype=np.float32)
+    said = {"step": 1}
+    different = [
+        *((said, arrays) for arrays in ({}, {"a": x}, {"b": x}, {"a": x, "b": x}, {"a": -x})),
+        *((said, {"a": y}) for y in (x.reshape(2, 3), x.view(np.int32), x[:5])),
+        ({"step": 2}, {"a": x}),
+    ]
+    digests = [checkpoint._digest(*content) for content in different]
+    assert len(set(digests)) == len(different)
+    assert checkpoint._digest(said, {"a": x[::-1][::-1]}) == digests[1]  # however it lies in memory
+
+
+def test_a_blank_model_takes_no_more_than_the_file_holds():
+    zeros = checkpoint._Zeros(numbers=7, arrays=2)
+    assert zeros.random((2, 3), np.float32).shape == (2, 3)
+    for numbers, arrays in ((5, 9), (99, 0)):
+        with pytest.raises(ValueError, match="a larger model than the file holds"):
+            checkpoint._Zeros(numbers, arrays).standard_normal((2, 3), np.float32)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
