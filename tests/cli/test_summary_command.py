@@ -40,7 +40,10 @@ def test_summary_follows_changes(capsys):
         (("summary", "mixer_nano", "--num-classes", "few"), "a whole number, got 'few'"),
         (("summary", "mixer_xxl"), "mixer_pico"),
         (("summary", "mixer_nano", "--set", "patch_size=7"), "7x7"),
-        (("summary", "mixer_nano", "--num-classes", "99999999999999"), "not enough memory (Unable"),
+        (
+            ("summary", "mixer_nano", "--num-classes", "99999999999999"),
+            "num_classes=99999999999999: expected a whole",
+        ),
     ],
 )
 def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
