@@ -219,7 +219,7 @@ SLIPS = {
     "noise in holes": (MIXER, draws.noise, "xp.arange(", "np.arange("),
     "random words": (MIXER, draws.draws, "xp.zeros_like(index)", "np.zeros(index.shape, 'u8')"),
     "weights of mixing": (MIXER, Augment._weights, "xp.full(", "np.full("),
-    "a dropout mask": (MIXER, nn._dropped, "array_module(x.data).asarray(keep)", "keep"),
+    "a dropout mask": (MIXER, nn.layers._dropped, "array_module(x.data).asarray(keep)", "keep"),
     "noise of routing": (SPARSE, MixtureOfExperts._noise, "array_module(z.data)", "np"),
     "gradients of rows": (SPARSE, ops.Dispatch.backward, "array_module(dy)", "np"),
     "shifted lines": (SHIFTING, ops.AxialShift.forward, "array_module(x)", "np"),
@@ -234,13 +234,13 @@ SLIPS = {
     "the decay mask": (
         MIXER,
         FlatParameters.decay_mask,
-        "array_module(self.weights).zeros_like(self.weights)",
+        "self.xp.zeros_like(self.weights)",
         "np.zeros(self.weights.shape, np.float32)",
     ),
     "the gradient": (
         MIXER,
         FlatParameters.gather,
-        "array_module(self.weights).empty_like(self.weights)",
+        "self.xp.empty_like(self.weights)",
         "np.empty(self.weights.shape, np.float32)",
     ),
     "the average": (

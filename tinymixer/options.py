@@ -11,7 +11,7 @@
 The command line makes its options and their help of the same fields.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -33,14 +33,17 @@ class Between:
         return f"{'0, or ' if self.or_zero else ''}{self.low} to {self.high}"
 
 
-class OneOf(tuple[str, ...]):
-    """A few names."""
+@dataclass(frozen=True)
+class OneOf:
+    """The names in a collection, such as the keys of a dictionary to which others may be added."""
 
-    def __new__(cls, names: Iterable[str]) -> "OneOf":
-        return super().__new__(cls, names)
+    names: Collection[str]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.names
 
     def __str__(self) -> str:
-        return " or ".join(self)
+        return " or ".join(self.names)
 
 
 def option(default: Any, allowed: Between | OneOf, what_it_does: str) -> Any:

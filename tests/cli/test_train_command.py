@@ -179,14 +179,17 @@ def test_a_model_for_other_images_is_refused_before_training(here, capsys):
         (("train", "--dataset", "shapes", "--precision", "tf32"), "--device gpu"),
         (("train", "--task", "detect"), "classify or segment"),
         (("train", "--task", "segment", "--model", "mixer_pico"), "no maps of several sizes"),
-        (("train", "--task", "segment", "--dataset", "cifar10"), "no classes of pixels"),
+        (("train", "--task", "segment", "--dataset", "cifar10"), "no labels for pixels"),
         (("train", "--task", "segment", "--mixup", "1"), "mixup"),
         (("train", "--resume", "nowhere"), "nowhere"),
         (
             ("train", "--dataset", "shapes", "--train-size", "999999999999"),
             "expected 1 to 4294967296",
         ),
-        (("train", "--dataset", "shapes", "--set", "hidden_dim=99999999999999"), "not enough mem"),
+        (
+            ("train", "--dataset", "shapes", "--set", "hidden_dim=99999999999999"),
+            "a whole number from 1 to",
+        ),
     ],
 )
 def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):

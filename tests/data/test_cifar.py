@@ -358,7 +358,7 @@ class Gadget:
 )
 def test_a_hostile_or_damaged_pickle_is_refused(ten, content, message, tmp_path):
     victim = tmp_path / "victim"
-    with pytest.raises(DataError, match=f"data_batch_1 is not what it should be .*({message})"):
+    with pytest.raises(DataError, match=f"data_batch_1 is not as published .*({message})"):
         cifar._unpickle(ten, "data_batch_1.bin", content(victim), tmp_path)
     assert not victim.exists()
 

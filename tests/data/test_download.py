@@ -166,7 +166,7 @@ def test_a_cut_download_goes_on_where_it_was(server, tmp_path):
 
 
 def test_a_download_goes_on_in_another_process(server, tmp_path):
-    with pytest.raises(DataError, match="cut 1 times, 100000 bytes"):
+    with pytest.raises(DataError, match="broke off 1 times, 100000 bytes"):
         fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
     assert not (tmp_path / "file.tar.gz").exists()
     assert_fetched(fetch(sources(server, "cut"), tmp_path, QUICK), tmp_path)
@@ -190,7 +190,7 @@ def test_an_answer_from_another_place_is_not_appended(server, tmp_path):
 
 
 def test_a_damaged_part_is_thrown_away_and_the_next_download_begins_anew(server, tmp_path):
-    with pytest.raises(DataError, match="cut 1 times"):
+    with pytest.raises(DataError, match="broke off 1 times"):
         fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
     part = tmp_path / "file.tar.gz.part"
     part.write_bytes(bytes(len(part.read_bytes())))
@@ -230,13 +230,13 @@ def test_bytes_of_one_source_are_not_continued_from_another(server, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("cut_at_once", "cut after 0 of 300000 bytes"),
+        ("cut_at_once", "broke off after 0 of 300000 bytes"),
         ("wrong", f"checksum [0-9a-f]{{32}}, expected {MD5}"),
         ("page", "answers with a web page"),
         ("huge", "offers 1000000000000 bytes, expected at most 400000"),
         ("endless", "sends more than 400000 bytes"),
         ("missing", "HTTP 404"),
-        ("elsewhere", "leads to http://example.com/file.tar.gz, and only https is trusted"),
+        ("elsewhere", "leads to http://example.com/file.tar.gz, but only https is trusted"),
     ],
 )
 def test_a_bad_source_is_named_and_the_next_one_tried(server, tmp_path, kind, message):

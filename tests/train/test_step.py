@@ -69,7 +69,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_nor_do_those_after_it(opt
 
 def test_without_draws_nothing_is_dropped():
     config = small("mixer_pico", augment=data.Augment())
-    step = step_of(config, draws=False)
+    step = step_of(config, drops=False)
     images, targets = step.inputs(np.arange(8), 0, 0, 0)
     loss, correct = step.loss(images, targets)
     logits = step.model(data.normalise(images, step.dataset.mean, step.dataset.std))
@@ -81,7 +81,7 @@ def test_without_draws_nothing_is_dropped():
 def test_the_gradient_is_that_of_the_mean_loss_of_the_whole_batch():
     """In float64: micro-batches of 5 and 3 images, against one tape over 8 and another order."""
     config = small("mixer_pico", augment=data.Augment(), micro_batch=5)
-    step = step_of(config, draws=False)
+    step = step_of(config, drops=False)
     shake(step)
     pieces = micro_batches(np.arange(8), 5)
     with step.workers:

@@ -67,39 +67,39 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _by_name(images: list[Path]) -> dict[str, Path]:
-    """The images by the name of what is drawn of each. Raises DataError where two have the same."""
+    """The images by the name of the picture drawn of each. Raises DataError for equal names."""
     sources: dict[str, Path] = {}
     for source in images:
         name = f"prediction-{source.stem}.png"
         if name in sources:
             raise DataError(
-                f"{sources[name]} and {source} would both be drawn as {name}, and one be lost; "
-                "give each a name of its own, or predict them one by one, each with its own --out"
+                f"{sources[name]} and {source} would both be drawn as {name}, so one would be "
+                "lost; rename one, or predict them one by one, each with its own --out"
             )
         sources[name] = source
     return sources
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, upright and in RGB. Raises DataError if none can be read."""
+    """The picture in a file, upright and in RGB. Raises DataError if it cannot be read."""
     try:
         with Image.open(path) as image:
             return _eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a picture; expected PNG, JPEG or the like") from None
-    except Exception as error:  # whatever a damaged file makes its reader raise
+    except Exception as error:  # a reader of pictures may raise anything for a damaged file
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the picture {path}: {reason}") from None
 
 
 def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """Pillow cuts off all above 255 in a deeper grey; where that has 16 bits, they are scaled."""
+    """16-bit grey scaled to 8 bits: Pillow itself would clip it at 255."""
     if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):  # PNG: 16 at most
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(
-            f"nothing says how large its white is (Pillow's mode {image.mode}); expected 8 or 16 "
-            "bits for each colour. Save it as such a picture"
+            f"its pixels have no known value of white (Pillow's mode {image.mode}); expected 8 or "
+            "16 bits for each colour. Save it in such a format"
         )
     return image
 

@@ -32,7 +32,7 @@ def _help(field: Field) -> str:
     allowed = field.metadata["allowed"]
     words = f"{field.metadata['help']}; "
     if isinstance(allowed, OneOf):
-        words += f"one of {', '.join(allowed)}; "
+        words += f"one of {', '.join(allowed.names)}; "
     words += f"default {'all' if field.default is None else field.default}"
     for name, options in (RECIPES | TASK_RECIPES).items():
         options = vars(options.get("augment", Augment())) | options

@@ -1,8 +1,8 @@
-"""Floor 1. Augmentation of whole batches: each image's fate is a function of (seed, epoch, image).
+"""Floor 1. Augmentation of whole batches: each image's changes depend on (seed, epoch, image) only.
 
-Everything is decided in integers and pixels stay uint8, so NumPy and CuPy agree bit for bit, and a
-batch may be cut anywhere. Mixing needs partners: they come from the whole data set, not from the
-batch, so that an image never depends on its neighbours.
+All decisions are made in integers and pixels stay uint8, so NumPy and CuPy agree bit for bit and a
+batch may be divided anywhere. The partner of a mixed image is drawn from the whole data set, not
+from the batch, so that no image depends on the others of its batch.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from tinymixer.data.autoaugment import GREY, POLICIES, auto_augment
 from tinymixer.data.draws import Stream, draws, integers, noise
 from tinymixer.options import Between, OneOf, check_options, option
 
-_ONE = 256  # weights of mixing are whole 256ths
-IGNORED = 255  # in place of a pixel's class: it has none
+_ONE = 256  # mixing weights are whole 256ths
+IGNORED = 255  # the label of a pixel without a class
 
 
 SHARE = Between(0, 1)
@@ -47,7 +47,7 @@ class Augment:
     )
     auto_augment: str = option(
         "none",
-        OneOf(("none", *POLICIES)),
+        OneOf(POLICIES),
         "two operations that move, recolour or sharpen an image, drawn from the policy found on a "
         "data set",
     )
@@ -64,7 +64,7 @@ class Augment:
     mix_probability: float = option(
         1.0,
         SHARE,
-        "share of the images that are mixed; with both on, half by mixup, half by cutmix",
+        "share of the images that are mixed; with both on, half by mixup and half by cutmix",
     )
 
     _draws = staticmethod(draws)  # a subclass may compute the same numbers in another way
@@ -74,7 +74,7 @@ class Augment:
 
     @property
     def mixes(self) -> bool:
-        """Do targets become shares of classes?"""
+        """Whether targets become shares of classes."""
         return (self.mixup > 0 or self.cutmix > 0) and self.mix_probability > 0
 
     def __call__(
@@ -92,11 +92,11 @@ class Augment:
         images uint8 (N, H, W, 3), labels (N,): the whole training set; indices (B,)
         ->  batch uint8 (B, H, W, 3), targets (B,) of the labels' dtype; float32 (B, K) if it mixes
 
-        Labels of pixels, uint8 (N, H, W), go where their pixels go: targets (B, H, W), IGNORED in a
-        black or grey border, and as they were behind a hole. Images are not mixed then.
+        Labels of pixels, uint8 (N, H, W), move with their pixels: targets (B, H, W), IGNORED in a
+        black or grey border and unchanged behind a hole. Such images are not mixed.
         """
-        xp = array_module(images)
-        indices = xp.asarray(indices)
+        if type(indices) is not type(images):
+            indices = array_module(images).asarray(indices)
         batch = self._view(images, indices, epoch, seed)
         if labels.ndim == 3:
             targets = self._crop_and_flip(labels, indices, epoch, seed, outside=IGNORED)
@@ -118,7 +118,7 @@ class Augment:
     def _crop_and_flip(
         self, images: Array, indices: Array, epoch: int, seed: int, outside: int
     ) -> Array:
-        """One gather: every pixel of the result knows the row and the column it comes from."""
+        """One indexing operation: each pixel of the result is taken from a row and a column."""
         if self.flip == "none" and not self.crop_padding:
             return images[indices]
         xp = array_module(images)
@@ -152,7 +152,7 @@ class Augment:
         return auto_augment(batch, bits, self.auto_augment, outside)
 
     def _cut_out(self, batch: Array, bits: Array) -> Array:
-        """A grey square about any pixel of the image; at the border, part of it falls outside."""
+        """A grey square about a random pixel; at the border, part of it falls outside the image."""
         height, width = batch.shape[1:3]
         top = integers(bits[0], height) - self.cutout // 2
         left = integers(bits[1], width) - self.cutout // 2
@@ -160,7 +160,7 @@ class Augment:
         return array_module(batch).where(hole[..., None], np.uint8(GREY), batch)
 
     def _erase(self, batch: Array, indices: Array, epoch: int, seed: int) -> Array:
-        """Noise in a rectangle, for a share of the images."""
+        """A rectangle of noise, in a share of the images."""
         xp = array_module(batch)
         bits = self._draws(seed, Stream.ERASE, epoch, indices)
         rectangles = _erasable(batch, *batch.shape[1:3])
@@ -199,7 +199,7 @@ class Augment:
         return ((mixed + _ONE // 2) >> 8).astype(np.uint8), targets
 
     def _weights(self, batch: Array, bits: Array, box_bits: Array) -> Array:
-        """Each image's own weight in each of its pixels, in 256ths.  ->  uint16 (B, H, W)"""
+        """The weight of the image itself in each of its pixels, in 256ths.  ->  uint16 (B, H, W)"""
         xp = array_module(batch)
         w = xp.full(batch.shape[:3], _ONE, np.uint16)
         mixed = _happens(bits[0], self.mix_probability)
@@ -235,15 +235,15 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndar
 
 
 def _reflect(i: Array, n: int) -> Array:
-    """Indices outside 0 .. n - 1 come back in, mirrored about the edge pixels: -1 is 1.
+    """Indices outside 0 .. n - 1, mirrored about the edge pixels: -1 becomes 1.
 
-    Between two mirrors all comes again after 2 (n - 1) pixels; one pixel is its own mirror image.
+    Between two mirrors the pattern repeats after 2 (n - 1) pixels; n = 1 has only one pixel.
     """
     return (n - 1) - abs((n - 1) - i % max(1, 2 * (n - 1)))
 
 
 def _box(batch: Array, top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
-    """Which pixels lie in a box of each image.  top, left (B,)  ->  bool (B, H, W)
+    """Which pixels lie inside each image's box.  top, left (B,)  ->  bool (B, H, W)
 
     height and width are numbers, or (B, 1).
     """

@@ -193,7 +193,7 @@ class Bench:
             found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
         else:
             model = copy.deepcopy(self.model)
-            step = TrainingStep(self.config, model, self.dataset, self.workers, draws=False)
+            step = TrainingStep(self.config, model, self.dataset, self.workers, drops=False)
             gradient, losses, *_ = step.gradient(pieces, 0, 0)
             found = _named(step.flat.named(to_numpy(gradient)))
         return {"the loss": np.asarray(_mean(losses, pieces)), **found}

@@ -24,7 +24,7 @@ OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
 
 BATCH, PART = Between(1, 2**31), Between(1, data.MOST_SHAPES)  # images of a batch, of a data set
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
-AMOUNT = Between(0, 1e9)
+AMOUNT = Between(0, 10**9)
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Config:
     Raises TinymixerError for options out of range.
     """
 
-    model: str = option("mixer_pico", OneOf(models.list_models()), "model to train")
+    model: str = option("mixer_pico", OneOf(models.MODELS), "model to train")
     model_options: dict[str, Any] = field(default_factory=dict)
     task: str = option("classify", OneOf(TASKS), "classify images, or segment them pixel by pixel")
     dataset: str = option("cifar10", OneOf(data.NAMES), "data set to train and test on")
     train_size: int | None = option(None, PART, "training images used, counted from the first")
     test_size: int | None = option(None, PART, "test images used, counted from the first")
-    epochs: float = option(10, Between(1e-9, 1e9), "passes over the training images; may be 2.5")
+    epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
     batch_size: int = option(64, BATCH, "images for each update of the weights")
     micro_batch: int = option(16, BATCH, "images of a batch computed together")
     optimizer: str = option("adamw", OneOf(OPTIMIZERS), "rule that updates the weights")
-    lr: float = option(4e-3, Between(1e-12, 1e3), "learning rate after the warm-up, its highest")
+    lr: float = option(4e-3, Between(1e-12, 1000), "learning rate after the warm-up, its highest")
     lr_final: float = option(0.01, SHARE, "share of --lr that is left at the end, 0 to 1")
     schedule: str = option("cosine", OneOf(optim.SCHEDULES), "how the learning rate falls")
     warmup_epochs: float = option(0.5, AMOUNT, "epochs in which the learning rate rises to --lr")

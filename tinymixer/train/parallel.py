@@ -32,16 +32,17 @@ def micro_batches(batch: Array, size: int) -> list[Array]:
 class FlatParameters:
     """All parameters of a model in one array, `weights` (N,); each Parameter becomes a view.
 
-    The optimizer, the sum over workers and the checkpoint each see one array. Any array of the
-    same length (gradients, moments, averages) can be looked at by name through `named`. `buffers`
-    are the model's arrays that are not learned.
+    The optimizer, the sum over workers and the checkpoint each see one array, of the library `xp`.
+    Any array of the same length (gradients, moments, averages) can be looked at by name through
+    `named`. `buffers` are the model's arrays that are not learned.
     """
 
     def __init__(self, model: Module):
         self.parameters = dict(model.named_parameters())
         self.starts = np.cumsum([0, *(p.size for p in self.parameters.values())])
-        xp = array_module(next(iter(self.parameters.values())).data)
-        self.weights = xp.concatenate([p.data.ravel() for p in self.parameters.values()])
+        self.xp = array_module(next(iter(self.parameters.values())).data)
+        self.weights = self.xp.concatenate([p.data.ravel() for p in self.parameters.values()])
+        self._gather = fast.chosen(optim.gather, device_of(self.weights), self.weights)
         for parameter, view in zip(
             self.parameters.values(), self.named(self.weights).values(), strict=True
         ):
@@ -59,14 +60,13 @@ class FlatParameters:
 
     def gather(self, gradients: Mapping[Tensor, Array]) -> Array:
         """Gradients by Tensor as one array (N,); 0 where a parameter has none."""
-        flat = array_module(self.weights).empty_like(self.weights)
-        gather = fast.chosen(optim.gather, device_of(flat), flat)
-        gather(flat, [gradients.get(p) for p in self.parameters.values()], self.starts)
+        flat = self.xp.empty_like(self.weights)
+        self._gather(flat, [gradients.get(p) for p in self.parameters.values()], self.starts)
         return flat
 
     def decay_mask(self) -> Array:
         """1 for the weights of matrices, 0 for biases and norms: weight decay leaves those be."""
-        mask = array_module(self.weights).zeros_like(self.weights)
+        mask = self.xp.zeros_like(self.weights)
         for view in self.named(mask).values():
             view[...] = view.ndim >= 2
         return mask

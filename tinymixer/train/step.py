@@ -18,7 +18,7 @@ from itertools import chain
 import numpy as np
 
 from tinymixer import data, fast, optim
-from tinymixer.backend import Array, array_module, device_of
+from tinymixer.backend import Array, device_of
 from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, enable_grad
@@ -51,7 +51,7 @@ class TrainingStep:
                 change nothing: weights, moments and averages stay what they were before it. A GPU
                 looks at it by itself; to read it here would be to wait
     replay      on a GPU, repeats all launches of a micro-batch as one, see fast.gpu
-    draws       without it nothing is drawn and so nothing is dropped, as in evaluation
+    drops       without it nothing is drawn and so nothing is dropped, as in evaluation
     """
 
     def __init__(
@@ -62,16 +62,19 @@ class TrainingStep:
         workers: Workers,
         *,
         replay: Callable[..., tuple] | None = None,
-        draws: bool = True,
+        drops: bool = True,
     ):
         self.config, self.model, self.dataset, self.workers = config, model, dataset, workers
-        self.replay, self.draws, self.task = replay, draws, TASKS[config.task]
-        augment = fast.chosen(data.Augment, device_of(dataset.train_images))
-        self.augment = augment(**vars(config.augment))
+        self.replay, self.drops, self.task = replay, drops, TASKS[config.task]
+        device = device_of(dataset.train_images)
+        self.augment = fast.chosen(data.Augment, device)(**vars(config.augment))
+        self.rng_key = fast.chosen(draws.rng_key, device)
+        self.generator_from = fast.chosen(draws.generator_from, device)
+        self.num_classes = dataset.num_classes
         self.flat = FlatParameters(model)
         self.optimizer = config.build_optimizer(self.flat.decay_mask())
         self.average = self.flat.weights.copy() if config.ema else None
-        self.healthy = array_module(self.flat.weights).ones((), bool)
+        self.healthy = self.flat.xp.ones((), bool)
 
     def __call__(
         self, batch: Array, epoch: int, step: int, *, number: int, lr: float
@@ -83,7 +86,7 @@ class TrainingStep:
         pieces = micro_batches(batch, self.config.micro_batch)
         gradient, losses, correct, updates = self.gradient(pieces, epoch, step)
         norm = optim.clip_by_global_norm(gradient, self.config.clip_norm)
-        xp = array_module(gradient)
+        xp = self.flat.xp
         self.healthy &= xp.isfinite(xp.stack([norm, *losses])).all()
         with optim.undone_unless(self.healthy, self.flat.buffers):
             for update, arrays in updates:  # running statistics, in the order of the micro-batches
@@ -102,13 +105,13 @@ class TrainingStep:
         loss of each, how many of its images are classified correctly, and all updates that the
         model asks for. Where a loss is not finite, the gradient means nothing.
         """
-        images, total, weights = sum(map(len, pieces)), GradientSum(len(pieces)), self.flat.weights
+        images, total, flat = sum(map(len, pieces)), GradientSum(len(pieces)), self.flat
         differentiate: Callable[..., tuple] = self.differentiate
         if self.replay is not None:
             differentiate = partial(self.replay, differentiate)
 
         def micro_batch(g: int) -> tuple[Array, Array, Updates]:
-            share = array_module(weights).full((), len(pieces[g]) / images, weights.dtype)
+            share = flat.xp.full((), len(pieces[g]) / images, flat.weights.dtype)
             inputs = self.inputs(pieces[g], epoch, step, g)
             loss, correct, updates, gradient = differentiate(share, *inputs)
             total.add(g, gradient)
@@ -128,19 +131,17 @@ class TrainingStep:
             indices,
             epoch=epoch,
             seed=seed,
-            num_classes=dataset.num_classes,
+            num_classes=self.num_classes,
         )
-        if not self.draws:
+        if not self.drops:
             return images, targets
-        rng_key = fast.chosen(draws.rng_key, device_of(images))
-        return images, targets, rng_key(seed, Stream.DROPOUT, epoch, step, g)
+        return images, targets, self.rng_key(seed, Stream.DROPOUT, epoch, step, g)
 
     def loss(self, images: Array, targets: Array, key: Array | None = None) -> tuple[Tensor, Array]:
         """The mean loss of a micro-batch, and how many of its images are classified correctly."""
-        generator_from = fast.chosen(draws.generator_from, device_of(images))
-        rng = None if key is None else generator_from(key)
-        pixels = fast.pixels(self.model, images, self.dataset.mean, self.dataset.std)
-        logits = self.model(pixels, rng=rng)
+        rng = None if key is None else self.generator_from(key)
+        x = data.normalise(images, self.dataset.mean, self.dataset.std)
+        logits = self.model(x, rng=rng)
         loss = self.task.loss(logits, targets, self.config.label_smoothing)
         return loss, self.task.correct(logits.data, targets)
 
