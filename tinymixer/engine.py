@@ -20,6 +20,7 @@ import numpy as np
 
 from tinymixer.backend import Array, array_module, common_device, device_of
 from tinymixer.protocols import Protocols
+from tinymixer.shapes import check_shapes
 
 _order = count()  # of creation; the only thing that all tapes share
 _state = threading.local()  # .recording: each thread turns its own tape off
@@ -143,6 +144,7 @@ class Function:
     its own reference: `op.forward(x, gamma, beta)`, then `op.backward(dy)`.
     """
 
+    shapes: Any = ""  # what it takes, as a line that is enforced on each call: see shapes.py
     saved: Any = None  # what forward keeps for backward; released once the walk has passed
     needs: Any = AllNeeded()  # needs[i]: whether backward is asked for the gradient of input i
     inputs: Any = None  # the recorded ones; None for plain arrays
@@ -166,6 +168,9 @@ class Function:
                 f"new one for each use, {type(self).__name__}(...)(x)"
             )
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+        if self.shapes:
+            given = [(type(x), getattr(x, "shape", ()), getattr(x, "dtype", None)) for x in arrays]
+            check_shapes(type(self), self.shapes, *given)
         on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual answer, ten times as fast
         device = "cpu" if on_cpu else common_device(arrays, self.forward, type(self).__name__)
         on_tape = recording()

@@ -23,6 +23,8 @@ class SoftmaxCrossEntropy(Function):
     batch. Source of the smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
     """
 
+    shapes = "logits (..., K), targets (*) reals"
+
     def __init__(self, label_smoothing: float = 0.0, ignore: int | None = None):
         if not 0 <= label_smoothing <= 1:
             raise ValueError(

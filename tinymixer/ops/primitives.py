@@ -28,6 +28,8 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 class Add(Function):
     """z = x + y;  dx = dz,  dy = dz."""
 
+    shapes = "x (*) numbers, y (*) numbers"
+
     def forward(self, x: Array, y: Array) -> Array:
         self.saved = getattr(x, "shape", ()), getattr(y, "shape", ())
         return x + y
@@ -45,6 +47,8 @@ Tensor.__radd__ = lambda x, y: Add()(x, y)
 
 class Subtract(Function):
     """z = x - y;  dx = dz,  dy = -dz."""
+
+    shapes = "x (*) numbers, y (*) numbers"
 
     def forward(self, x: Array, y: Array) -> Array:
         self.saved = getattr(x, "shape", ()), getattr(y, "shape", ())
@@ -64,6 +68,8 @@ Tensor.__rsub__ = lambda x, y: Subtract()(y, x)
 class Multiply(Function):
     """z = x * y;  dx = dz * y,  dy = dz * x."""
 
+    shapes = "x (*) numbers, y (*) numbers"
+
     def forward(self, x: Array, y: Array) -> Array:
         self.saved = x, y
         return x * y
@@ -82,6 +88,8 @@ Tensor.__neg__ = lambda x: Multiply()(x, -1.0)
 
 class Divide(Function):
     """z = x / y;  dx = dz / y,  dy = -dz * z / y."""
+
+    shapes = "x (*) numbers, y (*) numbers"
 
     def forward(self, x: Array, y: Array) -> Array:
         z = x / y
@@ -105,13 +113,13 @@ class MatMul(Function):
     x (..., m, k), y (..., k, n)  ->  z (..., m, n).  Raises ValueError for vectors.
     """
 
+    shapes = "x (*, m, k) numbers, y (*, k, n) numbers"
+    cures = dict.fromkeys(
+        "xy",
+        "Give a vector its second axis first: v.reshape(1, -1) for a row, v.reshape(-1, 1) for a column",
+    )
+
     def forward(self, x: Array, y: Array) -> Array:
-        if np.ndim(x) < 2 or np.ndim(y) < 2:
-            raise ValueError(
-                f"MatMul: expected matrices, got shapes {np.shape(x)} and {np.shape(y)}. Give a "
-                "vector its second axis first: v.reshape(1, -1) for a row, v.reshape(-1, 1) for a "
-                "column"
-            )
         self.saved = x, y
         return x @ y
 
@@ -133,6 +141,8 @@ Tensor.__rmatmul__ = lambda x, y: MatMul()(y, x)
 class Exp(Function):
     """y = exp(x);  dx = dy * y."""
 
+    shapes = "x (...) numbers"
+
     def forward(self, x: Array) -> Array:
         y = array_module(x).exp(x)
         self.saved = (y,)
@@ -149,6 +159,8 @@ Tensor.exp = lambda x: Exp()(x)
 class Log(Function):
     """y = log(x), natural;  dx = dy / x."""
 
+    shapes = "x (...) numbers"
+
     def forward(self, x: Array) -> Array:
         self.saved = (x,)
         return array_module(x).log(x)
@@ -163,6 +175,8 @@ Tensor.log = lambda x: Log()(x)
 
 class Sqrt(Function):
     """y = √x;  dx = dy / (2y)."""
+
+    shapes = "x (...) numbers"
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).sqrt(x)
@@ -180,6 +194,8 @@ Tensor.sqrt = lambda x: Sqrt()(x)
 class Tanh(Function):
     """y = tanh(x);  dx = dy * (1 - y²)."""
 
+    shapes = "x (...) numbers"
+
     def forward(self, x: Array) -> Array:
         y = array_module(x).tanh(x)
         self.saved = (y,)
@@ -196,6 +212,8 @@ Tensor.tanh = lambda x: Tanh()(x)
 @dataclass(eq=False)
 class Sum(Function):
     """y = Σ x over `axis` (all of them if None);  dx = dy, repeated along what was summed."""
+
+    shapes = "x (...)"
 
     axis: int | tuple[int, ...] | None = None
     keepdims: bool = False
@@ -215,6 +233,8 @@ Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
 @dataclass(eq=False)
 class Mean(Function):
     """y = (1/n) Σ x over `axis` (all of them if None), n values each;  dx = dy / n, repeated."""
+
+    shapes = "x (...)"
 
     axis: int | tuple[int, ...] | None = None
     keepdims: bool = False
@@ -243,6 +263,8 @@ def _repeat(dy: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Arr
 class Reshape(Function):
     """y = x with the same elements in the same order under another shape;  dx = dy, shaped back."""
 
+    shapes = "x (...)"
+
     def __init__(self, *shape: Any):
         self.shape = shape[0] if isinstance(shape[0], tuple) else shape
 
@@ -260,6 +282,8 @@ Tensor.reshape = lambda x, *shape: Reshape(*shape)(x)
 
 class Transpose(Function):
     """y = x with its axes in the order `axes` (reversed if none given);  dx = dy, put back."""
+
+    shapes = "x (...)"
 
     def __init__(self, *axes: Any):
         self.axes = axes[0] if axes and isinstance(axes[0], tuple) else axes
@@ -279,6 +303,8 @@ Tensor.transpose = lambda x, *axes: Transpose(*axes)(x)
 @dataclass(eq=False)
 class Index(Function):
     """y = x[key];  dx = 0 but at key, where dy is added, as often as key names an element."""
+
+    shapes = "x (...)"
 
     key: Any
 
