@@ -23,7 +23,7 @@ class ChannelLinear(Function):
     """
 
     shapes = "x (..., C), W (C, D), b (D) optional"
-    cures = {"C": "Channels are the last axis of x and the first of W"}
+    cures = (("C", "Channels are the last axis of x and the first of W"),)
 
     def forward(self, x: Array, W: Array, b: Array | None = None) -> Array:
         self.saved = x, W, b is not None
@@ -53,7 +53,7 @@ class TokenLinear(Function):
     """
 
     shapes = "x (S, ...), W (D, S), b (D)"
-    cures = {"S": TIED}
+    cures = (("S", TIED),)
 
     def forward(self, x: Array, W: Array, b: Array) -> Array:
         self.saved = x, W

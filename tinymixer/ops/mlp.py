@@ -21,7 +21,7 @@ class TokenMLP(Function):
     """
 
     shapes = "x (S, ...), W1 (D_S, S), b1 (D_S), W2 (S, D_S), b2 (S)"
-    cures = {"S": TIED}
+    cures = (("S", TIED),)
 
     form: str = "tanh"  # of GELU
 
@@ -58,7 +58,7 @@ class ChannelMLP(Function):
     """
 
     shapes = "x (..., C), W1 (C, D_C), b1 (D_C), W2 (D_C, C), b2 (C)"
-    cures = {"C": "The channels are the last axis of x"}
+    cures = (("C", "The channels are the last axis of x"),)
 
     form: str = "tanh"  # of GELU
 

@@ -53,7 +53,7 @@ class Unraft(Function):
     """
 
     shapes = "y (N, M, B, C)"
-    cures = {"y": "Give it what Raft makes of a grid with the same size and axis"}
+    cures = (("y", "Give it what Raft makes of a grid with the same size and axis"),)
 
     size: int
     axis: int

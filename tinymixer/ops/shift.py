@@ -49,7 +49,7 @@ class AxialShift(Function):
     """
 
     shapes = "x (H, W, B, C)"
-    cures = {"x": "Give tokens (S, B, C) their grid back: x.reshape(H, W, B, C)"}
+    cures = (("x", "Give tokens (S, B, C) their grid back: x.reshape(H, W, B, C)"),)
 
     def __init__(self, axis: int, shift_size: int = 5, dilation: int = 1, padding: str = "zero"):
         if axis not in (0, 1):
