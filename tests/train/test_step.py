@@ -48,20 +48,24 @@ def test_a_step_changes_all_weights_moments_and_averages(model):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("broken", ["loss", "gradient"])
+@pytest.mark.parametrize("broken", ["loss", "gradient", "loss alone"])
 def test_a_step_that_is_not_finite_changes_nothing_and_nor_do_those_after_it(optimizer, broken):
     step = step_of(small("hire_mlp_nano", optimizer=optimizer, momentum=0.5))
     one(step)
     before = state(step)
     if broken == "loss":
         step.dataset = dataclasses.replace(step.dataset, std=(1e-30, 1.0, 1.0), mean=(1e30, 0, 0))
-    else:
+    elif broken == "gradient":
         step.flat.gather = lambda gradients: np.full_like(step.flat.weights, np.inf)
-    one(step, number=1)
+    else:  # a loss that overflows, where its gradient does not
+        right = step.loss
+        step.loss = lambda *inputs: (right(*inputs)[0] + np.inf, 0)
+    assert np.isfinite(one(step, number=1).norm) == (broken == "loss alone")
     assert not step.healthy
     mended = step_of(step.config)
     step.dataset = mended.dataset
     step.flat.__dict__.pop("gather", None)
+    step.__dict__.pop("loss", None)
     one(step, number=2)
     for name, array in state(step).items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
