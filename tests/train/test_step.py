@@ -135,6 +135,19 @@ def test_auxiliary_losses_are_added_and_nothing_depends_on_the_workers():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+def test_running_statistics_follow_the_micro_batches_in_their_order():
+    config = small("mixer_pico", train_size=22)
+    step = TrainingStep(config, WithAuxiliary(), config.load_dataset(), Workers(1))
+    expected = np.zeros(3)
+    for g, piece in enumerate(micro_batches(np.arange(22), config.micro_batch)):
+        images, *_ = step.inputs(piece, 0, 0, g)
+        x = data.normalise(images, step.dataset.mean, step.dataset.std)
+        expected += step.model.norm.momentum * (x.mean((0, 1, 2), dtype=float) - expected)
+    one(step, np.arange(22))
+    # Float32 sums of 5120 pixels, pairwise: some ten roundings of 6e-8 each, of numbers below 2.
+    np.testing.assert_allclose(step.model.norm.running_mean.data, expected, rtol=0, atol=2e-6)
+
+
 # Every option decides the weights ----------------------------------------------------------------
 
 BASE = small("mixer_pico", clip_norm=0.05)  # below every norm: clipping is active in each step
