@@ -8,6 +8,7 @@ import cupy_stand_in
 import numpy as np
 import pytest
 from on_device import LAYOUTS, assert_same, on, swap_source
+from own_policy import add_policy
 from twin_cases import AUGMENTS
 
 from tinymixer import backend, data
@@ -186,7 +187,7 @@ def operated(monkeypatch, operation, kind, cupy=None):
     """Pictures and pixels' classes after `operation` in all magnitudes, and perhaps another."""
     name, second = operation.name, OPERATIONS[(operation * 3 + 1) % len(OPERATIONS)]
     pairs = tuple(((operation, 9, m), (second, 5, 9 - m)) for m in range(10))
-    monkeypatch.setitem(autoaugment.POLICIES, name, pairs)
+    add_policy(monkeypatch, name, pairs)
     images = PICTURES[kind](np.random.default_rng(0)).astype(np.uint8)
     augment, arrays = data.Augment(auto_augment=name), (images, images[..., 0].copy())
     arrays = *arrays, np.arange(len(images))
@@ -326,5 +327,5 @@ def test_the_trainer_augments_where_the_images_are(cupy):
     for device, kind in (("cpu", data.Augment), ("gpu", gpu.Augment)):
         config = Config(dataset="shapes", augment=AUGMENTS[0])
         trainer = Trainer(config, dataset, device=device, workers=1, quiet=True)
-        assert type(trainer.augment) is kind
+        assert type(trainer.training_step.augment) is kind
         assert type(trainer.config.augment) is data.Augment
