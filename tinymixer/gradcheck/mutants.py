@@ -228,6 +228,7 @@ MUTANTS = [
     ),
     Mutant(p.Exp, "x saved for y", "save(y)", "save(x)"),
     Mutant(p.Log, "guarded against zero", "return dy / x", "return dy / (x + 1e-10)"),
+    Mutant(p.Power, "power of y", "self.n - 1", "self.n"),
     Mutant(p.Sqrt, "factor 2", "0.5 * dy", "dy"),
     Mutant(p.Tanh, "square lost", "(1 - y * y)", "(1 - y)"),
     Mutant(p.Sum, "a mean's 1/N", "_repeat(dy", "_repeat(dy / shape[0]"),

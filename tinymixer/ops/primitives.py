@@ -287,7 +287,11 @@ class Mean(Function):
     keepdims: bool = False
 
     def forward(self, x: Array) -> Array:
-        y = x.mean(axis=_axes(type(self).__name__, self.axis, x.ndim), keepdims=self.keepdims)
+        axis = _axes(type(self).__name__, self.axis, x.ndim)
+        along = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        if any(x.shape[i] == 0 for i in along):
+            raise ValueError(f"Mean: no numbers of x {x.shape} lie along axis={axis}")
+        y = x.mean(axis=axis, keepdims=self.keepdims)
         self.saved = x.shape, x.size // max(1, y.size)
         return y
 
