@@ -127,7 +127,7 @@ MUTANTS = [
     Mutant(
         SoftmaxCrossEntropy, "divided by the ignored too", "/ n, None", "/ p[..., 0].size, None"
     ),
-    Mutant(SoftmaxCrossEntropy, "the ignored pull", "p = counted * ", "p = "),
+    Mutant(SoftmaxCrossEntropy, "the ignored pull", "p = totals * ", "p = "),
     Mutant(SoftmaxCrossEntropy, "forgets dloss", "dloss * (p", "(p"),
     Mutant(
         SoftmaxCrossEntropy,
