@@ -34,6 +34,8 @@ class Load(Function):
     and noisy[n, last[n]], the threshold, gets minus their sum over e.
     """
 
+    shapes = "z (N, E), noisy (N, E), last (N) integers"
+
     sigma: float
 
     def forward(self, z: Array, noisy: Array, last: Array) -> Array:
@@ -59,6 +61,8 @@ class Imbalance(Function):
     s² is the mean of (v - m)². dv[e] = (2 / E) ((v[e] - m) / m² - s² / m³) dL:  the second term is
     the derivative of the 1 / m².
     """
+
+    shapes = "v (E)"
 
     def forward(self, v: Array) -> Array:
         m = v.mean()

@@ -17,6 +17,8 @@ class Dropout(Function):
     networks with stochastic depth", arXiv 1603.09382, equation 2 (scaled here, not at test time).
     """
 
+    shapes = "x (...), keep (*) reals"
+
     def __init__(self, rate: float):
         if not 0 <= rate < 1:
             raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate}")

@@ -100,6 +100,10 @@ class Dispatch(Function):
     dx is dy in these rows and 0 elsewhere: as no row comes twice, there is nothing to add up.
     """
 
+    @property
+    def shapes(self) -> str:
+        return f"x {'(D, N)' if self.axis else '(N, D)'}, rows (n) integers"
+
     axis: int = 0
 
     def forward(self, x: Array, rows: Array) -> Array:
@@ -124,6 +128,10 @@ class Combine(Function):
         da_e[i] = p[n, e] dy[n],  dp[n, e] = <a_e[i], dy[n]>:
     a step against the gradient lowers the weight of an answer that points along dy.
     """
+
+    @property
+    def shapes(self) -> str:
+        return f"p (N, E), *answers {'(D, _)' if self.axis else '(_, D)'}, order (n) integers"
 
     axis: int = 0
 

@@ -52,6 +52,8 @@ class GELU(Function):
     x (any shape)  ->  y (the same shape)
     """
 
+    shapes = "x (...)"
+
     form: str = "tanh"
 
     def forward(self, x: Array) -> Array:

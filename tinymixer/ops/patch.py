@@ -19,6 +19,8 @@ class Patchify(Function):
     integer pixels.
     """
 
+    shapes = "images (*) reals"  # what they have to be is told in the words for images
+
     patch_size: int
 
     def forward(self, images: Array) -> Array:
@@ -71,6 +73,8 @@ class Unfold(Function):
 
     Raises ValueError where the grid, with its padding, is smaller than a window.
     """
+
+    shapes = "x (H, W, B, C)"
 
     def __init__(self, kernel: int, stride: int, padding: int | tuple[int, int] = 0):
         self.kernel, self.stride = kernel, stride

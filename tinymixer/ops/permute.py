@@ -25,6 +25,8 @@ class SwapSegments(Function):
     Raises ValueError where the places along the axis do not divide the channels.
     """
 
+    shapes = "x (H, W, B, C)"
+
     axis: int
 
     def forward(self, x: Array) -> Array:

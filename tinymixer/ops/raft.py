@@ -26,6 +26,8 @@ class Raft(Function):
     Raises ValueError where r does not divide the channels.
     """
 
+    shapes = "x (H, W, B, C)"
+
     size: int
     axis: int
 
@@ -49,6 +51,9 @@ class Unraft(Function):
 
     y (r*H, W, B, m) along axis 0, (r*W, H, B, m) along axis 1  ->  x (H, W, B, r*m)
     """
+
+    shapes = "y (N, M, B, C)"
+    cures = (("y", "Give it what Raft makes of a grid with the same size and axis"),)
 
     size: int
     axis: int

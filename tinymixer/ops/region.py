@@ -30,6 +30,8 @@ class Shift(Function):
     in ("zero"). Backward is the shift by -step.
     """
 
+    shapes = "x (H, W, B, C)"
+
     def __init__(self, step: int, axis: int, mode: str = "circular"):
         self.step, self.axis = step, _one_of((0, 1), axis, "Shift: axis")
         self.mode = _one_of(SHIFTS, mode, "Shift: mode")
@@ -62,6 +64,8 @@ class Regions(Function):
 
     Raises ValueError where circular padding would need more rows than there are.
     """
+
+    shapes = "x (H, W, B, C)"
 
     def __init__(self, p: int, axis: int, padding: str = "circular"):
         if p < 1:
@@ -113,6 +117,8 @@ class Unregions(Function):
 
     Raises ValueError unless n rows make G regions.
     """
+
+    shapes = "y (H, W, B, C)"
 
     def __init__(self, p: int, axis: int, n: int):
         self.p, self.axis, self.n = p, _one_of((0, 1), axis, "Unregions: axis"), n

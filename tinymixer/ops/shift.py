@@ -48,6 +48,9 @@ class AxialShift(Function):
     2107.08391, section 3.2 and figure 2; paddings and dilation in its ablation study.
     """
 
+    shapes = "x (H, W, B, C)"
+    cures = (("x", "Give tokens (S, B, C) their grid back: x.reshape(H, W, B, C)"),)
+
     def __init__(self, axis: int, shift_size: int = 5, dilation: int = 1, padding: str = "zero"):
         if axis not in (0, 1):
             raise ValueError(
@@ -72,11 +75,6 @@ class AxialShift(Function):
         self.dilation, self.padding = dilation, padding
 
     def forward(self, x: Array) -> Array:
-        if x.ndim != 4:
-            raise ValueError(
-                f"AxialShift: expected x (H, W, B, C), got {x.shape}. Give tokens (S, B, C) their "
-                "grid back: x.reshape(H, W, B, C)"
-            )
         moves = list(self._moves(x.shape[self.axis], x.shape[-1]))
         self.saved = (moves,)
         y = array_module(x).zeros(x.shape, x.dtype)
