@@ -1,0 +1,221 @@
+"""Floor 2. The claims of a backward, one by one or in groups, and what is measured beside them.
+
+Small inputs are moved one element at a time. Of large ones all elements are moved together, in
+groups of gradients of about the same size, each element up or down at random: a single element
+that is wrong shows in every such direction, with its own sign. Halving the group finds it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tinymixer.backend import Array
+from tinymixer.gradcheck.numeric import TINY_STEP, Path
+from tinymixer.gradcheck.slope import RUNGS, Slope, slope
+from tinymixer.gradcheck.subject import Subject
+from tinymixer.gradcheck.verdict import FAILED, Claim, Judged, agree, is_refuted
+
+MOST_ELEMENTS = 2000  # of one input that are moved one at a time
+DIRECTIONS = 2  # of a group
+DECADES = 2.0  # of a group: from its largest gradient to its smallest
+GROUPS = 8  # of an input; what is smaller than all shares the last
+NUDGES = 3  # by the last place of every input, to see what rounding does to backward
+SMALLEST = 4e-15  # of the largest gradient of an input: sums round what is smaller
+TINY_STEP32 = 1e-18
+ZERO = 1e-13  # of the whole output's size: a gradient that small is zero by symmetry
+
+
+class Claims:
+    """What backward says about a subject for the cotangent w, and how exactly it can say it."""
+
+    def __init__(self, subject: Subject, w: Array, y: Array, gradients: Mapping[int, Array]):
+        self.subject, self.w, self.gradients = subject, w, gradients
+        self.eps = float(np.finfo(subject.dtype).eps)
+        self.y_size = float(np.sqrt(np.sum(np.square(w * np.where(np.isfinite(y), y, 0)))))
+        self.nudged = list(self._nudge())
+        self.units = {i: _units(subject, i) for i in subject.variable}
+        terms = {i: np.abs(_finite(g) * self.units[i]) for i, g in gradients.items()}
+        self.largest = {i: float(t.max(initial=0.0)) for i, t in terms.items()}
+        self.plain = {i: float(np.abs(_finite(g)).max(initial=0.0)) for i, g in gradients.items()}
+        self.zero = {i for i in subject.variable if self._is_noise(i)}
+
+    def _nudge(self) -> Iterator[Mapping[int, Array]]:
+        """The gradients at inputs that differ in the last place."""
+        rng = np.random.default_rng(4)
+        for _ in range(NUDGES):
+
+            def nudge(x: Array) -> Array:
+                x = x * (1 + self.eps * rng.uniform(-1, 1, x.shape)).astype(x.dtype)
+                x.flags.writeable = False
+                return x
+
+            arrays = [
+                nudge(x) if i in self.subject.variable else x
+                for i, x in enumerate(self.subject.arrays)
+            ]
+            try:
+                with np.errstate(all="ignore"):
+                    yield self.subject.backward(nudge(self.w), arrays)
+            except Exception:  # an input on the edge of a domain
+                continue
+
+    def _is_noise(self, i: int) -> bool:
+        """Whether the gradient of input i is nothing but rounding: its true value is zero."""
+        size = max([np.abs(self.w).max(initial=0.0), self.y_size, *self.largest.values()])
+        if not self.largest[i]:
+            return True
+        if self.largest[i] > self.eps / 2.2e-16 * ZERO * size:
+            return False
+        g = self.gradients[i]
+        changes = [np.abs(other[i] - g).max(initial=0.0) for other in self.nudged]
+        return max(changes, default=0.0) > 1e-3 * self.plain[i]
+
+    def rounding(self, move: Mapping[int, Array]) -> float:
+        """How far the claim along a move may be off by rounding."""
+        with np.errstate(all="ignore"):
+            changes = [
+                sum(float(np.sum((other[i] - self.gradients[i]) * v)) for i, v in move.items())
+                for other in self.nudged
+            ]
+        return 10 * max((abs(c) for c in changes if np.isfinite(c)), default=0.0)
+
+    def along(self, name: str, move: Mapping[int, Array], probe: str = "") -> Claim:
+        """The claim for a move of many elements."""
+        with np.errstate(all="ignore"):
+            terms = [self.gradients[i] * v for i, v in move.items()]
+        value = float(sum(np.sum(t, dtype=np.longdouble) for t in terms))
+        # A sum of terms of random signs is about as large as their root sum of squares.
+        typical = float(np.sqrt(sum(np.sum(np.square(_finite(t))) for t in terms)))
+        rounding = self.rounding(move) + 1e-12 * self.eps / 2.2e-16 * typical
+        if all(i in self.zero for i in move):
+            rounding += ZERO * self.eps / 2.2e-16 * max([self.y_size, *self.largest.values()])
+        return Claim(
+            name,
+            value,
+            typical,
+            rounding,
+            max(16 * self.eps * self.y_size, 4 * rounding),
+            move=move,
+            probe=probe,
+        )
+
+    def single(self, i: int, element: int) -> Claim:
+        """The claim for one element, by its flat number."""
+        x, unit = self.subject.arrays[i], float(self.units[i].flat[element])
+        v = np.zeros(x.shape)
+        v.flat[element] = unit
+        value = float(self.gradients[i].flat[element]) * unit
+        reference = min(self.plain[i] * unit, self.largest[i])
+        with np.errstate(all="ignore"):
+            changes = [abs(float(other[i].flat[element]) * unit - value) for other in self.nudged]
+        rounding = 10 * max((c for c in changes if np.isfinite(c)), default=0.0)
+        rounding += self.eps / 2.2e-16 * SMALLEST * reference
+        if i in self.zero:
+            rounding += ZERO * self.eps / 2.2e-16 * max([self.y_size, *self.largest.values()])
+        return Claim(
+            self.subject.variable[i],
+            value,
+            reference,
+            rounding,
+            max(16 * self.eps * self.y_size, 4 * rounding),
+            unit,
+            tuple(int(n) for n in np.unravel_index(element, x.shape)),
+            {i: v},
+        )
+
+    def singles(self, i: int, elements: Array | None = None) -> Iterator[Claim]:
+        for element in range(self.subject.arrays[i].size) if elements is None else elements:
+            yield self.single(i, int(element))
+
+    def groups(self, i: int) -> Iterator[Claim]:
+        """Directions over all elements of input i, by the size of what backward says of them."""
+        rng = np.random.default_rng(5)
+        name, units = self.subject.variable[i], self.units[i]
+        for k, members in enumerate(self.sorted_by_size(i)):
+            for _ in range(DIRECTIONS):
+                signs = np.where(rng.random(units.shape) < 0.5, -1.0, 1.0)
+                yield self.along(name, {i: signs * units * members}, f"group {k}")
+
+    def sorted_by_size(self, i: int) -> Iterator[Array]:
+        """Masks: elements that are 0 themselves, and the others by the decades of their terms."""
+        terms = np.abs(_finite(self.gradients[i]) * self.units[i])
+        at_zero = self.subject.arrays[i] == 0
+        with np.errstate(divide="ignore"):
+            decade = np.log10(terms / (self.largest[i] or 1.0)) / -DECADES
+        decade = np.minimum(np.where(np.isfinite(decade), decade, GROUPS), GROUPS).astype(int)
+        decade = np.where(at_zero, -1, decade)
+        for k in np.unique(decade):
+            yield decade == k
+
+
+def _finite(x: Array) -> Array:
+    return np.where(np.isfinite(x), x, 0.0)
+
+
+def _units(subject: Subject, i: int) -> Array:
+    """By element of input i, its own size, as a power of two; of zeros, a typical one.
+
+    A step that is a power of two, times this, is added to x without rounding.
+    """
+    x = subject.arrays[i].astype(np.float64)
+    size = np.where(x == 0, subject.typical(i), np.abs(x))
+    size = np.where(np.isfinite(size), size, 1.0)
+    return np.exp2(np.floor(np.log2(np.maximum(size, 1e-280))))
+
+
+def measured(
+    claims: Claims, claim: Claim, complex_too: bool, differences: bool = True
+) -> tuple[Claim, float, Slope]:
+    """Beside a claim, the derivative by the complex step, NaN if there is none, and differences."""
+    path, w = claims.subject.path(claim.move), claims.w
+    exact = np.nan
+    if complex_too:
+        exact, y_size = complex_step(claims, path)
+        claim = replace(claim, coarser=max(16 * claims.eps * y_size, 4 * claim.rounding))
+    if not differences:
+        return claim, exact, Slope(np.nan, np.inf, 0.0, "only the complex step was taken")
+    near = agree(claim.value, exact, claim)
+    size = max(abs(x) if np.isfinite(x) else 0.0 for x in (claim.value, exact))
+    enough = 1e-10 * max(size, claim.reference)
+    if not near:
+        enough = min(enough, max(1e-8 * size, 1e-13 * claim.reference))
+    found = slope(path, w, enough, RUNGS[:3] if near else RUNGS)
+    if near and is_refuted(exact, found):
+        found = slope(path, w, 1e-12 * size, RUNGS)
+    return claim, exact, found
+
+
+def complex_step(claims: Claims, path: Path) -> tuple[float, float]:
+    """The derivative, and how large the outputs are that moved. NaN where it is not to be had."""
+    h = TINY_STEP if claims.subject.dtype == np.float64 else TINY_STEP32
+    try:
+        with np.errstate(all="ignore"):
+            y = path(1j * h)
+            if not np.iscomplexobj(y):
+                return np.nan, 0.0
+            exact = float(np.sum(claims.w * y.imag, dtype=np.longdouble)) / h
+            moved = np.where(y.imag != 0, claims.w * y.real, 0)
+            return exact, float(np.sqrt(np.sum(np.square(moved))))
+    except Exception:  # a forward that complex numbers cannot pass through
+        return np.nan, 0.0
+
+
+def located(claims: Claims, claim: Claim, judge_one: Callable[[Claim], Judged]) -> Judged | None:
+    """A single element that is wrong, within a move of one input that is; None if none is found.
+
+    By halving: of two halves of a wrong group at least one is wrong.
+    """
+    ((i, v),) = claim.move.items()
+    members = np.flatnonzero(v)
+    while len(members) > 1:
+        for half in (members[: len(members) // 2], members[len(members) // 2 :]):
+            part = np.zeros(v.size)
+            part[half] = v.reshape(-1)[half]
+            if judge_one(claims.along(claim.input, {i: part.reshape(v.shape)})).verdict == FAILED:
+                members = half
+                break
+        else:
+            return None
+    found = judge_one(claims.single(i, int(members[0]))) if len(members) else None
+    return found if found and found.verdict == FAILED else None
