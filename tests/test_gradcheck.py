@@ -11,7 +11,7 @@ from tinymixer import cli, nn, ops
 from tinymixer.cli.gradcheck import _check_model, in_training
 from tinymixer.engine import Function, Tensor, no_grad
 from tinymixer.gradcheck import CASES, check, check_function, check_model, checks, mutants, numeric
-from tinymixer.gradcheck.checks import error_against_step
+from tinymixer.gradcheck.show import error_against_step
 from tinymixer.gradcheck.subject import of_function
 from tinymixer.models import HireMLP, MLPMixer
 

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
-from tinymixer.gradcheck.checks import error_against_step
 from tinymixer.gradcheck.mutants import HABITS, MUTANTS, OURS, catchers
 from tinymixer.gradcheck.numeric import Curve
-from tinymixer.gradcheck.report import TOLERANCES, worst_of
+from tinymixer.gradcheck.report import worst_of
+from tinymixer.gradcheck.show import error_against_step
 from tinymixer.gradcheck.subject import of_function, of_model
+from tinymixer.gradcheck.verdict import TOLERANCES
 from tinymixer.models import MODELS, create_model
 from tinymixer.train import figures
 
@@ -133,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{summary}\n{_versions(start)}")
     if args.json:
         found = [
-            {"name": row.name, "passed": row.passed, "reports": [asdict(r) for r in row.reports]}
+            {"name": row.name, "passed": row.passed, "reports": [r.as_dict() for r in row.reports]}
             for row in rows
         ]
         _write(args.json, {"summary": summary, "versions": _versions(start), "rows": found})

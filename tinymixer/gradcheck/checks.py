@@ -122,7 +122,7 @@ def prove(
             found.append(
                 measured(claims, claims.along(name, move), by_complex, by_differences and not slow)
             )
-    analytic = takes_complex and not any(is_refuted(exact, slope) for _, exact, slope in found)
+    analytic = takes_complex and not any(is_refuted(*one) for one in found)
 
     def judge_one(claim: Claim) -> Judged:
         return judge(*measured(claims, claim, by_complex, by_differences), analytic)

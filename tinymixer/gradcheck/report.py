@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,7 +126,8 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        if self.broken or any(not f.passed for f in self.findings):
+        wrong = any(one.verdict == FAILED for one in self.judged)
+        if self.broken or wrong or any(not f.passed for f in self.findings):
             return FAILED
         if self.undecided or self.doubts or self.only_kinks:
             return UNDECIDED
@@ -194,8 +195,10 @@ class Report:
                 yield "  no step closes the gap: it is backward that is off, not the step"
         yield from self._exceptions()
         yield str(self.coverage)
-        if self.order is not None:
+        if self.order is not None and abs(self.order - 4) < 0.3:
             yield f"observed order of the differences: {self.order:.2f}"
+        elif self.order is not None:
+            yield "smaller steps were taken: within the largest there are kinks or steep places"
         if self.zeros:
             yield self.symmetry
         if not self.analytic:
@@ -205,24 +208,21 @@ class Report:
         """Elements of which something else must be said than right or wrong."""
         if kinks := self.kinks:
             one = kinks[0]
-            left, right = sorted(
-                (one.slope.value + s * one.slope.spread) / one.claim.unit for s in (-1, 1)
-            )
+            left, right = one.slope.sides
             yield (
-                f"at a kink: {_count(kinks)}, where every value between the two sides is a "
-                f"subgradient, and backward gives one; {place(one.claim.input, one.claim.index)}: "
-                f"sides {left:.6g} and {right:.6g}, backward "
-                f"{one.claim.value / one.claim.unit + 0.0:.6g}"
+                f"at a kink: {_count(kinks)}, where backward may give any value between the sides, "
+                f"and does; at {place(one.claim.input, one.claim.index)} an output has slope "
+                f"{left:.6g} from the left and {right:.6g} from the right"
             )
         for name in self.only_kinks:
-            yield f"all of d{name} is at kinks, where a derivative cannot be had: move {name} off it"
+            yield f"all of d{name} is at kinks, where there is no derivative: move {name} off them"
         reasons = Counter(one.reason for one in self.doubts)
         for reason, _ in reasons.most_common(2):
             those = [one for one in self.doubts if one.reason == reason]
             one = those[0]
             yield (
-                f"not decided: {_count(those)}; {place(one.claim.input, one.claim.index)}: backward "
-                f"{one.claim.value / one.claim.unit:.10g}, by {one.method} "
+                f"not decided: {_count(those)}; {place(one.claim.input, one.claim.index)}: "
+                f"backward {one.claim.value / one.claim.unit:.10g}, by {one.method} "
                 f"{one.numeric / one.claim.unit:.10g} ± {one.slope.error / one.claim.unit:.0e}"
             )
             yield f"  {reason}. What would decide: {_advice(reason)}"
@@ -250,6 +250,16 @@ class Report:
                 for h in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
             ]
         return [(h, float(e)) for h, e in errors if np.isfinite(e)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it but the single elements, for a file."""
+        plain = "name", "order", "analytic", "broken", "undecided", "verdict", "zeros"
+        found = [asdict(f) | {"passed": f.passed} for f in self.findings]
+        return {key: getattr(self, key) for key in plain} | {
+            "coverage": asdict(self.coverage),
+            "findings": found,
+            "lines": str(self).split("\n")[1:],
+        }
 
     def plot(self) -> "Figure":
         """The error of each method against the step, along one random direction: the V-curve."""

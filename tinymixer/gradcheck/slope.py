@@ -26,6 +26,7 @@ from tinymixer.backend import Array
 # Powers of two: steps relative to the direction, which is as large as what it moves.
 RUNGS = (-8, -15, -22, -3, -29, 4, -36, 11, 18, -43, -50)
 RUNGS32 = (-4, -8, -1, -12, 3)  # in float32
+PARTS = np.array([1.0, 0.5, 0.25])  # of a step
 CLOSE = 2.0**-22  # one-sided values that still differ this close are taken for a kink
 ROUNDS_FLOAT32 = 2.0**-15  # at smaller steps float32 may stand still
 BETWEEN = 0.7310585786300049  # of a step: a number that float32 does not have
@@ -33,13 +34,21 @@ SURE = 3.0  # of how many of its own errors a sum of outputs may be off
 
 
 class Slope(NamedTuple):
-    """d<w, y>/dt = value ± spread ± error; spread is 0 but at kinks. error is inf if unknown."""
+    """d<w, y>/dt = value ± spread ± error; spread is 0 but at kinks. error is inf if unknown.
+
+    sides are the derivatives of one output, from the left and from the right, at a kink.
+    """
 
     value: float
     error: float
     spread: float = 0.0
     why: str = ""  # what makes the error large
     eps: float = 2.0**-52  # of the precision that the forward computes in
+    sides: tuple[float, float] = (np.nan, np.nan)
+
+    @property
+    def kinked(self) -> bool:
+        return self.spread > 2 * self.error
 
 
 def slope(
@@ -51,28 +60,30 @@ def slope(
     that leave the domain of a function, which a smaller one, or one to the other side, does not.
     """
     y0 = np.asarray(path(0.0))
-    outputs = _Outputs(y0, np.asarray(w))
-    found = Slope(np.nan, np.inf, 0.0, "no step was possible")
+    outputs = _Outputs(y0.reshape(-1), np.asarray(w).reshape(-1))
+    found = Slope(np.nan, np.inf)
     with np.errstate(all="ignore"):
         for exponent in RUNGS32 if y0.dtype == np.float32 else rungs:
             h = 2.0**exponent
-            up = [_value(path, step, y0) - y0 for step in (h, h / 2, h / 4)]
-            down = [y0 - _value(path, -step, y0) for step in (h, h / 2, h / 4)]
-            if outputs.may_be_rounded(up, down):
+            y = np.stack([_value(path, s * h * part, y0) for s in (1, -1) for part in PARTS])
+            if outputs.may_be_rounded(y):
                 outputs.test_rounding(_value(path, BETWEEN * h, y0))
-            outputs.take(h, up, down)
+            outputs.take(h, y)
             found = outputs.sum()
             if found.error <= enough:
-                break
-    return found
+                return found
+        return found._replace(why=outputs.why())
 
 
 def _value(path: Callable[[float], Array], t: float, y0: Array) -> Array:
+    """path(t), flat; NaN outside of the domain."""
     try:
         y = np.asarray(path(t))
-    except (ArithmeticError, ValueError, IndexError):  # outside of the domain
-        y = np.full(y0.shape, np.nan, y0.dtype)
-    return y if y.shape == y0.shape else np.full(y0.shape, np.nan, y0.dtype)
+        if y.shape == y0.shape:
+            return y.reshape(-1)
+    except (ArithmeticError, ValueError, IndexError):
+        pass
+    return np.full(y0.size, np.nan, y0.dtype)
 
 
 class _Estimates:
@@ -86,11 +97,14 @@ class _Estimates:
         self.steps: list[tuple[float, Array, Array]] = []  # h, estimate, error
 
     def add(self, h: float, estimate: Array, error: Array) -> None:
-        error = np.where(np.isfinite(estimate + error), error, np.inf)
-        self.steps.append((h, np.where(np.isfinite(error), estimate, 0.0), error))
+        known = np.isfinite(estimate + error)
+        self.steps.append((h, np.where(known, estimate, 0.0), np.where(known, error, np.inf)))
 
     def best(self) -> tuple[Array, Array]:
-        best = np.full(self.steps[0][1].shape, np.nan), np.full(self.steps[0][1].shape, np.inf)
+        _, *best = self.steps[0]
+        if len(self.steps) == 1:
+            return tuple(best)  # type: ignore[return-value]
+        best[1] = np.full_like(best[1], np.inf)
         for h, estimate, error in self.steps:
             against, apart = np.zeros(error.shape, int), np.zeros(error.shape)
             for other_h, other, other_error in self.steps:
@@ -101,32 +115,29 @@ class _Estimates:
                     apart = np.where(contradicts, np.maximum(gap, apart), apart)
             error = np.where(against > 1, np.inf, np.maximum(error, apart))
             better = error < best[1]
-            best = np.where(better, estimate, best[0]), np.where(better, error, best[1])
-        return best
+            best = [np.where(better, estimate, best[0]), np.where(better, error, best[1])]
+        return tuple(best)  # type: ignore[return-value]
 
 
 class _Outputs:
-    """What is known of the derivative of every output."""
+    """What is known of the derivative of every output (n,)."""
 
     def __init__(self, y0: Array, w: Array):
         self.y0, self.w = y0.astype(np.float64), w
         self.float64 = y0.dtype == np.float64
-        self.eps = np.full(y0.shape, np.finfo(y0.dtype).eps if y0.dtype.kind == "f" else 0.0)
-        self.both, self.left, self.right = _Estimates(), _Estimates(), _Estimates()
-        self.kink = np.full(y0.shape, np.nan), np.full(y0.shape, np.inf)  # the middle of the sides
-        self.spread = np.zeros(y0.shape)  # half of how far they are apart
-        self.change = np.zeros((2, *y0.shape))  # at the first step, and at the smallest
+        self.eps = np.full(y0.shape, np.finfo(y0.dtype).eps)
+        self.estimates = _Estimates()
+        self.quotients: list[tuple[float, Array, Array, Array]] = []  # h, left, right, floor
         self.moved = np.zeros(y0.shape, bool)  # at a step large enough to show in float32
-        self.finite = np.zeros((2, *y0.shape), bool)  # to the left, to the right, at any step
+        self.error = np.full(y0.shape, np.inf)
 
-    def may_be_rounded(self, up: list[Array], down: list[Array]) -> bool:
+    def may_be_rounded(self, y: Array) -> bool:
         """Whether some output took only values that float32 has, as if computed in it."""
         if not self.float64:
             return False
-        self.suspects = (up[0] != up[1]) & (up[1] != up[2])
-        for change in (0, *up, *(-d for d in down)):
-            y = self.y0 + change
-            self.suspects &= y == y.astype(np.float32)
+        rounded = (y == y.astype(np.float32)).all(0)
+        self.suspects = rounded & (self.y0 == self.y0.astype(np.float32))
+        self.suspects &= (y[0] != y[1]) & (y[1] != y[2])
         return bool(self.suspects.any())
 
     def test_rounding(self, y: Array) -> None:
@@ -134,79 +145,104 @@ class _Outputs:
         rounded = self.suspects & (y == y.astype(np.float32))
         self.eps = np.where(rounded, np.finfo(np.float32).eps, self.eps)
 
-    def take(self, h: float, up: list[Array], down: list[Array]) -> None:
-        """The changes of the outputs from -h, -h/2, -h/4 to 0 and from there to h/4, h/2, h."""
-        up, down = [u.astype(np.float64) for u in up], [d.astype(np.float64) for d in down]
-        steps = h, h / 2, h / 4
-        size = np.abs(self.y0) + np.nan_to_num(np.abs(up[0])) + np.nan_to_num(np.abs(down[0]))
-        floor = 8 * self.eps * size / h
-        right = [u / s for u, s in zip(up, steps, strict=True)]
-        left = [d / s for d, s in zip(down, steps, strict=True)]
-        D = [(r + m) / 2 for r, m in zip(right, left, strict=True)]
-        A = [r - m for r, m in zip(right, left, strict=True)]
-        coarse, fine = (4 * D[1] - D[0]) / 3, (4 * D[2] - D[1]) / 3
-        uneven = np.abs(A[2] - 0.625 * A[1] + 0.0625 * A[0])
-        still = (up[0] == 0) & (down[0] == 0) & (up[2] == 0) & (down[2] == 0)
+    def take(self, h: float, y: Array) -> None:
+        """y (6, n) at h, h/2, h/4 and at -h, -h/2, -h/4."""
+        change = y.astype(np.float64) - self.y0
+        steps = (h * PARTS)[:, None]
+        right, left = change[:3] / steps, -change[3:] / steps
+        D, A = (right + left) / 2, right - left
+        size = np.abs(change)
+        floor = (8 / h) * self.eps * (np.abs(self.y0) + np.fmax(size[0], 0) + np.fmax(size[3], 0))
+        still = size.max(0) == 0
         if h >= ROUNDS_FLOAT32:
             self.moved |= ~still
-        # What moved before and rests now is rounded, to float32 say: this step says nothing.
-        floor = np.where(still & self.moved & (h < ROUNDS_FLOAT32), np.inf, floor)
-        self.both.add(h, (16 * fine - coarse) / 15, np.abs(fine - coarse) + 3 * uneven + floor)
-        sides = []
-        for estimates, quotients in ((self.left, left), (self.right, right)):
-            one, two = 2 * quotients[1] - quotients[0], 2 * quotients[2] - quotients[1]
-            estimates.add(h, (4 * two - one) / 3, np.abs(two - one) + 4 * floor)
-            sides.append(estimates.steps[-1][1:])
-        self.finite |= np.isfinite([left[2], right[2]])
-        change = np.fmax(np.abs(up[2]), np.abs(down[2]))
-        if not self.change[0].any():
-            self.change[0] = np.nan_to_num(change)
-        self.change[1] = np.where(h < 1e-10, np.nan_to_num(change), self.change[1])
-        if h <= CLOSE or not self.float64:  # sides that hold still and are apart: a kink
-            (a, error_a), (b, error_b) = sides
-            apart = np.abs(a - b) > 4 * (error_a + error_b)
-            better = apart & (error_a + error_b < self.kink[1])
-            self.spread = np.where(better, np.abs(a - b) / 2, self.spread)
-            self.kink = (
-                np.where(better, (a + b) / 2, self.kink[0]),
-                np.where(better, error_a + error_b, self.kink[1]),
-            )
+        else:  # what moved before and rests now is rounded, to float32 say: this step says nothing
+            floor = np.where(still & self.moved, np.inf, floor)
+        coarse, fine = (4 * D[1] - D[0]) / 3, (4 * D[2] - D[1]) / 3
+        uneven = np.abs(A[2] - 0.625 * A[1] + 0.0625 * A[0])
+        error = np.abs(fine - coarse) + 3 * uneven + floor
+        self.estimates.add(h, (16 * fine - coarse) / 15, error)
+        self.quotients.append((h, left, right, floor))
 
     def sum(self) -> Slope:
         """Over the outputs, each by its best estimate, with how far they may be off together."""
-        value, error = self.both.best()
-        if (self.finite[0] != self.finite[1]).any():  # the edge of the domain: take its side
-            left, right = self.left.best(), self.right.best()
-            for here, there, side in ((0, 1, left), (1, 0, right)):
-                only = self.finite[here] & ~self.finite[there]
-                value, error = np.where(only, side[0], value), np.where(only, side[1], error)
-        kinked = self.kink[1] < error
-        spread = np.where(kinked, self.spread, 0.0)
-        value = np.where(kinked, self.kink[0], value)
-        error = np.where(kinked, self.kink[1], error)
-        w, used = np.abs(self.w), self.w != 0
-        total = float(np.sum(np.where(used, self.w * value, 0.0), dtype=np.longdouble))
-        off = SURE * float(np.sqrt(np.sum(np.where(used, w * error, 0.0) ** 2)))
+        value, error = self.estimates.best()
+        spread: Array | float = 0.0
+        sides = np.nan, np.nan
+        if self.w.size and not error.max() < np.inf:
+            value, error = self._at_an_edge(value, error)
+        if self.quotients[-1][0] <= CLOSE or not self.float64:
+            value, error, spread, sides = self._at_kinks(value, error)
+        self.error = np.abs(self.w) * error
+        self.error[self.w == 0] = 0.0
+        total = float(np.sum(self.w * value, dtype=np.longdouble))
+        off = SURE * float(np.sqrt(np.sum(np.square(self.error))))
         return Slope(
             total,
             off if np.isfinite(total + off) else np.inf,
-            float(np.sum(np.where(used, w * spread, 0.0))),
-            self._why(w * error),
-            float(np.max(self.eps, initial=0.0)),
+            float(np.sum(np.abs(self.w) * spread)),
+            eps=float(np.max(self.eps, initial=0.0)),
+            sides=sides,
         )
 
-    def _why(self, error: Array) -> str:
+    def _sides(self, k: int) -> tuple[float, list[tuple[Array, Array]]]:
+        """Step k, and the estimate and error from the left and from the right."""
+        h, *quotients, floor = self.quotients[k]
+        sides = []
+        for q in quotients:
+            one, two = 2 * q[1] - q[0], 2 * q[2] - q[1]
+            sides.append(((4 * two - one) / 3, np.abs(two - one) + 4 * floor))
+        return h, sides
+
+    def _finite(self) -> tuple[Array, Array]:
+        """Whether there are finite outputs to the left, to the right, at any step."""
+        return tuple(
+            np.isfinite([step[side][2] for step in self.quotients]).any(0) for side in (1, 2)
+        )  # type: ignore[return-value]
+
+    def _at_an_edge(self, value: Array, error: Array) -> tuple[Array, Array]:
+        """At the edge of the domain, the derivative to the side that is inside."""
+        finite = self._finite()
+        if (finite[0] == finite[1]).all():
+            return value, error
+        for here, there in ((0, 1), (1, 0)):
+            estimates = _Estimates()
+            for k in range(len(self.quotients)):
+                h, sides = self._sides(k)
+                estimates.add(h, *sides[here])
+            side, only = estimates.best(), finite[here] & ~finite[there]
+            value, error = np.where(only, side[0], value), np.where(only, side[1], error)
+        return value, error
+
+    def _at_kinks(self, value: Array, error: Array) -> tuple:
+        """Where both sides hold still and are apart close by: the middle, and half the distance."""
+        spread, sides = np.zeros(value.shape), (np.nan, np.nan)
+        for k in range(len(self.quotients)):
+            h, ((a, error_a), (b, error_b)) = self._sides(k)
+            if h <= CLOSE or not self.float64:
+                apart = np.abs(a - b) > 4 * (error_a + error_b)
+                better = apart & (error_a + error_b < error)
+                if better.any():
+                    value = np.where(better, (a + b) / 2, value)
+                    error = np.where(better, error_a + error_b, error)
+                    spread = np.where(better, np.abs(a - b) / 2, spread)
+                    j = int(np.argmax(np.where(better, np.abs(self.w) * spread, 0)))
+                    sides = float(a[j]), float(b[j])
+        return value, error, spread, sides
+
+    def why(self) -> str:
         """What keeps the output with the largest error from a better derivative."""
-        if not error.size:
+        if not self.error.size:
             return "there is no output"
-        j = np.unravel_index(int(np.argmax(np.nan_to_num(error, nan=np.inf))), error.shape)
+        j = int(np.argmax(np.where(np.isnan(self.error), np.inf, self.error)))
         if not np.isfinite(self.y0[j]):
             return "the forward itself is not finite at this input"
-        sides = self.finite[0][j], self.finite[1][j]
-        if not any(sides):
+        left, right = (side[j] for side in self._finite())
+        if not left and not right:
             return "the forward is finite at this input, and not near it"
-        if not all(sides):
+        if not left or not right:
             return "the input lies on the edge of what the forward is defined for"
-        if self.change[1][j] > 1e-2 * self.change[0][j] > 0:
+        changes = [h / 4 * max(abs(a[2][j]), abs(b[2][j])) for h, a, b, _ in self.quotients]
+        if changes[-1] > 1e-2 * changes[0] > 0 and self.quotients[-1][0] < 1e-10:
             return "the forward jumps here: a choice (argmax, rounding, routing) is on the edge"
         return "rounding inside the forward, or a jump or a very steep place, close to this input"

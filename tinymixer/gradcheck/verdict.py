@@ -69,17 +69,21 @@ class Judged:
 
     def by(self, method: str) -> "Compared | None":
         """What one method alone has to say; None where it cannot be compared."""
-        claim, kinked = self.claim, self.slope.spread > 2 * self.slope.error
+        claim, kinked = self.claim, self.slope.kinked
         if method == "complex step":
-            if not np.isfinite(self.exact) or kinked or is_refuted(self.exact, self.slope):
+            if (
+                not np.isfinite(self.exact)
+                or kinked
+                or is_refuted(self.claim, self.exact, self.slope)
+            ):
                 return None
             gap = _gap(claim.value, self.exact)
             wrong = not agree(claim.value, self.exact, claim) and gap > claim.coarser
             return Compared(self.exact, gap, wrong and self.verdict == FAILED)
-        if kinked and self.verdict != FAILED or not np.isfinite(self.slope.error):
+        if (kinked and self.verdict != FAILED) or not np.isfinite(self.slope.error):
             return None
         gap = max(0.0, _gap(claim.value, self.slope.value) - self.slope.spread)
-        wrong = gap > _bound(claim, self.slope)
+        wrong = gap > _bound(claim, self.slope) and self.verdict == FAILED
         size = max(abs(claim.value), abs(self.slope.value), claim.reference)
         if not wrong and self.slope.error > SHARP * size:
             return None
@@ -106,22 +110,22 @@ def _gap(a: float, b: float) -> float:
 
 def _bound(claim: Claim, slope: Slope) -> float:
     """How far a right claim may be from the differences."""
-    size = max(abs(claim.value), abs(slope.value))
+    size = max(abs(x) if np.isfinite(x) else 0.0 for x in (claim.value, slope.value))
     bound = 2 * slope.error + claim.rounding + TOLERANCES["differences"] * size
     return bound + 1e-5 * size if slope.eps > 1e-10 else bound  # backward is in float32, too
 
 
-def is_refuted(exact: float, slope: Slope) -> bool:
+def is_refuted(claim: Claim, exact: float, slope: Slope) -> bool:
     """Whether the differences show that the complex step is not the derivative."""
     if not np.isfinite(exact + slope.error) or slope.spread > slope.error:
         return False
-    return abs(exact - slope.value) > 3 * slope.error + 1e-9 * abs(exact)
+    return abs(exact - slope.value) > 3 * slope.error + claim.rounding + 1e-9 * abs(exact)
 
 
 def agree(a: float, b: float, claim: Claim) -> bool:
     """Whether two exact numbers are the same to rounding. False for NaN."""
     gap = TOLERANCES["complex step"] * max(abs(a), abs(b)) + claim.rounding
-    return abs(a - b) <= gap
+    return bool(np.isfinite(a + b) and abs(a - b) <= gap)
 
 
 def judge(claim: Claim, exact: float, slope: Slope, analytic: bool = True) -> Judged:
@@ -132,13 +136,13 @@ def judge(claim: Claim, exact: float, slope: Slope, analytic: bool = True) -> Ju
 
     a, size = claim.value, max(abs(claim.value), abs(slope.value))
     unknown = not np.isfinite(slope.error)
-    kinked = slope.spread > 2 * slope.error
-    if np.isnan(a) or (np.isinf(a) and (np.isfinite(exact) or not unknown)):
-        if np.isfinite(exact) or slope.error <= SMALL * max(abs(slope.value), claim.reference):
-            return judged(FAILED, "differences", f"backward gives {a}: 0/0, log 0 or overflow")
+    kinked = slope.kinked
     if not np.isfinite(a):
+        known = slope.error <= SMALL * max(abs(slope.value), claim.reference)
+        if np.isfinite(exact) or known:
+            return judged(FAILED, "differences", f"backward gives {a}: 0/0, log 0 or overflow")
         return judged(UNDECIDED, "differences", f"backward gives {a}, and {slope.why}")
-    if np.isfinite(exact) and not kinked and not is_refuted(exact, slope):
+    if np.isfinite(exact) and not kinked and not is_refuted(claim, exact, slope):
         if agree(a, exact, claim) and (exact or analytic or slope.error <= SMALL * claim.reference):
             return judged(PASSED, "complex step")
         if analytic and abs(a - exact) > claim.coarser:
