@@ -101,7 +101,7 @@ class Claims:
         return Claim(
             name,
             value,
-            typical,
+            typical or max(self.largest[i] for i in move),
             rounding,
             max(16 * self.eps * self.y_size, 4 * rounding),
             move=move,
