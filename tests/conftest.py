@@ -1,5 +1,6 @@
 """Fixtures that every test can ask for."""
 
+import signal
 import sys
 
 import cupy_stand_in
@@ -27,6 +28,19 @@ def device(request, monkeypatch):
     import cupy
 
     return cupy
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_are_heard():
+    """SIGINT and SIGTERM do what they do in a terminal, also where the tests' caller ignores them.
+
+    A job in the background of a script ignores SIGINT, and so would every process started here.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cupy_memory
 
-from tinymixer.backend import cublas
+from tinymixer.fast.gpu import cublas
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 

@@ -216,6 +216,7 @@ template <> const char *type<float>() { return "float32"; }
 template <> const char *type<float *>() { return "float32*"; }
 template <> const char *type<const float *>() { return "const float32*"; }
 template <> const char *type<const long long *>() { return "const int64*"; }
+template <> const char *type<const bool *>() { return "const bool*"; }
 
 template <class... A> std::string types(void (*)(A...)) {
     std::string all;

@@ -3,7 +3,6 @@
 import cupy_stand_in
 import numpy as np
 
-from tinymixer import backend
 from tinymixer.backend import to_numpy
 from tinymixer.fast.gpu import kernels
 
@@ -44,6 +43,6 @@ def swap_source(monkeypatch, source):
     """Compile other kernels from here on, on the stand-in."""
 
     def kernel(xp, name, variant):
-        return backend.cuda_module(xp, source, kernels.constants(variant)).get_function(name)
+        return kernels.cuda_module(xp, source, kernels.constants(variant)).get_function(name)
 
     monkeypatch.setattr(kernels, "_kernel", kernel)

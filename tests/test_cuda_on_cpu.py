@@ -5,7 +5,7 @@ import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import backend
+from tinymixer.fast.gpu.kernels import cuda_module
 
 PLANTED = {
     "a write past the end": ("a[i + 1] = 0;", "outside of argument 1"),
@@ -37,7 +37,7 @@ def planted():
         x = cupy_stand_in.asarray(np.arange(64, dtype=np.float32))
         a = cupy_stand_in.empty(64, np.float32)
         given = {"x": x, "a": a, "n": np.int32(64), "grid": (1,), "block": (64,)} | changes
-        module = backend.cuda_module(cupy_stand_in, PLANT.format(body), {})
+        module = cuda_module(cupy_stand_in, PLANT.format(body), {})
         plant = module.get_function("plant")
         plant(given["grid"], given["block"], (given["x"], given["a"], given["n"]))
         return given["a"].get()

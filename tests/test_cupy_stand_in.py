@@ -12,10 +12,10 @@ from small_runs import assert_same, segmenting, small, trained
 from tinymixer import backend, data, engine, nn, ops
 from tinymixer.data import augment, autoaugment, draws
 from tinymixer.data.augment import Augment
-from tinymixer.experts import MixtureOfExperts
-from tinymixer.fast import gpu
-from tinymixer.train import evaluation, trainer
-from tinymixer.train.parallel import FlatParameters, GradientSum
+from tinymixer.nn import MixtureOfExperts
+from tinymixer.train import evaluation
+from tinymixer.train.parallel import FlatParameters
+from tinymixer.train.step import TrainingStep
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ SLIPS = {
     "noise in holes": (MIXER, draws.noise, "xp.arange(", "np.arange("),
     "random words": (MIXER, draws.draws, "xp.zeros_like(index)", "np.zeros(index.shape, 'u8')"),
     "weights of mixing": (MIXER, Augment._weights, "xp.full(", "np.full("),
-    "a dropout mask": (MIXER, nn._dropped, "array_module(x.data).asarray(keep)", "keep"),
+    "a dropout mask": (MIXER, nn.layers._dropped, "array_module(x.data).asarray(keep)", "keep"),
     "noise of routing": (SPARSE, MixtureOfExperts._noise, "array_module(z.data)", "np"),
     "gradients of rows": (SPARSE, ops.Dispatch.backward, "array_module(dy)", "np"),
     "shifted lines": (SHIFTING, ops.AxialShift.forward, "array_module(x)", "np"),
@@ -234,20 +234,20 @@ SLIPS = {
     "the decay mask": (
         MIXER,
         FlatParameters.decay_mask,
-        "array_module(self.weights).zeros_like(self.weights)",
+        "self.xp.zeros_like(self.weights)",
         "np.zeros(self.weights.shape, np.float32)",
     ),
     "the gradient": (
         MIXER,
-        GradientSum.buffer,
-        "array_module(self._like).empty_like(self._like)",
-        "np.empty(self._like.shape, np.float32)",
+        FlatParameters.gather,
+        "self.xp.empty_like(self.weights)",
+        "np.empty(self.weights.shape, np.float32)",
     ),
     "the average": (
         MIXER,
-        trainer.Trainer.__init__,
+        TrainingStep.__init__,
         "self.flat.weights.copy()",
-        "self.flat.weights.get() if device == 'gpu' else self.flat.weights.copy()",
+        "getattr(self.flat.weights, 'get', self.flat.weights.copy)()",
     ),
 }
 
@@ -257,8 +257,6 @@ def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
     config, function, old, new, monkeypatch
 ):
     monkeypatch.setattr(engine, "twins", {})
-    monkeypatch.setattr(gpu, "Augment", Augment)
-    monkeypatch.setattr(gpu, "place", lambda like, *start: draws.place(*start))
     monkeypatch.setitem(sys.modules, "cupy", cp)
     right = trained(config, "cpu")
     source, made = dedent(getsource(function)), dict(function.__globals__)

@@ -11,7 +11,7 @@ from checks import assert_close, normal
 
 from tinymixer import engine
 from tinymixer.backend import array_module, device_of
-from tinymixer.engine import Function, Tensor, enable_grad, no_grad, recording
+from tinymixer.engine import Function, Tensor, Twin, enable_grad, no_grad, recording
 from tinymixer.models import create_model
 from tinymixer.ops import SoftmaxCrossEntropy
 from tinymixer.ops.primitives import Add, Exp, Multiply
@@ -465,10 +465,10 @@ class TwinExp(Exp):
 def test_a_twin_takes_the_place_of_its_function_on_its_device_only(device, monkeypatch):
     x = Tensor(device.ones(3))
     here = device_of(x.data)
-    monkeypatch.setattr(engine, "twins", {(Exp, here): TwinExp, (Add, here): Add})
-    assert type(x.exp().creator) is TwinExp
-    monkeypatch.setattr(engine, "twins", {(Exp, "elsewhere"): TwinExp})
-    assert type(x.exp().creator) is Exp
+    monkeypatch.setattr(engine, "twins", {(Exp, here): Twin(TwinExp), (Add, here): Twin(Add)})
+    assert x.exp().creator.implementation is TwinExp
+    monkeypatch.setattr(engine, "twins", {(Exp, "elsewhere"): Twin(TwinExp)})
+    assert x.exp().creator.implementation is Exp
 
 
 # --- what a Tensor tells about itself ---

@@ -12,17 +12,20 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 named_by_path = {"ids": lambda path: path.relative_to(ROOT).as_posix()}
 
 FLOORS = {
+    "arrays": 0,
     "errors": 0,
     "backend": 0,
     "files": 0,
+    "options": 0,
     "engine": 1,
+    "protocols": 1,
     "optim": 1,
     "data": 1,
     "gradcheck": 2,
     "ops": 2,
     "nn": 3,
-    "experts": 3,
     "models": 4,
+    "diagnosis": 4,
     "train": 5,
     "fast": 5,
     "summary": 5,
@@ -33,7 +36,7 @@ FLOORS = {
 }
 NO_TENSOR = {"optim", "data"}  # arrays in, arrays out
 KNOWS_FAST = {"fast", "train", "cli"}
-KNOWS_CUPY = {"backend"}
+KNOWS_CUPY = ("backend.py", "fast/gpu/")
 
 
 def imported(source, package):
@@ -60,8 +63,9 @@ def offences(path, source):
     here = parts[1]
     for name in imported(source, ".".join(parts[:-1])):
         top = name.partition(".")[0]
-        if top in {"cupy", "cupyx"} and here not in KNOWS_CUPY:
-            yield f"{here} imports {name}: only backend knows CuPy"
+        inside = path.relative_to(PACKAGE).as_posix()
+        if top in {"cupy", "cupyx"} and not inside.startswith(KNOWS_CUPY):
+            yield f"{here} imports {name}: only backend and fast/gpu know CuPy"
         if top == "torch":
             yield f"{here} imports {name}: only tests/bench_torch.py knows PyTorch"
         if top != "tinymixer":
@@ -71,6 +75,8 @@ def offences(path, source):
             yield f"{here} (floor {FLOORS[here]}) imports {name} (floor {FLOORS[there]})"
         if there == "engine" and here in NO_TENSOR:
             yield f"{here} imports {name}: it works on arrays and knows no Tensor"
+        if there == "train" and here == "fast":
+            yield f"{here} imports {name}: train knows fast, not the other way round"
         if there == "fast" and here not in KNOWS_FAST:
             yield f"{here} imports {name}: only train and cli know the fast twins"
 
@@ -83,7 +89,7 @@ def test_dependencies_point_down(path):
 PLANTED = {
     "up": ("engine.py", "from tinymixer.ops import GELU"),
     "up, whole module": ("ops/gelu.py", "import tinymixer.models.mixer"),
-    "up, through the face": ("nn.py", "from tinymixer import models"),
+    "up, through the face": ("nn/layers.py", "from tinymixer import models"),
     "up to the face itself": ("data/cifar.py", "from tinymixer import __version__"),
     "the face, whole": ("optim.py", "import tinymixer"),
     "up, relative": ("ops/gelu.py", "from ..nn import Module"),
@@ -91,7 +97,7 @@ PLANTED = {
     "up, relative, from a package": ("ops/__init__.py", "from ..models import mixer"),
     "up, inside a function": ("errors.py", "def f():\n    from tinymixer import engine"),
     "up, only for types": (
-        "backend/arrays.py",
+        "backend.py",
         "if TYPE_CHECKING:\n    from tinymixer.nn import Module",
     ),
     "the face shows the command": ("__init__.py", "from tinymixer.cli import main"),
@@ -99,9 +105,11 @@ PLANTED = {
     "an optimizer with Tensors": ("optim.py", "from tinymixer import engine"),
     "fast, known to the face": ("__init__.py", "from tinymixer import fast"),
     "fast, known to the summary": ("summary.py", "import tinymixer.fast.cpu"),
-    "CuPy": ("nn.py", "import cupy as cp"),
+    "CuPy": ("nn/layers.py", "import cupy as cp"),
     "PyTorch": ("train/bench.py", "def f():\n    import torch.nn.functional"),
-    "part of CuPy": ("fast/gpu/ops.py", "from cupyx.scipy import special"),
+    "part of CuPy": ("fast/cpu.py", "from cupyx.scipy import special"),
+    "CuPy beside the engine": ("engine.py", "def f():\n    import cupy"),
+    "fast knows what trains": ("fast/gpu/launches.py", "from tinymixer.train import profile"),
 }
 
 
@@ -111,10 +119,12 @@ def test_a_planted_import_against_the_plan_is_found(file, source):
 
 
 ALLOWED = {
-    "down": ("nn.py", "from tinymixer.engine import Tensor\nfrom tinymixer import ops"),
+    "down": ("nn/layers.py", "from tinymixer.engine import Tensor\nfrom tinymixer import ops"),
     "next door": ("ops/mlp.py", "from tinymixer.ops.gelu import gelu\nfrom .linear import f"),
     "train knows fast": ("train/trainer.py", "from tinymixer.fast import cpu"),
     "the face": ("__init__.py", "from tinymixer.models import create_model"),
+    "CuPy, where a GPU is at work": ("fast/gpu/graphs.py", "def f():\n    import cupy"),
+    "CuPy, where arrays are told apart": ("backend.py", "import cupy"),
     "others": ("optim.py", "import numpy as np\nfrom math import sqrt"),
 }
 

@@ -56,6 +56,26 @@ def test_sgd_follows_its_formula(flat):
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
 
 
+def test_defaults_are_those_of_the_papers():
+    """Of AdamW: Loshchilov, Hutter 2017, section 6, and Kingma, Ba 2014, algorithm 1."""
+    adamw, sgd = optim.AdamW(np.ones(1)), optim.SGD(np.ones(1))
+    assert (adamw.betas, adamw.eps, adamw.weight_decay) == ((0.9, 0.999), 1e-8, 0.0)
+    assert (sgd.momentum, sgd.weight_decay) == (0.9, 0.0)
+
+
+@pytest.mark.parametrize("make", [optim.AdamW, optim.SGD])
+def test_the_average_follows_the_weights_after_the_step(flat, make):
+    weights, gradients, decay = flat
+    together, average, expected = weights.copy(), weights + 1, weights + 1
+    one, other = make(decay, weight_decay=0.3), make(decay, weight_decay=0.3)
+    for t, g in enumerate(gradients):
+        one.step_and_average(together, g, 0.01, t, average, 0.8)
+        other.step(weights, g, 0.01, t)
+        expected = 0.8 * expected + 0.2 * weights
+    np.testing.assert_array_equal(together, weights)
+    np.testing.assert_allclose(average, expected, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("make", [optim.AdamW, optim.SGD])
 def test_float32_weights_stay_float32_and_gradients_untouched(make):
     weights, gradients = np.ones(5, np.float32), np.full(5, 0.5, np.float32)

@@ -5,13 +5,16 @@ published logits come out of weights that were laid out as the authors lay them 
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
+from hostile_files import AVERAGE, CLASSES, GOOD, HEADER, OPTIONS, TRAINED, npy, sign, zipped
 
 from tinymixer.errors import CheckpointError
 from tinymixer.models import create_model
 from tinymixer.weights import load_state, num_classes_in, read_file, save_state, state_in
+from tinymixer.weights.files import write_file
 
 SYSTEMS = [
     ("mixer_pico", "official"),
@@ -151,6 +154,10 @@ WRONG = {
         r"not finite: norm.bias <U",
     ),
     "complex": (replaced("norm.bias", lambda a: a + 1j), r"not finite: norm.bias complex"),
+    "whole numbers": (
+        replaced("norm.bias", lambda a: a.astype(np.int32)),
+        r"not finite: norm.bias int32, read as float32",
+    ),
     "fewer blocks": (
         lambda arrays: {key: a for key, a in arrays.items() if not key.startswith("blocks.3.")},
         r"missing: blocks.3.norm1.weight",
@@ -220,6 +227,61 @@ def test_a_file_of_pickles_is_refused(tmp_path):
     np.savez(tmp_path / "weights.npz", **{"head.bias": np.array([print], object)})
     with pytest.raises(CheckpointError, match=r"is not a whole .npz"):
         read_file(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_weights_of_another_precision_become_the_models(suffix, dtype, tmp_path):
+    model, other = moved("mixer_pico"), create_model("mixer_pico")
+    arrays = {name: x.astype(dtype) for name, x in state_in(model, "timm").items()}
+    write_file(tmp_path / f"weights{suffix}", arrays)
+    load_state(other, tmp_path / f"weights{suffix}", "timm")
+    for name, x in other.state().items():
+        assert x.dtype == np.float32
+        np.testing.assert_array_equal(x, model.state()[name].astype(dtype).astype(np.float32))
+
+
+def test_nothing_of_a_file_is_read_before_its_names_and_shapes_fit(tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    arrays = state_in(moved("mixer_pico"), "timm")
+    np.savez_compressed(path, **arrays | {"head.bias": np.zeros(10**7, np.float32)})
+
+    def read(file, name):
+        raise AssertionError(f"{name} was read")
+
+    monkeypatch.setattr("tinymixer.arrays._Npz.read", read)
+    with pytest.raises(CheckpointError, match=r"misshapen: head.bias \(10000000,\), expected"):
+        load_state(create_model("mixer_pico"), path, "timm")
+    assert num_classes_in(path, create_model("mixer_pico"), "timm") == 10**7
+
+
+def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "weights.npz", a=np.zeros(10**6))
+    assert read_file(tmp_path / "weights.npz")["a"].size == 10**6
+    monkeypatch.setattr("tinymixer.weights.files.MOST", 10**6)
+    with pytest.raises(CheckpointError, match="unpacks to 8,000,000 bytes"):
+        read_file(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_refused_at_once(make, tmp_path):
+    make(tmp_path / "weights.npz")
+    with pytest.raises(CheckpointError, match=r"cannot read .*weights\.npz: it is not a regular f"):
+        load_state(create_model("mixer_pico"), tmp_path / "weights.npz")
+
+
+def test_the_weights_in_a_checkpoint_are_the_averaged_ones_and_under_its_digest(tmp_path):
+    options = {**OPTIONS, "num_classes": len(CLASSES)}
+    model, path = create_model("mixer_pico", **options), tmp_path / "last.npz"
+    path.write_bytes(GOOD["checkpoint"])
+    load_state(model, path)
+    for name, x in model.state().items():
+        np.testing.assert_array_equal(x, AVERAGE[name])
+    a, b = (f"ema/blocks.{i}.token_mlp.W1" for i in (0, 1))
+    members = [(f"{name}.npy", npy(x)) for name, x in (TRAINED | {a: TRAINED[b]}).items()]
+    path.write_bytes(zipped([*members, sign(HEADER.to_json(), TRAINED)]))
+    with pytest.raises(CheckpointError, match="the digests differ"):
+        load_state(model, path)
 
 
 def test_a_missing_file_an_unknown_ending_and_an_unknown_layout_are_named(tmp_path):

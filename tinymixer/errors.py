@@ -19,3 +19,9 @@ class CheckpointError(TinymixerError):
 
 class NonFiniteError(TinymixerError):
     """Training met a loss or a gradient that is not finite."""
+
+
+def brief(reason: object, most: int = 400) -> str:
+    """What another library says is wrong, on one line that can be part of a message of ours."""
+    text = " ".join(str(reason).split())
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-STALE = 3600  # seconds after which a part that nobody writes to is what a crash has left
+STALE = 3600  # seconds since the last write after which a part is taken for left by a crash
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:

@@ -6,7 +6,8 @@ once for the whole update. `state` names the arrays that a checkpoint has to kee
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -15,13 +16,41 @@ from tinymixer.backend import Array, array_module, device_of
 BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
 
 
+@contextmanager
+def undone_unless(healthy: Array | bool, arrays: Sequence[Array]) -> Iterator[None]:
+    """What is done to `arrays` within it is undone unless `healthy`, a truth value or an array ().
+
+    On a GPU, `healthy` may not be computed yet: it is looked at there, and not waited for.
+    """
+    before = [array.copy() for array in arrays]
+    yield
+    for array, old in zip(arrays, before, strict=True):
+        array[...] = array_module(array).where(healthy, array, old)
+
+
+def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
+    """out[starts[i] : starts[i + 1]] = gradients[i], whatever its shape; 0 where it is None."""
+    for gradient, start, end in zip(gradients, starts, starts[1:], strict=False):
+        out[start:end] = 0 if gradient is None else gradient.reshape(-1)
+
+
 class Optimizer:
     """What SGD and AdamW have in common: after a step, an average of the weights may follow."""
 
     state: dict[str, Array]
 
-    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
-        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
+    def step(
+        self,
+        weights: Array,
+        gradients: Array,
+        lr: float,
+        step: int,
+        healthy: Array | bool = True,
+    ) -> None:
+        """Update `weights` (N,) in place from gradients (N,), or nothing at all unless `healthy`.
+
+        `step` counts from 0.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
     def step_and_average(
@@ -32,11 +61,12 @@ class Optimizer:
         step: int,
         average: Array | None,
         average_decay: float,
+        healthy: Array | bool = True,
     ) -> None:
         """`step`, and `update_average` where one is kept: two things that a GPU does at once."""
-        self.step(weights, gradients, lr, step)
+        self.step(weights, gradients, lr, step, healthy)
         if average is not None:
-            update_average(average, weights, average_decay)
+            update_average(average, weights, average_decay, healthy)
 
 
 class SGD(Optimizer):
@@ -50,9 +80,16 @@ class SGD(Optimizer):
         self.decay, self.momentum, self.weight_decay = decay, momentum, weight_decay
         self.state = {"v": array_module(decay).zeros_like(decay)}
 
-    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
-        """Update `weights` (N,) in place by gradients (N,)."""
-        for w, g, decay, v in _blocks(weights, gradients, self.decay, self.state["v"]):
+    def step(
+        self,
+        weights: Array,
+        gradients: Array,
+        lr: float,
+        step: int,
+        healthy: Array | bool = True,
+    ) -> None:
+        """See Optimizer.step."""
+        for w, g, decay, v in _blocks(healthy, weights, gradients, self.decay, self.state["v"]):
             v *= self.momentum
             v += g
             w -= lr * (v + self.weight_decay * decay * w)
@@ -81,24 +118,38 @@ class AdamW(Optimizer):
         zeros_like = array_module(decay).zeros_like
         self.state = {"m": zeros_like(decay), "v": zeros_like(decay)}
 
-    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
-        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
+    def step(
+        self,
+        weights: Array,
+        gradients: Array,
+        lr: float,
+        step: int,
+        healthy: Array | bool = True,
+    ) -> None:
+        """See Optimizer.step."""
         sqrt = array_module(weights).sqrt
         beta1, beta2 = self.betas
         unbias1, unbias2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
-        m_flat, v_flat = self.state["m"], self.state["v"]
-        for w, g, decay, m, v in _blocks(weights, gradients, self.decay, m_flat, v_flat):
+        arrays = weights, gradients, self.decay, self.state["m"], self.state["v"]
+        for w, g, decay, m, v in _blocks(healthy, *arrays):
             m += (1 - beta1) * (g - m)
             v += (1 - beta2) * (g * g - v)
             w -= lr * (m / unbias1 / (sqrt(v / unbias2) + self.eps))
             w -= lr * self.weight_decay * decay * w
 
 
-def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """Views of the same block of all arrays; on a GPU, which has no such cache, of everything."""
-    size = BLOCK if device_of(arrays[0]) == "cpu" else len(arrays[0])
-    for start in range(0, len(arrays[0]), size):
-        yield tuple(array[start : start + size] for array in arrays)
+def _blocks(healthy: Array | bool, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Views of the same block of all arrays, to change them: none are left changed unless healthy.
+
+    A GPU has no such cache, so its block is everything.
+    """
+    size = len(arrays[0])
+    if device_of(arrays[0]) == "cpu":
+        for start in range(0, size if healthy else 0, BLOCK):
+            yield tuple(array[start : start + BLOCK] for array in arrays)
+    else:
+        with undone_unless(healthy, arrays):
+            yield arrays
 
 
 def learning_rate(
@@ -129,18 +180,21 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def clip_by_global_norm(gradients: Array, max_norm: float) -> Array:
     """Scale `gradients` (N,), in place, to a Euclidean norm of at most max_norm; 0 is no limit.
 
-    Returns the norm before, (), where the gradients are: nobody has to wait for it. One that is
-    no number scales nothing. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
+    Returns the norm before, (), where the gradients are, so a GPU need not be waited for. A norm of
+    NaN scales nothing. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
     """
     xp = array_module(gradients)
-    norm = xp.sqrt(gradients @ gradients)
-    if max_norm:
-        factor = max_norm / xp.fmax(norm.astype(np.float64), max_norm)
-        gradients *= factor.astype(gradients.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the norm
+        norm = xp.sqrt(gradients @ gradients)
+        if max_norm:
+            factor = max_norm / xp.fmax(norm.astype(np.float64), max_norm)
+            gradients *= factor.astype(gradients.dtype)
     return norm
 
 
-def update_average(average: Array, weights: Array, decay: float) -> None:
+def update_average(
+    average: Array, weights: Array, decay: float, healthy: Array | bool = True
+) -> None:
     """Exponential moving average of the weights, in place: a <- decay a + (1 - decay) w."""
-    for a, w in _blocks(average, weights):
+    for a, w in _blocks(healthy, average, weights):
         a += (1 - decay) * (w - a)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinymixer import nn
-from tinymixer.backend import Array, array_module
-from tinymixer.engine import Function, Tensor, enable_grad, tensors_below
+from tinymixer.backend import array_module
+from tinymixer.engine import Tensor, enable_grad, tensors_below
 from tinymixer.models import create_model
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One Function of a forward, for one image; memory is in bytes."""
 
     layer: str  # the path of the Module whose Parameters it uses; empty if it uses none
@@ -32,7 +32,7 @@ class Row:
 class Summary:
     """The rows of a model in order of computation, and their totals; str() is a table."""
 
-    rows: list[Row]
+    rows: list[LayerRow]
 
     @property
     def parameters(self) -> int:
@@ -61,7 +61,8 @@ class Summary:
 def blueprint(name: str, num_classes: int | None = None, **changes: Any) -> nn.Module:
     """The model that `create_model` makes, but with weights of zero, which cost nothing to make.
 
-    Only its shapes mean anything, and they are enough to summarise the largest model anywhere.
+    Only its shapes have a meaning, and they are enough to summarise the largest model on any
+    machine.
     """
     return create_model(name, num_classes, rng=nn.BLANK, **changes)
 
@@ -72,7 +73,7 @@ def summarise(model: Any, image_size: tuple[int, int] | None = None) -> Summary:
     Memory is counted in the precision of the weights, and as an evaluation would keep it: the
     masks of dropout come on top in training.
     """
-    layers = layer_names(model)
+    layers = nn.layer_names(model)
     weights = [parameter.data for parameter in layers]
     blank = array_module(weights[0]).zeros(
         (1, *(image_size or model.image_size), 3), weights[0].dtype
@@ -88,8 +89,8 @@ def summarise(model: Any, image_size: tuple[int, int] | None = None) -> Summary:
         arrays = [None if x is None else x.data for x in node.inputs]
         kept = {id(x): x.nbytes for x in map(_owner, node.saved or ()) if hasattr(x, "nbytes")}
         rows.append(
-            Row(
-                layer=_layer(node, layers),
+            LayerRow(
+                layer=nn.layer_of(node, layers),
                 function=type(node).__name__,
                 output=_with_batch(y.shape),
                 parameters=sum(parameter.size for parameter in used - met),
@@ -100,38 +101,6 @@ def summarise(model: Any, image_size: tuple[int, int] | None = None) -> Summary:
         met |= used
         held |= kept.keys()
     return Summary(rows)
-
-
-def layer_names(model: nn.Module) -> dict[Tensor, str]:
-    """For each Parameter the path of the layer that holds it: `blocks.0.token_mlp`."""
-    return {x: path.rpartition(".")[0] for path, x in model.named_parameters()}
-
-
-def first_non_finite(model: nn.Module, loss: Tensor) -> str | None:
-    """Where the first NaN or Inf is that `loss`, recorded and not yet walked, was computed from.
-
-    The path of a Parameter, if one is not finite: `blocks.3.token_mlp.W1`. Otherwise the first
-    layer, in order of computation, whose output is not: `blocks.3.token_mlp`, or, for a Function
-    without parameters, `Add after blocks.3.token_mlp`. None if all is finite.
-    """
-    for path, parameter in model.named_parameters():
-        if not _finite(parameter.data):
-            return path
-    layers, last = layer_names(model), ""
-    for y in tensors_below(loss):
-        layer = _layer(y.creator, layers)
-        if not _finite(y.data):
-            return layer or f"{type(y.creator).__name__} after {last or 'the images'}"
-        last = layer or last
-    return None
-
-
-def _layer(node: Function, layers: dict[Tensor, str]) -> str:
-    return next((layers[x] for x in node.inputs if x in layers), "")
-
-
-def _finite(x: Array) -> bool:
-    return bool(array_module(x).isfinite(x).all())
 
 
 def _owner(x: Any) -> Any:
@@ -149,7 +118,7 @@ def _with_batch(shape: tuple[int, ...]) -> str:
     return f"({', '.join(sizes)})"
 
 
-def _folded(rows: list[Row]) -> Iterator[tuple[str, Row]]:
+def _folded(rows: list[LayerRow]) -> Iterator[tuple[str, LayerRow]]:
     """The rows, each with "" before it, but a stack of equal blocks once, with "8 x" before it.
 
     Blocks are equal when only the numbers in their paths differ: `blocks.*.token_mlp`.
@@ -170,7 +139,7 @@ def _folded(rows: list[Row]) -> Iterator[tuple[str, Row]]:
             i += 1
 
 
-def _counts(row: Row | Summary) -> tuple[str, str, str]:
+def _counts(row: LayerRow | Summary) -> tuple[str, str, str]:
     return f"{row.parameters:,}", f"{row.multiply_accumulates:,}", f"{row.memory:,}"
 
 

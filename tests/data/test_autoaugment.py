@@ -331,9 +331,3 @@ def test_the_classes_of_pixels_go_where_their_pixels_go(monkeypatch, operation):
         assert 0.02 < beyond.mean() < 0.5
     else:
         np.testing.assert_array_equal(targets, labels)
-
-
-def test_streams_keep_their_numbers():
-    """A new one has a number of its own, or runs that were begun would go on with other images."""
-    assert Stream.AUTO == 13
-    assert [int(stream) for stream in Stream] == list(range(1, 14))

@@ -1,6 +1,7 @@
 """CIFAR files: four forms give the same arrays; damaged and hostile ones, one clear error."""
 
 import gzip
+import hashlib
 import os
 import pickle
 import shutil
@@ -95,9 +96,69 @@ def test_published_facts():
     ten, hundred = cifar.CIFAR10, cifar.CIFAR100
     assert ten.records("test_batch.bin") * ten.record_bytes == 30_730_000
     assert hundred.records("train.bin") * hundred.record_bytes == 153_700_000
+    assert (ten.label_keys, ten.label_counts) == (("labels",), (10,))
+    assert (hundred.label_keys, hundred.label_counts) == (
+        ("coarse_labels", "fine_labels"),
+        (20, 100),
+    )
     for layout in (ten, hundred):
         assert len(set(layout.class_names)) == layout.label_counts[-1]
         assert list(layout.class_names) == sorted(layout.class_names)  # both happen to be sorted
+
+
+@pytest.mark.parametrize(
+    ("layout", "mean", "std", "names", "digest"),
+    [
+        (
+            cifar.CIFAR10,
+            (0.49139968, 0.48215841, 0.44653091),
+            (0.24703223, 0.24348513, 0.26158784),
+            {0: "airplane", 3: "cat", 5: "dog", 9: "truck"},
+            "bb3914949cecedee6d1257f7f5fdb8f43fa3b2c8095fd1763161caf1b873fe59",
+        ),
+        (
+            cifar.CIFAR100,
+            (0.50707516, 0.48654887, 0.44091784),
+            (0.26733429, 0.25643846, 0.27615047),
+            {0: "apple", 42: "leopard", 59: "pine_tree", 99: "worm"},
+            "fbe8ad23bbaf24969898a386833b49c3aaf6ad1119d43f7b41cdea1b3416d578",
+        ),
+    ],
+    ids=["cifar10", "cifar100"],
+)
+def test_constants_are_the_published_ones(layout, mean, std, names, digest):
+    """Mean and standard deviation of a colour as many programs print them, of levels from 0 to 1.
+
+    The digest is SHA-256 over the names, one a line: one letter or two places exchanged change it.
+    """
+    np.testing.assert_allclose(layout.mean, 255 * np.array(mean), rtol=0, atol=6e-4)
+    np.testing.assert_allclose(layout.std, 255 * np.array(std), rtol=0, atol=6e-4)
+    assert {number: layout.class_names[number] for number in names} == names
+    assert hashlib.sha256("\n".join(layout.class_names).encode()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("layout", [cifar.CIFAR10, cifar.CIFAR100], ids=["cifar10", "cifar100"])
+def test_files_and_their_sums_are_the_published_ones(layout):
+    """The MD5 sums stand on the data sets' own page."""
+    published = {
+        "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+        "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
+        "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
+    }
+    assert {source.file: source.md5 for source in layout.sources}.items() <= published.items()
+    assert all(source.url.startswith("https://") for source in layout.sources)
+    files = {
+        "CIFAR-10": (
+            ["cifar-10-batches-bin", "cifar-10-batches-py"],
+            [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"],
+        ),
+        "CIFAR-100": (["cifar-100-binary", "cifar-100-python"], ["train", "test"]),
+    }
+    folders, names = files[layout.title]
+    assert [layout.folder, layout.python_folder] == folders
+    assert list(layout.python_files) == names
+    assert list(layout.files) == [f"{name}.bin" for name in names]
 
 
 # --- What is wrong is refused, and the message says where -----------------------------------------
@@ -297,7 +358,7 @@ class Gadget:
 )
 def test_a_hostile_or_damaged_pickle_is_refused(ten, content, message, tmp_path):
     victim = tmp_path / "victim"
-    with pytest.raises(DataError, match=f"data_batch_1 is not what it should be .*({message})"):
+    with pytest.raises(DataError, match=f"data_batch_1 is not as published .*({message})"):
         cifar._unpickle(ten, "data_batch_1.bin", content(victim), tmp_path)
     assert not victim.exists()
 

@@ -52,8 +52,21 @@ def test_add_then_load(layout, form, tmp_path):
     np.testing.assert_array_equal(loaded.train_images, images)
     np.testing.assert_array_equal(loaded.train_labels, labels)
     np.testing.assert_array_equal(loaded.test_labels, files[-1][:, len(layout.label_keys) - 1])
+    np.testing.assert_array_equal(
+        loaded.test_images, cifar.images_and_labels(layout, files[-1:])[0]
+    )
     assert loaded.num_classes == len(loaded.class_names) == layout.label_counts[-1]
-    assert loaded.name == name
+    assert (loaded.name, loaded.class_names) == (name, layout.class_names)
+    assert (loaded.mean, loaded.std) == (layout.mean, layout.std)
+
+
+def test_of_fewer_images_the_first_are_kept_with_their_labels(ten, tmp_path):
+    data.add(archive(ten, tmp_path))
+    whole, part = data.load("cifar10"), data.load("cifar10", train_size=7, test_size=3)
+    for which, size in (("train", 7), ("test", 3)):
+        for kind in ("images", "labels"):
+            found, expected = (getattr(x, f"{which}_{kind}") for x in (part, whole))
+            np.testing.assert_array_equal(found, expected[:size])
 
 
 def test_an_archive_is_loaded_where_it_lies(ten, tmp_path):
@@ -75,7 +88,7 @@ def test_adding_a_damaged_archive_loses_nothing(ten, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("holiday.zip", "published name, one of cifar-10-"),
+        ("holiday.zip", "published name, cifar-10-"),
         ("cifar-10-binary.tar.gz", "no such file"),
     ],
 )
@@ -139,6 +152,7 @@ def test_shapes_are_loaded_in_any_number():
     np.testing.assert_array_equal(loaded.train_images, shapes.draw(np.arange(30), 3)[0])
     larger = data.load("shapes", train_size=40, test_size=20, seed=3)
     np.testing.assert_array_equal(larger.test_images, loaded.test_images)
+    assert (loaded.mean, loaded.std) == (shapes.MEAN, shapes.STD)
     assert data.find("shapes") is None
 
 
@@ -156,7 +170,7 @@ def test_more_images_than_there_are_are_refused(option, ten, tmp_path):
     data.add(archive(ten, tmp_path))
     there = len(getattr(data.load("cifar10"), option.replace("size", "images")))
     data.load("cifar10", **{option: there})
-    with pytest.raises(DataError, match=f"{option}={there + 1}: expected {there} images at most"):
+    with pytest.raises(DataError, match=f"{option}={there + 1}: expected at most {there} images"):
         data.load("cifar10", **{option: there + 1})
 
 
@@ -182,7 +196,7 @@ def test_labels_out_of_range_are_refused_before_any_device_sees_them(part, pixel
     K = dataset.num_classes
     for wrong in (K, -1):
         labels[1] = wrong
-        with pytest.raises(DataError, match=rf"{part} label {wrong} is none of its {K} classes"):
+        with pytest.raises(DataError, match=rf"{part} label {wrong} is not one of its {K} classes"):
             replace(dataset, **{f"{part}_labels": labels})
     labels[1] = K - 1
     replace(dataset, **{f"{part}_labels": labels})
@@ -197,7 +211,7 @@ def test_labels_out_of_range_are_refused_before_any_device_sees_them(part, pixel
 def test_data_without_any_label_are_refused(part):
     dataset = data.load("shapes", train_size=5, test_size=3, pixels=True)
     labels = np.full_like(getattr(dataset, f"{part}_labels"), data.IGNORED)
-    message = f"none of its {len(labels)} {part} images has a label; .* in place of 255"
+    message = f"none of its {len(labels)} {part} images has a label; .* instead of 255"
     with pytest.raises(DataError, match=message):
         replace(dataset, **{f"{part}_labels": labels})
     labels[-1, 0, 0] = 0
@@ -226,5 +240,7 @@ def test_shapes_have_a_class_for_every_pixel():
 
 
 def test_labels_of_pixels_are_refused_where_there_are_none():
-    with pytest.raises(DataError, match="cifar10 has no classes of pixels to learn; `shapes` has"):
+    with pytest.raises(
+        DataError, match="cifar10 has no labels for pixels, only for images; `shapes` has both"
+    ):
         data.load("cifar10", pixels=True)

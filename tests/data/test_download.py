@@ -53,6 +53,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def cut_without_range(self):
         self.reply(CONTENT[: 100_000 * len(self.server.asked)], len(CONTENT))
 
+    def shrunk(self):
+        """Refuses to go on: what is asked for lies beyond the end of the file."""
+        if self.headers.get("Range"):
+            self.send_error(416)
+        else:
+            self.good(cut=100_000 if len(self.server.asked) == 1 else None)
+
+    def from_the_start(self):
+        """Answers a Range with the whole file, as if that had been asked for."""
+        if self.headers.get("Range"):
+            header = {"Content_Range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"}
+            self.reply(CONTENT, len(CONTENT), 206, **header)
+        else:
+            self.good(cut=100_000)
+
     def cut_at_once(self):
         self.reply(b"", len(CONTENT))
 
@@ -70,6 +85,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for _ in range(100):
             self.wfile.write(CONTENT[:100_000])
+
+    def longer(self):
+        """Goes on from where it was cut, and sends 50,000 bytes too many."""
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if not start:
+            return self.good(cut=100_000)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.end_headers()
+        return self.wfile.write(CONTENT[start:] + bytes(50_000))
 
     def missing(self):
         self.send_error(404)
@@ -141,7 +166,7 @@ def test_a_cut_download_goes_on_where_it_was(server, tmp_path):
 
 
 def test_a_download_goes_on_in_another_process(server, tmp_path):
-    with pytest.raises(DataError, match="cut 1 times, 100000 bytes"):
+    with pytest.raises(DataError, match="broke off 1 times, 100000 bytes"):
         fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
     assert not (tmp_path / "file.tar.gz").exists()
     assert_fetched(fetch(sources(server, "cut"), tmp_path, QUICK), tmp_path)
@@ -154,6 +179,47 @@ def test_a_server_that_cannot_resume_is_asked_for_all(server, tmp_path, kind):
     assert len(server.asked) == 3
 
 
+def test_what_the_server_cannot_continue_is_begun_again(server, tmp_path):
+    """HTTP 416: the part is longer than the file, so it is not a part of it."""
+    assert_fetched(fetch(sources(server, "shrunk"), tmp_path, QUICK), tmp_path)
+    assert [asked for _, asked in server.asked] == [None, "bytes=100000-", None]
+
+
+def test_an_answer_from_another_place_is_not_appended(server, tmp_path):
+    assert_fetched(fetch(sources(server, "from_the_start"), tmp_path, QUICK), tmp_path)
+
+
+def test_a_damaged_part_is_thrown_away_and_the_next_download_begins_anew(server, tmp_path):
+    with pytest.raises(DataError, match="broke off 1 times"):
+        fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
+    part = tmp_path / "file.tar.gz.part"
+    part.write_bytes(bytes(len(part.read_bytes())))
+    with pytest.raises(DataError, match="checksum"):
+        fetch(sources(server, "cut"), tmp_path, QUICK)
+    assert not part.exists()
+    assert_fetched(fetch(sources(server, "cut"), tmp_path, QUICK), tmp_path)
+    assert [asked for _, asked in server.asked[-3:]] == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_the_limit_is_of_the_whole_file_not_of_what_follows_a_cut(server, tmp_path):
+    limits = Limits(timeout=2.0, size=len(CONTENT))
+    with pytest.raises(DataError, match=f"sends more than {len(CONTENT)} bytes"):
+        fetch(sources(server, "longer"), tmp_path, limits)
+
+
+@pytest.mark.parametrize("kept", ["nothing", "no tag", "the tag of another version"])
+def test_a_part_of_which_nothing_is_known_is_begun_again(server, tmp_path, kept):
+    part = tmp_path / "file.tar.gz.part"
+    part.write_bytes(b"" if kept == "nothing" else bytes(1000))
+    tag = '"zero"' if kept == "the tag of another version" else '"one"'
+    if kept != "no tag":
+        url = f"{server.url}/good/file.tar.gz"
+        part.with_name(part.name + ".tag").write_text(f"{url}\n{tag}", encoding="utf-8")
+    assert_fetched(fetch(sources(server, "good"), tmp_path, QUICK), tmp_path)
+    expected = "bytes=1000-" if kept == "the tag of another version" else None
+    assert [asked for _, asked in server.asked] == [expected]
+
+
 def test_bytes_of_one_source_are_not_continued_from_another(server, tmp_path):
     with pytest.raises(DataError):
         fetch(sources(server, "cut"), tmp_path, Limits(attempts=1))
@@ -164,13 +230,13 @@ def test_bytes_of_one_source_are_not_continued_from_another(server, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("cut_at_once", "cut after 0 of 300000 bytes"),
+        ("cut_at_once", "broke off after 0 of 300000 bytes"),
         ("wrong", f"checksum [0-9a-f]{{32}}, expected {MD5}"),
         ("page", "answers with a web page"),
         ("huge", "offers 1000000000000 bytes, expected at most 400000"),
         ("endless", "sends more than 400000 bytes"),
         ("missing", "HTTP 404"),
-        ("elsewhere", "leads to http://example.com/file.tar.gz, and only https is trusted"),
+        ("elsewhere", "leads to http://example.com/file.tar.gz, but only https is trusted"),
     ],
 )
 def test_a_bad_source_is_named_and_the_next_one_tried(server, tmp_path, kind, message):

@@ -1,5 +1,7 @@
 """Random numbers by coordinates: the published algorithm, and what its users rely on."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,74 @@ def test_noise_of_an_image_does_not_depend_on_the_others():
     assert together.dtype == np.uint8
     np.testing.assert_array_equal(together[1:2], alone)
     assert not np.array_equal(together[0], together[1])
+
+
+def test_streams_keep_their_numbers():
+    """A new one has a number of its own, or runs that were begun would go on with other images."""
+    assert {stream.name: int(stream) for stream in Stream} == {
+        "ORDER": 1,
+        "CROP": 2,
+        "FLIP": 3,
+        "CUTOUT": 4,
+        "ERASE": 5,
+        "ERASE_FILL": 6,
+        "MIX": 7,
+        "MIX_BOX": 8,
+        "SHAPES": 9,
+        "SHAPES_NOISE": 10,
+        "DROPOUT": 11,
+        "INIT": 12,
+        "AUTO": 13,
+    }
+
+
+def test_the_counter_is_index_epoch_and_stream():
+    index, epoch, stream, seed = 7 + 3 * 2**32, 5, Stream.CROP, 11 + 13 * 2**32
+    words = (np.array([word], np.uint64) for word in (7, 3, epoch, int(stream)))
+    expected = philox4x32(tuple(words), (11, 13))
+    np.testing.assert_array_equal(draws(seed, stream, epoch, np.array([index])), expected)
+
+
+def eights(numbers):
+    """Bytes as 64-bit words; of some 10,000 random ones, two are alike once in 10**11 times."""
+    return np.frombuffer(numbers.tobytes(), np.uint64)
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (5, 7, 3), (32, 32, 3)])
+def test_noise_of_neighbours_shares_no_word(shape):
+    """Also where the last block of an image is not used to its end."""
+    size = np.prod(shape) // 8 * 8
+    streams = Stream.ERASE_FILL, Stream.SHAPES_NOISE
+    images = [noise((20, *shape), 0, stream, 1, np.arange(20)) for stream in streams]
+    words = eights(np.concatenate(images).reshape(40, -1)[:, :size])
+    assert len(np.unique(words)) == len(words)
+
+
+def test_generators_of_neighbouring_positions_share_no_word():
+    """However many numbers each gives: of 1,000 of each none comes twice."""
+    positions = list(product((0, 1), (Stream.DROPOUT, Stream.INIT), range(3), range(3), range(3)))
+    words = [generator(*position).integers(0, 2**64, 1000, np.uint64) for position in positions]
+    assert len(np.unique(words)) == 1000 * len(positions)
+
+
+def test_a_position_is_filled_up_with_zeros_and_its_low_word_counts():
+    """The blocks of a position follow one another, as NumPy counts them."""
+    expected = np.random.Philox(key=[5, 11], counter=[0, 2, 3, 0])
+    found = generator(5, Stream.DROPOUT, 2, 3).bit_generator
+    assert Stream.DROPOUT == 11
+    np.testing.assert_array_equal(found.random_raw(20), expected.random_raw(20))
+
+
+def test_every_order_of_a_few_images_is_equally_likely():
+    """5! = 120 orders, over 12,000 epochs: chi-squared with 119 degrees of freedom, s.d. √238."""
+    orders = np.array([permutation(1, epoch, 5) for epoch in range(12_000)])
+    counts = np.bincount(orders @ 5 ** np.arange(5), minlength=5**5)
+    assert (counts > 0).sum() == 120
+    assert abs(((counts[counts > 0] - 100) ** 2 / 100).sum() - 119) < 5 * np.sqrt(238)
+
+
+def test_an_order_rises_as_often_as_it_falls():
+    """Where tickets are alike, images keep their order. Steps up: (n - 1)/2, s.d. √(n/12)."""
+    n = 50_000
+    up = (np.diff(permutation(1, 2, n)) > 0).sum()
+    assert abs(up - (n - 1) / 2) < 5 * np.sqrt(n / 12)

@@ -7,11 +7,13 @@ get 4e-6. A wrong term or factor is off by more than 1e-3.
 """
 
 import itertools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
+import twin_cases
+from twin_cases import ON_CPU, ignoring, options_in, run, truth
 
 from tinymixer import create_model, engine, fast, ops
 from tinymixer.fast import cpu
@@ -30,18 +32,11 @@ LAYOUTS = {
 }
 
 
-CASES = {  # reference -> its options, the shapes of its inputs
-    ops.GELU: ([("tanh",), ("erf",)], gelu_shapes),
-    ops.TokenMLP: ([("tanh",), ("erf",)], token_shapes),
-    ops.ChannelMLP: ([("tanh",), ("erf",)], channel_shapes),
-    ops.LayerNorm: ([()], norm_shapes),
+TWINS = {
+    reference: twin.code for (reference, device), twin in engine.twins.items() if device == "cpu"
 }
-TWINS = {reference: twin for (reference, device), twin in engine.twins.items() if device == "cpu"}
-EACH = [
-    pytest.param(reference, options, id=f"{reference.__name__}-{'-'.join(options)}")
-    for reference in TWINS
-    for options in CASES[reference][0]
-]
+EACH = [pytest.param(*case, id="-".join(map(str, (case[0].__name__, *case[1])))) for case in ON_CPU]
+each_case = pytest.mark.parametrize(("reference", "options", "shapes"), EACH)
 
 
 def frozen(a):
@@ -49,27 +44,14 @@ def frozen(a):
     return a
 
 
-def inputs_of(reference, sizes, layout="C", dtype=np.float32):
-    """Standard normal inputs, weights scaled by their fan-in, and a cotangent; all read-only."""
-    rng = np.random.default_rng(sizes)
-    shapes = CASES[reference][1](*sizes)
-    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-    for a in arrays[1:]:
-        a /= np.sqrt(a.shape[-1] if reference is ops.TokenMLP else len(a)).astype(dtype)
-    dy = rng.standard_normal(shapes[0]).astype(dtype)
+def inputs_of(reference, shapes, sizes, layout="C", dtype=np.float32):
+    """All read-only."""
+    arrays, dy = twin_cases.inputs_of(reference, shapes, sizes, dtype)
     return [frozen(LAYOUTS[layout](a)) for a in arrays], frozen(LAYOUTS[layout](dy))
 
 
-def run(op, arrays, dy):
-    """y and the gradients, as a list."""
-    y = op.forward(*arrays)
-    gradients = op.backward(dy)
-    return [y, *(gradients if isinstance(gradients, tuple) else (gradients,))]
-
-
-def truth(reference, options, arrays, dy):
-    wide = [a.astype(np.float64) for a in arrays]
-    return run(reference(*options), wide, dy.astype(np.float64))
+def by_twin(reference, options, arrays, dy):
+    return run(TWINS[reference], reference(*options), arrays, dy)
 
 
 def assert_close(got, expected, tolerance=TOLERANCE):
@@ -85,63 +67,77 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(a, b)
 
 
-def test_every_twin_has_its_case():
-    assert set(TWINS) == set(CASES)
-    for reference, twin in TWINS.items():
-        assert twin.__base__ is reference
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("reference", "options"), EACH)
-def test_twin_agrees_with_its_reference(reference, options, sizes, layout):
-    arrays, dy = inputs_of(reference, sizes, layout)
-    got = run(TWINS[reference](*options), arrays, dy)
+@each_case
+def test_twin_agrees_with_its_reference(reference, options, shapes, sizes, layout):
+    arrays, dy = inputs_of(reference, shapes, sizes, layout)
+    got = by_twin(reference, options, arrays, dy)
     assert_close(got, truth(reference, options, arrays, dy))
     for result in got:
         assert not any(np.shares_memory(result, a) for a in [*arrays, dy])
 
 
+@pytest.mark.parametrize(("reference", "option"), options_in(ON_CPU))
+def test_a_twin_that_ignores_an_option_is_caught(monkeypatch, reference, option):
+    monkeypatch.setitem(TWINS, reference, ignoring(TWINS[reference], reference, option))
+
+    def all_agree():
+        for function, options, shapes in ON_CPU:
+            if function is reference:
+                test_twin_agrees_with_its_reference(function, options, shapes, SIZES[1], "C")
+
+    with pytest.raises(AssertionError):
+        all_agree()
+
+
 @pytest.mark.parametrize("odd_one", [None, 0, -1])
-@pytest.mark.parametrize(("reference", "options"), EACH)
-def test_other_precisions_are_the_reference(reference, options, odd_one):
+@each_case
+def test_other_precisions_are_the_reference(reference, options, shapes, odd_one):
     """All float64, or a single input of another precision: bit for bit what ops computes."""
-    arrays, dy = inputs_of(reference, SIZES[1], dtype=np.float64 if odd_one is None else np.float32)
+    arrays, dy = inputs_of(
+        reference, shapes, SIZES[1], dtype=np.float64 if odd_one is None else np.float32
+    )
     if odd_one is not None:
         arrays[odd_one] = arrays[odd_one].astype(np.float16)
-    op = TWINS[reference](*options)
     dy = dy.astype(np.result_type(*arrays))
-    assert_same(run(op, arrays, dy), run(reference(*options), arrays, dy))
-    assert type(op) is reference
+    op, tensors = reference(*options), [engine.Tensor(a) for a in arrays]
+    y = op(*tensors)
+    assert op.implementation is reference
+    gradients = op.backward(dy)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    assert_same([y.data, *gradients], run(reference, reference(*options), arrays, dy))
 
 
-@pytest.mark.parametrize(("reference", "options"), EACH)
-def test_gradients_that_nobody_needs_change_nothing(reference, options):
-    arrays, dy = inputs_of(reference, SIZES[1])
-    everything = run(TWINS[reference](*options), arrays, dy)
+@each_case
+def test_gradients_that_nobody_needs_change_nothing(reference, options, shapes):
+    arrays, dy = inputs_of(reference, shapes, SIZES[1])
+    everything = by_twin(reference, options, arrays, dy)
     for needs in itertools.product([False, True], repeat=len(arrays)):
-        op = TWINS[reference](*options)
+        op, twin = reference(*options), TWINS[reference]
         op.needs = needs
-        y = op.forward(*arrays)
+        y = twin.forward(op, *arrays)
         assert_same([y], everything[:1])
         if any(needs) and len(needs) > 1:
-            for got, expected, needed in zip(op.backward(dy), everything[1:], needs, strict=True):
+            for got, expected, needed in zip(
+                twin.backward(op, dy), everything[1:], needs, strict=True
+            ):
                 if needed:
                     assert_same([got], [expected])
 
 
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4, 1e-40, -1e-40, 1e-20])
-@pytest.mark.parametrize(("reference", "options"), EACH)
-def test_extreme_values(reference, options, value):
+@each_case
+def test_extreme_values(reference, options, shapes, value):
     """Also mixed into ordinary ones; the gradient and every product stay finite, unwarned."""
-    arrays, dy = inputs_of(reference, SIZES[1])
+    arrays, dy = inputs_of(reference, shapes, SIZES[1])
     for every in (1, 3):
         x = arrays[0].copy()
         x.reshape(-1)[::every] = value
         changed = [x, *arrays[1:]]
         # LayerNorm of a constant: its error is that of the mean, magnified by 1/√eps = 1000
         tolerance = TOLERANCE * (1000 if reference is ops.LayerNorm else 1)
-        got = run(TWINS[reference](*options), changed, dy)
+        got = by_twin(reference, options, changed, dy)
         assert_close(got, truth(reference, options, changed, dy), tolerance)
 
 
@@ -199,18 +195,18 @@ def test_blocks_do_not_show(form):
     assert_same([np.concatenate(pieces), np.concatenate(derivatives)], [whole, derivative])
 
 
-@pytest.mark.parametrize(("reference", "options"), EACH)
-def test_two_alive_at_once_do_not_disturb_each_other(reference, options):
+@each_case
+def test_two_alive_at_once_do_not_disturb_each_other(reference, options, shapes):
     """The scratch buffers are shared by all Functions of a thread; nothing kept may lie in them."""
-    first, second = inputs_of(reference, SIZES[2]), inputs_of(reference, SIZES[1])
-    alone = [run(TWINS[reference](*options), *case) for case in (first, second)]
-    op, other = TWINS[reference](*options), TWINS[reference](*options)
-    y, z = op.forward(*first[0]), other.forward(*second[0])
-    gradients, others = op.backward(first[1]), other.backward(second[1])
+    first, second = inputs_of(reference, shapes, SIZES[2]), inputs_of(reference, shapes, SIZES[1])
+    alone = [by_twin(reference, options, *case) for case in (first, second)]
+    twin, op, other = TWINS[reference], reference(*options), reference(*options)
+    y, z = twin.forward(op, *first[0]), twin.forward(other, *second[0])
+    gradients, others = twin.backward(op, first[1]), twin.backward(other, second[1])
     for result, expected in zip([(y, gradients), (z, others)], alone, strict=True):
         gradients = result[1] if isinstance(result[1], tuple) else (result[1],)
         assert_same([result[0], *gradients], expected)
-    again = op.backward(first[1])  # backward has changed nothing that it keeps
+    again = twin.backward(op, first[1])  # backward has changed nothing that it keeps
     assert_same(again if isinstance(again, tuple) else (again,), alone[0][1:])
 
 
@@ -220,20 +216,8 @@ def test_wrong_shapes_are_told_as_the_reference_tells_them():
         with pytest.raises(ValueError, match=reference.__name__) as expected:
             reference().forward(x, W, b, W, b)
         with pytest.raises(ValueError, match=reference.__name__) as got:
-            TWINS[reference]().forward(x, W, b, W, b)
+            reference()(engine.Tensor(x), W, b, W, b)
         assert str(got.value) == str(expected.value)
-
-
-def test_reference_ops_turns_twins_off_and_back_on():
-    registered = dict(engine.twins)
-    x = engine.Tensor(np.ones((2, 3), np.float32))
-    assert type(ops.GELU()(x).creator) is cpu.FastGELU
-    with fast.reference_ops(), fast.reference_ops():
-        assert type(ops.GELU()(x).creator) is ops.GELU
-    assert engine.twins == registered
-    with pytest.raises(KeyError), fast.reference_ops():
-        raise KeyError
-    assert engine.twins == registered
 
 
 def loss_and_gradients(model, images, labels):
@@ -275,6 +259,22 @@ def test_the_same_bits_every_time_and_in_every_thread():
     with ThreadPoolExecutor(4) as pool:
         for results in pool.map(lambda _: loss_and_gradients(*problem), range(8)):
             assert_same(results, expected)
+
+
+def test_threads_within_a_kernel_at_once_have_buffers_of_their_own(monkeypatch):
+    """A barrier waits until both are within it, so that chance decides nothing."""
+    cpu.gelu_in_place(np.ones(5, np.float32), "tanh", with_derivative=False)
+    both, seen = threading.Barrier(2, timeout=60), []
+
+    def kernel(x, derivative, *buffers):
+        both.wait()
+        seen.append(buffers)
+
+    monkeypatch.setattr(cpu, "_gelu_tanh", kernel)
+    arrays = np.ones((2, 5), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda x: cpu.gelu_in_place(x, "tanh", with_derivative=False), arrays))
+    assert not any(np.shares_memory(one, other) for one in seen[0] for other in seen[1])
 
 
 def test_keeping_freed_memory_answers_without_harm():

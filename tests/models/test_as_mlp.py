@@ -202,7 +202,7 @@ def test_a_block_is_as_its_equations_say(tiny, rng):
     u = x.data + linear(block.linear_out, group_norm(block.norm_out, h + v))
     mlp, hidden = block.mlp, group_norm(block.mlp_norm, u) @ block.mlp.W1.data + block.mlp.b1.data
     assert_close(block(x).data, u + gelu(hidden) @ mlp.W2.data + mlp.b2.data)
-    block.connection = "serial"
+    block.serial = True
     v = gelu(linear(block.vertical, AxialShift(0, 5).forward(h)))
     serial = linear(block.linear_out, group_norm(block.norm_out, v))
     assert_close(block.axial_mlp(block.norm(x)).data, serial)
@@ -230,6 +230,7 @@ def test_every_option_without_parameters_reaches_the_blocks(change, tiny, rng):
     assert difference > 1e-6
     for block in (block for stage in changed.stages for block in stage.blocks):
         names = vars(block) | block.shift | {"eps": block.norm_in.eps}
+        names["connection"] = "serial" if block.serial else "parallel"
         assert all(names[name] == value for name, value in change.items())
 
 
@@ -370,14 +371,14 @@ def test_float32_is_float64_with_fewer_digits(rng):
     ("change", "message"),
     [
         ({"image_size": (32, 30)}, "patches of 4x4 do not tile images of 32x30; resize"),
-        ({"depths": ()}, r"number of blocks of each stage, one or more, got \(\)"),
-        ({"depths": (2, 0)}, r"number of blocks of each stage, one or more, got \(2, 0\)"),
-        ({"shift_size": 4}, "expected an odd shift_size, got 4"),
-        ({"dilation": 0}, "expected a dilation of at least 1, got 0"),
-        ({"padding": "valid"}, "unknown padding 'valid'"),
-        ({"connection": "both"}, "unknown connection 'both'; expected 'parallel' or 'serial'"),
-        ({"init": "zero"}, "unknown init 'zero'; expected 'published' or 'lecun'"),
-        ({"gelu": "relu"}, "unknown form 'relu'"),
+        ({"depths": ()}, r"depths=\(\): expected a tuple of 1 to 16 entries"),
+        ({"depths": (2, 0)}, r"depths=\(2, 0\): .* each a whole number from 1 to 1,000"),
+        ({"shift_size": 4}, "shift_size=4: expected an odd whole number"),
+        ({"dilation": 0}, "dilation=0: expected a whole number from 1"),
+        ({"padding": "valid"}, "padding='valid': expected 'zero' or 'circular' or"),
+        ({"connection": "both"}, "connection='both': expected 'parallel' or 'serial'"),
+        ({"init": "zero"}, "init='zero': expected 'published' or 'lecun'"),
+        ({"gelu": "relu"}, "gelu='relu': expected 'tanh' or 'erf'"),
     ],
     ids=str,
 )

@@ -2,17 +2,17 @@
 
 import dataclasses
 import math
-import signal
 
 import numpy as np
 import pytest
+import small_runs
 from checks import CLOSE_32, assert_close
 from test_mixer import scrambled
 
 from tinymixer import data, engine, nn
 from tinymixer.backend import array_module, device_of, to_numpy
 from tinymixer.data.draws import permutation
-from tinymixer.engine import Tensor
+from tinymixer.engine import Tensor, Twin
 from tinymixer.models import HireMLP, create_model
 from tinymixer.models.hire_mlp import HireBlock, RegionMLP
 from tinymixer.ops import ChannelLinear, ChannelMLP, SoftmaxCrossEntropy
@@ -161,7 +161,7 @@ def test_the_published_models_have_the_published_sizes(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_published_models_multiply_as_often_as_published(name, monkeypatch):
     for product in (ChannelLinear, ChannelMLP):
-        monkeypatch.setitem(engine.twins, (product, "cpu"), without_the_product(product))
+        monkeypatch.setitem(engine.twins, (product, "cpu"), Twin(without_the_product(product)))
     assert multiply_accumulates(name) == COUNTS[name][2]
 
 
@@ -405,17 +405,9 @@ def test_the_number_of_workers_changes_no_bit(dataset, uninterrupted):
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_a_run_resumes_with_its_statistics(dataset, uninterrupted, tmp_path, monkeypatch, steps):
-    train_step, left = Trainer._train_step, iter(range(steps, 0, -1))
-
-    def counted(trainer, batch):
-        if next(left) == 1:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    small_runs.stop_at(monkeypatch, steps)
     with pytest.raises(Stopped):
         Trainer(CONFIG, dataset, tmp_path, workers=1, quiet=True).run()
-    monkeypatch.setattr(Trainer, "_train_step", train_step)
     saved = checkpoint.load(tmp_path / "last.npz").weights
     assert saved["stages.0.reduction.norm.running_mean"].any()
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
@@ -452,24 +444,24 @@ def test_it_learns(dataset):
     options = CONFIG.model_options | {"dims": (16, 24, 32), "init_std": 0.1}
     config = dataclasses.replace(CONFIG, model_options=options, epochs=8, lr=1e-2, warmup_epochs=0)
     history = trained(config, dataset).history
-    assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    assert history[-1].train_loss < 0.8 * history[0].train_loss
 
 
 # --- what is refused ---
 
 
 def test_options_for_another_number_of_stages_are_refused():
-    with pytest.raises(ValueError, match=r"dims has 4 numbers.*but pixels has 3"):
+    with pytest.raises(ValueError, match=r"dims has 4, but pixels has 3"):
         HireMLP(**TINY | {"pixels": (4, 3, 3)}, rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"gelu": "relu"}, "unknown form 'relu'"),
-        ({"shift": "reflect"}, "Shift: mode is 'reflect'"),
-        ({"padding": "reflect"}, "Regions: padding is 'reflect'"),
-        ({"pixels": (4, 0, 2)}, r"pixels=\(4, 0, 2\): expected a whole number of 1 or more"),
+        ({"gelu": "relu"}, "gelu='relu': expected 'tanh' or 'erf'"),
+        ({"shift": "reflect"}, "shift='reflect': expected 'circular' or 'zero'"),
+        ({"padding": "reflect"}, "padding='reflect': expected 'circular' or"),
+        ({"pixels": (4, 0, 2)}, r"pixels=\(4, 0, 2\): expected .* each a whole number from 1"),
     ],
 )
 def test_options_that_do_not_exist_are_refused_when_the_model_is_built(options, says):

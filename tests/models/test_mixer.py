@@ -282,7 +282,7 @@ def test_raw_pixels_are_refused():
 
 
 def test_an_unknown_gelu_is_refused_when_the_model_is_built():
-    with pytest.raises(ValueError, match="unknown form 'relu'"):
+    with pytest.raises(ValueError, match="gelu='relu': expected 'tanh' or 'erf'"):
         create_model("mixer_pico", gelu="relu")
 
 

@@ -311,16 +311,16 @@ def test_images_of_a_batch_do_not_see_each_other():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"depths": (1, 2, 3)}, r"one entry a level in each .*\(1, 2, 3\)"),
-        ({"raft_sizes": (2,)}, "one entry a level"),
+        ({"depths": (1, 2, 3)}, r"one entry a stage in each .*\(1, 2, 3\)"),
+        ({"raft_sizes": (2,)}, "one entry a stage"),
         ({"raft_sizes": (3, 2)}, "rafts of 3 do not divide 8 channels"),
         ({"kernels": ((4, 7), (2,))}, r"windows of \(4, 7\) cannot be centred on patches of 4"),
-        ({"kernels": ((4,), ())}, r"windows of \(\) cannot be centred on patches of 2"),
+        ({"kernels": ((4,), ())}, r"kernels=\(\(4,\), \(\)\): expected .* 1 to 16 window sizes"),
         (
             {"kernels": ((2,), (2,))},
             r"windows of \(2,\) cannot be centred .*at least the patch_size",
         ),
-        ({"gelu": "relu"}, "unknown form 'relu'"),
+        ({"gelu": "relu"}, "gelu='relu': expected 'tanh' or 'erf'"),
     ],
 )
 def test_levels_that_do_not_fit_are_refused(options, says):

@@ -6,6 +6,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import tinymixer
 from tinymixer import engine, nn, ops
+from tinymixer.engine import Twin
 from tinymixer.models import MODELS, options_of
 from tinymixer.summary import blueprint
 
@@ -53,7 +54,7 @@ def counting(function, macs):
 def test_the_multiply_accumulates_are_as_many_as_published(name, monkeypatch):
     macs = []
     counted = (ops.ChannelLinear, ops.TokenMLP, ops.ChannelMLP)
-    monkeypatch.setattr(engine, "twins", {(f, "cpu"): counting(f, macs) for f in counted})
+    monkeypatch.setattr(engine, "twins", {(f, "cpu"): Twin(counting(f, macs)) for f in counted})
     model = blueprint(name)
     model(np.zeros((1, *model.image_size, 3), np.float32))
     assert sum(macs) == PUBLISHED[name][2]
@@ -94,41 +95,6 @@ def test_an_unknown_option_is_an_error_that_lists_the_known():
 
 
 SMALL = ["mixer_pico", *(name for name in MODELS if name.endswith("_nano"))]
-NO_SIZES = (0, -1, 1.5, "wide", None, (0,))
-NO_RATES = (1, 1.5, -0.1, float("nan"), "high", (0.1,))
-
-
-@pytest.mark.parametrize("rng", [nn.BLANK, None], ids=["blank", "drawn"])
-@pytest.mark.parametrize("name", SMALL)
-def test_a_size_a_ratio_or_a_rate_out_of_range_is_refused_by_its_name(name, rng):
-    refused = 0
-    for option, usual in options_of(name).items():
-        if option in ("dropout", "drop_path_rate"):
-            wrong = NO_RATES
-        elif option.endswith("_ratio"):
-            wrong = (0, -1, float("inf"), "wide", (2,))
-        elif option == "eps":
-            wrong = (0, -1, float("nan"), float("inf"), "abc", None)
-        elif option == "init_std":
-            wrong = (0, -1, float("nan"), float("inf"), "abc")
-        elif option == "momentum":
-            wrong = (-0.1, 1.5, float("nan"), "abc", None)
-        elif option == "loss_weight":
-            wrong = (-1, float("nan"), float("inf"), "abc", None)
-        elif option in ("dims", "depths", "patch_sizes", "pixels", "strides", "raft_sizes"):
-            wrong = [(no, *usual[1:]) for no in NO_SIZES] + [2]
-        elif option == "num_classes":
-            wrong = (0, -1, 1.5)  # None: as usual
-        elif type(usual) is int and option not in ("sparse_blocks", "shift_size", "dilation"):
-            wrong = NO_SIZES
-        else:
-            continue
-        for value in wrong:
-            with pytest.raises(ValueError, match=rf": {option}=.*: expected a") as error:
-                tinymixer.create_model(name, rng=rng, **{option: value})
-            assert f"{option}={value!r}" in str(error.value)
-            refused += 1
-    assert refused > 30
 
 
 @pytest.mark.parametrize("size", [32, np.int64(32), (32, 32), [np.int64(32), 32]])
@@ -149,20 +115,3 @@ def test_the_options_of_a_model_are_all_there_are(name):
 
 
 TANH = ("mixer_pico", "mixer_nano", "sparse_mlp_nano")
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "named"),
-    [
-        ("vip_nano", {"attention_ratio": 100}, r"\(64, 0\) holds no numbers"),
-        ("hire_mlp_nano", {"region_ratio": 1e-3}, r"\(128, 0\) holds no numbers"),
-        ("hire_mlp_nano", {"stem": (3, 0, 1)}, "kernel and a stride of 1 or more .* 3, 0 and 1"),
-        ("hire_mlp_nano", {"reduction": (3, 2, -1)}, "padding of 0 or more, got 3, 2 and -1"),
-        ("sparse_mlp_nano", {"sparse_blocks": -1}, "sparse_blocks=-1, but there are 6 blocks"),
-        ("sparse_mlp_nano", {"capacity_factor": float("inf")}, "got inf"),
-    ],
-)
-@pytest.mark.parametrize("rng", [nn.BLANK, None], ids=["blank", "drawn"])
-def test_what_would_leave_a_model_without_a_part_is_refused(name, options, named, rng):
-    with pytest.raises(ValueError, match=named):
-        tinymixer.create_model(name, rng=rng, **options)

@@ -1,21 +1,21 @@
 """Sparse-MLP: numbers worked out by another program, who is routed where, and what is refused."""
 
-import math
-
 import numpy as np
 import published
 import pytest
 from checks import CLOSE_32, assert_close
 
-from tinymixer import Tensor, create_model, experts, nn, no_grad, ops
+from tinymixer import Tensor, create_model, nn, no_grad, ops
 from tinymixer.backend import array_module, device_of, to_numpy
 from tinymixer.engine import tensors_below
-from tinymixer.experts import MixtureOfExperts, Routing
-from tinymixer.gradcheck import check, check_model
+from tinymixer.gradcheck import check_model
 from tinymixer.models import SparseMLP
-from tinymixer.ops.experts import expert_capacity, top_k
+from tinymixer.nn import MixtureOfExperts
+from tinymixer.ops.experts import top_k
 from tinymixer.summary import blueprint, summarise
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.config import Config
+from tinymixer.train.parallel import Workers, micro_batches
+from tinymixer.train.step import TrainingStep
 
 TINY = {
     "image_size": 8,
@@ -34,13 +34,6 @@ TINY = {
     "num_classes": 5,
     "noisy_gates": False,
 }
-NONE = Routing(
-    noisy=False,
-    loss_weight=0.01,
-    capacity_factor=None,
-    eval_capacity_factor=None,
-    prioritised=False,
-)
 
 
 # --- numbers of another program, on weights that a formula gives, in float64 ---
@@ -67,15 +60,15 @@ def tiny_model(device=np, **changes):
 
 def trained_loss(model, images, labels, rng):
     """(logits, cross-entropy, all that is added to it)."""
-    with nn.asides() as beside:
+    with nn.auxiliary() as extra:
         logits = model(images, rng=rng)
-    return logits, ops.SoftmaxCrossEntropy()(logits, labels), sum(beside.losses, 0.0)
+    return logits, ops.SoftmaxCrossEntropy()(logits, labels), sum(extra.losses, 0.0)
 
 
 def test_logits_losses_and_gradients_are_those_of_the_other_program(device):
     model = tiny_model(device)
     images = Tensor(device.asarray(published.images(2, 8, 8, 3)))
-    with nn.asides() as beside:
+    with nn.auxiliary() as extra:
         logits = model(images, rng=np.random.default_rng(0))  # nothing is drawn
     expected = [
         [-0.0642549522, -0.0086092859, 0.0122827823, 0.0190060760, 0.0188380910],
@@ -83,7 +76,7 @@ def test_logits_losses_and_gradients_are_those_of_the_other_program(device):
     ]
     np.testing.assert_allclose(to_numpy(logits.data), expected, rtol=0, atol=1e-10)
     task = ops.SoftmaxCrossEntropy()(logits, device.asarray(np.arange(2)))
-    auxiliary = beside.losses[0] + beside.losses[1]
+    auxiliary = extra.losses[0] + extra.losses[1]
     assert task.item() == pytest.approx(1.717604848240, rel=0, abs=1e-11)
     assert auxiliary.item() == pytest.approx(0.001902223946, rel=0, abs=1e-12)
     (task + auxiliary).backward()
@@ -120,7 +113,7 @@ def routed(model, images):
         return forward(self, x, rng)
 
     with pytest.MonkeyPatch.context() as patch, no_grad():
-        patch.setattr(MixtureOfExperts, "forward", watched)
+        patch.setattr(MixtureOfExperts, "__call__", watched)
         model(images)
     return found
 
@@ -204,102 +197,16 @@ def test_which_blocks_are_sparse(sparse_blocks, expected):
     assert "".join(map(str, found)) == expected
 
 
-def test_one_expert_is_an_mlp_without_a_gate(rng):
-    mixture = MixtureOfExperts(6, (1, 1, 5), tokens=False, gelu="erf", routing=NONE, rng=rng)
-    x = Tensor(rng.standard_normal((4, 2, 6)).astype(np.float32))
-    assert [name for name, _ in mixture.named_parameters()] == [
-        f"experts.0.{name}" for name in ("W1", "b1", "W2", "b2")
-    ]
-    np.testing.assert_array_equal(mixture(x).data, mixture.experts[0](x).data)
-
-
-# --- the mixture ---
-
-
-def mixture(rng, tokens, E=4, K=2, D=6, hidden_dim=5, **changes):
-    routing = Routing(**vars(NONE) | changes)
-    made = MixtureOfExperts(
-        D, (E, K, hidden_dim), tokens=tokens, gelu="erf", routing=routing, rng=rng
-    )
-    return made.astype(np.float64)
-
-
-@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
-def test_every_row_is_the_weighted_sum_of_its_experts(tokens, rng):
-    made = mixture(rng, tokens)
-    x = rng.standard_normal((6, 3, 6))
-    y = made(Tensor(x)).data
-    rows, answers = (a.reshape(6, -1).T if tokens else a.reshape(-1, 6) for a in (x, y))
-    for row, answer in zip(rows, answers, strict=True):
-        z = made.gate.data @ row if tokens else row @ made.gate.data
-        p = np.exp(z) / np.exp(z).sum()
-        chosen = sorted(range(4), key=lambda e: -p[e])[:2]
-        expected = 0.0
-        for e in chosen:
-            W1, b1, W2, b2 = (parameter.data for parameter in made.experts[e].parameters())
-            if tokens:
-                W1, W2 = W1.T, W2.T
-            expected = expected + p[e] * (ops.GELU("erf").forward(row @ W1 + b1) @ W2 + b2)
-        assert_close(answer, expected)
-
-
-@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
-def test_equal_logits_go_to_the_first_experts(tokens, rng):
-    made = mixture(rng, tokens)
-    made.gate.data[...] = 0
-    x = Tensor(rng.standard_normal((6, 3, 6)))
-    both = made.experts[0](x).data + made.experts[1](x).data
-    assert_close(made(x).data, both / 4)  # p is 1/4 each, and not shared out anew
-
-
-def test_noise_is_drawn_in_training_only_and_only_when_on(rng):
-    x = Tensor(rng.standard_normal((6, 3, 6)))
-    for noisy in (False, True):
-        made = mixture(np.random.default_rng(1), False, noisy=noisy)
-        generator = np.random.default_rng(2)
-        before = generator.bit_generator.state
-        trained = made(x, generator).data
-        assert (generator.bit_generator.state != before) == noisy
-        assert np.array_equal(trained, made(x).data) != noisy
-
-
-def test_the_noise_has_standard_deviation_one_over_E(rng):
-    made = mixture(rng, False, E=8)
-    noise = made._noise(Tensor(np.zeros((20_000, 8), np.float32)), rng)
-    assert noise.dtype == np.float32
-    assert noise.std() == pytest.approx(1 / 8, rel=0.01)
-    assert abs(noise.mean()) < 0.01 / 8
-
-
-def test_the_noise_is_normal(rng):
-    """So are its shares beyond 0, 1, 2 and 3 deviations, each within four of its own deviations."""
-    noise = mixture(rng, False)._noise(Tensor(np.zeros((250_000, 4))), rng) * 4
-    for deviations in (0, 1, 2, 3, -1, -2, -3):
-        share = 0.5 * math.erfc(deviations / math.sqrt(2))
-        off = abs((noise > deviations).mean() - share)
-        assert off < 4 * math.sqrt(share * (1 - share) / noise.size), deviations
-    assert np.isfinite(noise).all()
-
-
-def test_the_noise_is_finite_at_both_ends_of_what_is_drawn(rng):
-    class Ends:
-        def random(self, shape, dtype):
-            return np.array([0, 1 - 2**-24], dtype)
-
-    noise = mixture(rng, False)._noise(Tensor(np.zeros(2)), Ends()) * 4
-    np.testing.assert_allclose(noise, [0, math.sqrt(2 * 24 * math.log(2))], rtol=1e-6)
-
-
 def test_evaluation_yields_no_loss_and_training_one_for_each_mixture(rng):
     model = tiny_model(num_blocks=3, sparse_blocks=2)
     images = rng.standard_normal((1, 8, 8, 3))
-    with nn.asides() as beside:
+    with nn.auxiliary() as extra:
         model(images)
-    assert beside.losses == []
-    with nn.asides() as beside:
+    assert extra.losses == []
+    with nn.auxiliary() as extra:
         model(images, rng=rng)
-    assert len(beside.losses) == 4
-    assert all(loss.shape == () for loss in beside.losses)
+    assert len(extra.losses) == 4
+    assert all(loss.shape == () for loss in extra.losses)
 
 
 def test_the_loss_has_its_weight(rng):
@@ -312,123 +219,11 @@ def test_the_loss_has_its_weight(rng):
     assert losses[2] == pytest.approx(100 * losses[1])
 
 
-@pytest.mark.parametrize("prioritised", [False, True])
-@pytest.mark.parametrize("factor", [None, 0.7, 9.0])
-@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
-def test_experts_that_do_not_ask_how_many_come_answer_the_same(
-    device, tokens, factor, prioritised, rng, monkeypatch
-):
-    """y and all gradients, of rows without an expert too: they are computed and count for nothing.
-
-    The noise, and with it all choices, are those of one generator.
-    """
-    limit = {"capacity_factor": factor, "prioritised": prioritised}
-    made = mixture(rng, tokens, noisy=True, **limit).to(device_of(device.zeros(1)))
-    x, dy = (device.asarray(a) for a in rng.standard_normal((2, 6, 5, 6)))
-    found, taken = [], []
-    dispatch = ops.Dispatch.forward
-    monkeypatch.setattr(
-        ops.Dispatch,
-        "forward",
-        lambda op, x, rows: taken.append(len(rows)) or dispatch(op, x, rows),
-    )
-    for asked in (True, False):
-        monkeypatch.setitem(experts.ASKED, device_of(x), asked)
-        leaf, gradients = Tensor(x), {}
-        y = made(leaf, np.random.default_rng(5))
-        y.backward(dy, into=gradients)
-        found.append([y.data, *(gradients[leaf_] for leaf_ in (leaf, *made.parameters()))])
-    for asked, not_asked in zip(*found, strict=True):
-        assert_close(asked, not_asked)
-    room = {None: 30, 0.7: 12, 9.0: 30}[factor]  # 0.7 * 2 * 30 / 4 = 10.5, to a multiple of 4
-    assert taken[4:] == [room] * 4
-    assert sum(taken[:4]) == 60 if factor != 0.7 else max(taken[:4]) <= 12
-
-
-# --- capacity ---
-
-
-@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
-@pytest.mark.parametrize("prioritised", [False, True])
-def test_rows_that_find_no_room_get_0(device, tokens, prioritised, rng):
-    """All 20 rows want expert 0, which takes 8 of them: 20/4 * 1.5 = 7.5."""
-    made = mixture(rng, tokens, K=1, D=5, capacity_factor=1.5, prioritised=prioritised)
-    made.gate.data[...] = 0
-    x = rng.standard_normal((5, 4, 5))
-    (made.gate.data[:1] if tokens else made.gate.data.T[:1])[...] = 1
-    x += 10 - x.mean(0 if tokens else 2, keepdims=True)  # z is 50 for expert 0, and 0
-    strength = rng.permutation(20) / 20  # now 50 and some more
-    x += strength.reshape(4, 5) if tokens else strength.reshape(5, 4, 1)
-    made = made.to(device_of(device.zeros(1)))
-    x = Tensor(device.asarray(x / 30))
-    generator = np.random.default_rng(0)
-    y, unlimited = made(x, generator), made(x)
-    rows = [to_numpy(made.rows(Tensor(a.data)).data) for a in (y, unlimited)]
-    rows = [a.T if tokens else a for a in rows]
-    served = [bool(row.any()) for row in rows[0]]
-    expected = strength >= np.sort(strength)[-8] if prioritised else np.arange(20) < 8
-    assert served == expected.tolist()
-    np.testing.assert_array_equal(rows[0][expected], rows[1][expected])
-    y.backward(device.asarray(np.ones(y.shape)))
-    logits_moved = to_numpy(made.gate.grad)
-    assert logits_moved.any()
-
-
-def test_training_and_evaluation_have_their_own_capacity(rng):
-    x = Tensor(rng.standard_normal((6, 50, 6)))
-    tight = {"capacity_factor": 0.5, "eval_capacity_factor": None}
-    for factors, train_is_less in ((tight, True), ({"eval_capacity_factor": 0.5}, False)):
-        made = mixture(np.random.default_rng(3), False, **factors)
-        trained, evaluated = ((made(x, r).data != 0).all(-1).sum() for r in (rng, None))
-        assert (trained < 300) == train_is_less
-        assert (evaluated < 300) == (not train_is_less)
-
-
-def test_with_room_for_all_nobody_is_dropped(rng):
-    x = Tensor(rng.standard_normal((6, 3, 6)))
-    made, limited = (
-        mixture(np.random.default_rng(3), True, **changes)
-        for changes in ({}, {"eval_capacity_factor": 4.0})
-    )
-    np.testing.assert_array_equal(made(x).data, limited(x).data)
-    assert expert_capacity(18, 4, 2, 4.0) >= 18
-
-
-# --- gradients ---
-
-
-@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "channels"])
-@pytest.mark.parametrize("K", [1, 2])
-def test_the_gradient_of_a_mixture_and_of_its_losses(tokens, K, rng):
-    """Rows far from a tie: a step of the check is 2e-3, and the smallest gap is above 0.05."""
-    made = mixture(rng, tokens, E=3, K=K, D=3, hidden_dim=2)
-    x = None
-    while x is None or smallest_gap(made, x) < 0.05:
-        x = rng.standard_normal((3, 2, 3))
-    names = [name for name, _ in made.named_parameters()]
-
-    def loss(x, *arrays):
-        for name, parameter in zip(names, arrays, strict=True):
-            owner = made
-            *path, last = name.split(".")
-            for step in path:
-                owner = owner[int(step)] if step.isdigit() else getattr(owner, step)
-            setattr(owner, last, parameter)
-        with nn.asides() as beside:
-            y = made(x, np.random.default_rng(0))
-        return (y * y).sum() + 100.0 * beside.losses[0]
-
-    report = check(loss, x, *(p.data for p in made.parameters()))
-    assert not [f for f in report.findings if not f.passed], str(report)
-    assert report.worst("differences")
-    assert report.worst("complex step")
-
-
 def with_losses(model, images):
     """Logits, and on each of them all that training adds to the loss, noise and drops included."""
-    with nn.asides() as beside:
+    with nn.auxiliary() as extra:
         logits = model(images, rng=np.random.default_rng(0))
-    return logits + 100.0 * sum(beside.losses, 0.0)
+    return logits + 100.0 * sum(extra.losses, 0.0)
 
 
 @pytest.mark.parametrize("call", [lambda model, x: model(x), with_losses], ids=["eval", "train"])
@@ -445,13 +240,6 @@ def test_the_gradient_of_a_whole_model(call, rng):
     assert gates == {"blocks.1.token_moe.gate", "blocks.1.channel_moe.gate"}
 
 
-def smallest_gap(made, x):
-    """By how much the K-th best of a row is better than the next, at the least."""
-    z = made.logits(made.rows(Tensor(x))).data
-    best = -np.sort(-z, axis=1)
-    return (best[:, made.K - 1] - best[:, made.K]).min()
-
-
 # --- workers, devices, precision ---
 
 
@@ -459,24 +247,18 @@ def small_model():
     return create_model("sparse_mlp_nano", num_blocks=2, sparse_blocks=1, drop_path_rate=0.1)
 
 
-def test_the_gradient_is_the_same_on_one_and_two_workers(rng):
-    images = rng.standard_normal((10, 32, 32, 3)).astype(np.float32)
+def test_the_gradient_is_the_same_on_one_and_two_workers():
+    config = Config(dataset="shapes", train_size=10, test_size=1, micro_batch=4)
     totals = []
     for count in (1, 2):
         model = small_model()
         model.head.W.data[...] = np.random.default_rng(1).standard_normal(model.head.W.shape)
-        flat = FlatParameters(model)
-        total = GradientSum(flat.weights)
-
-        def loss_of(g, piece, model=model):
-            logits = model(images[piece], rng=np.random.default_rng(g))
-            return ops.SoftmaxCrossEntropy()(logits, piece % 10), None
-
-        with Workers(count) as workers:
-            batch_gradient(loss_of, cut(np.arange(10), 4), flat, total, workers)
-        totals.append(total.total)
+        step = TrainingStep(config, model, config.load_dataset(), Workers(count))
+        with step.workers:
+            totals.append(step.gradient(micro_batches(np.arange(10), 4), 0, 0)[0])
     np.testing.assert_array_equal(*totals)
-    gates = [flat.named(totals[0])[f"blocks.1.{name}_moe.gate"] for name in ("token", "channel")]
+    gates = step.flat.named(totals[0])
+    gates = [gates[f"blocks.1.{name}_moe.gate"] for name in ("token", "channel")]
     assert all(np.abs(gate).min() > 0 for gate in gates)
 
 
@@ -522,13 +304,13 @@ def test_without_a_capacity_images_of_a_batch_do_not_see_each_other(rng):
     ("changes", "message"),
     [
         ({"token_top_k": 5}, "5 of 4 experts for every channel; choose a top_k from 1 to 4"),
-        ({"channel_top_k": 0}, "0 of 4 experts for every token"),
+        ({"channel_top_k": 5}, "5 of 4 experts for every token"),
         ({"channel_experts": 1}, "2 of 1 experts"),
-        ({"capacity_factor": 0}, "expected a capacity factor above 0, got 0"),
-        ({"eval_capacity_factor": -1.0}, "got -1.0. 1 is an equal share"),
+        ({"capacity_factor": 0}, "capacity_factor=0: expected a number above 0"),
+        ({"eval_capacity_factor": -1.0}, "eval_capacity_factor=-1.0: expected a number above 0"),
         ({"sparse_blocks": 3}, "sparse_blocks=3, but there are 2 blocks"),
         ({"sparse_blocks": [0, 2]}, "positions from -2 to 1"),
-        ({"gelu": "relu"}, "unknown form 'relu'"),
+        ({"gelu": "relu"}, "gelu='relu': expected 'tanh' or 'erf'"),
         ({"patch_size": 3}, "patches of 3x3 do not tile images of 8x8; choose a patch_size"),
     ],
 )

@@ -233,7 +233,7 @@ def test_layers_can_be_taken_out_and_used_alone(rng):
         ({"image_size": 36}, "16 channels cannot be cut .* 9x9"),
         ({"image_size": 36, "dims": (18, 32)}, "patches of 2x2 do not tile a grid of 9x9"),
         ({"depths": (1, 2, 3)}, r"one entry a stage in each .*\(1, 2, 3\)"),
-        ({"gelu": "relu"}, "unknown form 'relu'"),
+        ({"gelu": "relu"}, "gelu='relu': expected 'tanh' or 'erf'"),
     ],
 )
 def test_stages_that_do_not_fit_are_refused(options, says):

@@ -1,18 +1,18 @@
 """Split attention."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, S, assert_close, assert_same_as_twin, by_hand, normal
+from checks import B, C, S, assert_close, assert_same_as_composed, by_hand, normal
 
 from tinymixer.ops import SplitAttention
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 @pytest.mark.parametrize("lead", [(), (S,), (2, S)], ids=str)
-def test_split_attention_is_its_twin(device, lead, n, rng):
+def test_split_attention_is_its_composition(device, lead, n, rng):
     arrays = normal(rng, (B, n * C), *[(*lead, B, C)] * n)
-    assert_same_as_twin(device, SplitAttention(), twins.split_attention, arrays)
+    assert_same_as_composed(device, SplitAttention(), composed.split_attention, arrays)
 
 
 def test_a_single_branch_is_all_there_is_to_choose(rng):

@@ -2,24 +2,24 @@
 
 import math
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, S, assert_close, assert_same_as_twin, normal
+from checks import B, C, S, assert_close, assert_same_as_composed, normal
 
 from tinymixer.ops import Imbalance, Load
 
 LAST = np.array([0, 2, 1, 1, 0, 2, 2])  # for each of S rows one of B experts
 
 
-def test_load_is_its_twin(device, rng):
+def test_load_is_its_composition(device, rng):
     arrays = [0.5 * x for x in normal(rng, (S, B), (S, B))]
-    twin = lambda z, noisy, last: twins.load(z, noisy, last, 0.5)  # noqa: E731
-    assert_same_as_twin(device, Load(0.5), twin, arrays, [LAST])
+    same = lambda z, noisy, last: composed.load(z, noisy, last, 0.5)  # noqa: E731
+    assert_same_as_composed(device, Load(0.5), same, arrays, [LAST])
 
 
-def test_imbalance_is_its_twin(device, rng):
-    assert_same_as_twin(device, Imbalance(), twins.imbalance, [rng.uniform(0.5, 2, C)])
+def test_imbalance_is_its_composition(device, rng):
+    assert_same_as_composed(device, Imbalance(), composed.imbalance, [rng.uniform(0.5, 2, C)])
 
 
 def test_load_by_hand():

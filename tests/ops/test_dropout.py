@@ -1,21 +1,21 @@
 """Dropout and stochastic depth."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, S, assert_close, assert_same_as_twin, normal
+from checks import B, C, S, assert_close, assert_same_as_composed, normal
 
 from tinymixer.ops import Dropout
 
 
 @pytest.mark.parametrize("mask_shape", [(S, B, C), (B, 1), (C,), ()], ids=str)
-def test_dropout_is_its_twin(device, mask_shape, rng):
+def test_dropout_is_its_composition(device, mask_shape, rng):
     keep = np.asarray(rng.random(mask_shape) < 0.7)
 
-    def twin(x, keep):
-        return twins.dropout(x, keep, 0.3)
+    def same(x, keep):
+        return composed.dropout(x, keep, 0.3)
 
-    assert_same_as_twin(device, Dropout(0.3), twin, normal(rng, (S, B, C)), [keep])
+    assert_same_as_composed(device, Dropout(0.3), same, normal(rng, (S, B, C)), [keep])
 
 
 def test_what_is_kept_is_scaled_and_what_is_dropped_is_zero(device, rng):

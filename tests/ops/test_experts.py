@@ -2,10 +2,10 @@
 
 import math
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, S, assert_close, assert_same_as_twin, by_tape, normal
+from checks import B, C, S, assert_close, assert_same_as_composed, by_tape, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.engine import Tensor
@@ -128,14 +128,14 @@ def test_the_queue_is_that_of_a_loop(capacity, rng):
 
 
 @pytest.mark.parametrize("rows", [ROWS, np.zeros(0, int)], ids=["three", "none"])
-def test_dispatch_is_its_twin(device, rows, rng):
-    assert_same_as_twin(device, Dispatch(), twins.dispatch, normal(rng, (S, C)), [rows])
+def test_dispatch_is_its_composition(device, rows, rng):
+    assert_same_as_composed(device, Dispatch(), composed.dispatch, normal(rng, (S, C)), [rows])
 
 
 @pytest.mark.parametrize("counts", [(4, 2, 1), (0, 4, 3)], ids=str)
-def test_combine_is_its_twin(device, counts, rng):
+def test_combine_is_its_composition(device, counts, rng):
     arrays = normal(rng, (S, B), *((n, C) for n in counts))
-    assert_same_as_twin(device, Combine(), twins.combine, arrays, [ORDER])
+    assert_same_as_composed(device, Combine(), composed.combine, arrays, [ORDER])
 
 
 def test_columns_are_rows_lying_down(device, rng):

@@ -2,10 +2,10 @@
 
 import math
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, S, assert_close, assert_same_as_twin, normal, slopes
+from checks import B, C, S, assert_close, assert_same_as_composed, normal, slopes
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import GELU, ChannelMLP, TokenMLP
@@ -15,9 +15,9 @@ FORMS = ["tanh", "erf"]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_gelu_is_its_twin(device, form, rng):
+def test_gelu_is_its_composition(device, form, rng):
     (x,) = normal(rng, (S, B, C))
-    assert_same_as_twin(device, GELU(form), lambda x: twins.gelu(x, form), [1.5 * x])
+    assert_same_as_composed(device, GELU(form), lambda x: composed.gelu(x, form), [1.5 * x])
 
 
 @pytest.mark.parametrize("form", FORMS)

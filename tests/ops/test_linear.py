@@ -1,22 +1,22 @@
 """Linear maps on channels and on tokens."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import D_C, D_S, B, C, S, assert_close, assert_same_as_twin, normal
+from checks import D_C, D_S, B, C, S, assert_close, assert_same_as_composed, normal
 
 from tinymixer.ops import ChannelLinear, TokenLinear
 
 
 @pytest.mark.parametrize("lead", [(), (B,), (S, B), (2, S, B)], ids=str)
-def test_channel_linear_is_its_twin(device, lead, rng):
+def test_channel_linear_is_its_composition(device, lead, rng):
     arrays = normal(rng, (*lead, C), (C, D_C), (D_C,))
-    assert_same_as_twin(device, ChannelLinear(), twins.channel_linear, arrays)
+    assert_same_as_composed(device, ChannelLinear(), composed.channel_linear, arrays)
 
 
 def test_token_linear_tokens_first_is_the_same_as_batch_first(device, rng):
     arrays = normal(rng, (S, B, C), (D_S, S), (D_S,))
-    assert_same_as_twin(device, TokenLinear(), twins.token_linear, arrays)
+    assert_same_as_composed(device, TokenLinear(), composed.token_linear, arrays)
 
 
 def test_token_linear_by_its_formula(rng):

@@ -2,10 +2,10 @@
 
 import math
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, K, assert_close, assert_same_as_twin, by_hand, normal
+from checks import B, K, assert_close, assert_same_as_composed, by_hand, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import SoftmaxCrossEntropy
@@ -20,25 +20,25 @@ def smoothed(q, alpha):
 
 @pytest.mark.parametrize("alpha", SMOOTHING)
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
-def test_with_class_numbers_it_is_its_twin(device, alpha, dtype, rng):
+def test_with_class_numbers_it_is_its_composition(device, alpha, dtype, rng):
     q = device.asarray(smoothed(np.eye(K)[LABELS], alpha))
-    assert_same_as_twin(
+    assert_same_as_composed(
         device,
         SoftmaxCrossEntropy(alpha),
-        lambda logits, labels: twins.cross_entropy(logits, q),
+        lambda logits, labels: composed.cross_entropy(logits, q),
         normal(rng, (B, K)),
         [LABELS.astype(dtype)],
     )
 
 
 @pytest.mark.parametrize("alpha", SMOOTHING)
-def test_with_probabilities_it_is_its_twin(device, alpha, rng):
+def test_with_probabilities_it_is_its_composition(device, alpha, rng):
     mixed = 0.7 * np.eye(K)[LABELS] + 0.3 * np.eye(K)[LABELS[::-1]]  # as mixup makes them
     q = device.asarray(smoothed(mixed, alpha))
-    assert_same_as_twin(
+    assert_same_as_composed(
         device,
         SoftmaxCrossEntropy(alpha),
-        lambda logits, targets: twins.cross_entropy(logits, q),
+        lambda logits, targets: composed.cross_entropy(logits, q),
         normal(rng, (B, K)),
         [mixed],
     )
@@ -118,7 +118,7 @@ def test_label_smoothing_is_a_share(alpha):
     [
         (
             np.array([0, 17, 2]),
-            "run from 0 to 17, but 17 logits know classes 0..16. Build the model",
+            "run from 0 to 17, but 17 logits are for classes 0..16. Build the model",
         ),
         (np.array([0, -1, 2]), "run from -1 to 2, but 17 logits"),
         (
@@ -140,7 +140,7 @@ def test_targets_that_do_not_fit_are_refused(device, targets, says):
 @pytest.mark.parametrize("targets", [np.zeros(0, int), np.zeros((0, K))], ids=["hard", "soft"])
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_a_batch_of_nothing_is_refused(device, targets, ignore):
-    with pytest.raises(ValueError, match=r"logits \(0, 17\) are of nothing; expected one or more"):
+    with pytest.raises(ValueError, match=r"logits \(0, 17\) are empty; expected one or more"):
         SoftmaxCrossEntropy(ignore=ignore).forward(device.zeros((0, K)), device.asarray(targets))
 
 

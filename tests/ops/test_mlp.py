@@ -1,9 +1,9 @@
 """The token-mixing and the channel-mixing MLP."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import D_C, D_S, B, C, S, assert_close, assert_same_as_twin, normal
+from checks import D_C, D_S, B, C, S, assert_close, assert_same_as_composed, normal
 
 from tinymixer.ops import GELU, ChannelLinear, ChannelMLP, TokenLinear, TokenMLP
 
@@ -12,22 +12,22 @@ CHANNEL_SHAPES = [(S, B, C), (C, D_C), (D_C,), (D_C, C), (C,)]
 
 
 def small(rng, shapes):
-    """Arrays that keep the hidden values within reach of the twin's power series."""
+    """Arrays that keep the hidden values within reach of the power series."""
     return [0.5 * a for a in normal(rng, *shapes)]
 
 
 @pytest.mark.parametrize("form", ["tanh", "erf"])
-def test_token_mlp_is_its_twin(device, form, rng):
-    twin = lambda *arrays: twins.token_mlp(*arrays, form)  # noqa: E731
-    assert_same_as_twin(device, TokenMLP(form), twin, small(rng, TOKEN_SHAPES))
+def test_token_mlp_is_its_composition(device, form, rng):
+    same = lambda *arrays: composed.token_mlp(*arrays, form)  # noqa: E731
+    assert_same_as_composed(device, TokenMLP(form), same, small(rng, TOKEN_SHAPES))
 
 
 @pytest.mark.parametrize("form", ["tanh", "erf"])
 @pytest.mark.parametrize("lead", [(B,), (S, B), (2, S, B)], ids=str)
-def test_channel_mlp_is_its_twin(device, form, lead, rng):
-    twin = lambda *arrays: twins.channel_mlp(*arrays, form)  # noqa: E731
+def test_channel_mlp_is_its_composition(device, form, lead, rng):
+    same = lambda *arrays: composed.channel_mlp(*arrays, form)  # noqa: E731
     shapes = [(*lead, C), *CHANNEL_SHAPES[1:]]
-    assert_same_as_twin(device, ChannelMLP(form), twin, small(rng, shapes))
+    assert_same_as_composed(device, ChannelMLP(form), same, small(rng, shapes))
 
 
 def test_an_mlp_is_linear_gelu_linear(rng):

@@ -1,23 +1,23 @@
 """LayerNorm, GroupNorm, BatchNorm."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import CLOSE, B, C, S, assert_close, assert_same_as_twin, by_hand, normal
+from checks import CLOSE, B, C, S, assert_close, assert_same_as_composed, by_hand, normal
 
 from tinymixer.ops import BatchNorm, GroupNorm, LayerNorm
 
 
 @pytest.mark.parametrize("eps", [1e-6, 1e-5, 0.5])
 @pytest.mark.parametrize("lead", [(), (B,), (S, B), (2, S, B)], ids=str)
-def test_layer_norm_is_its_twin(device, lead, eps, rng):
+def test_layer_norm_is_its_composition(device, lead, eps, rng):
     arrays = normal(rng, (*lead, C), (C,), (C,))
 
-    def twin(x, gamma, beta):
-        return twins.norm(x, gamma, beta, eps, axes=-1)
+    def same(x, gamma, beta):
+        return composed.norm(x, gamma, beta, eps, axes=-1)
 
-    # A variance as a difference of squares, and 1/σ up to 10 here, cost the twin a digit.
-    assert_same_as_twin(device, LayerNorm(eps), twin, arrays, within=10 * CLOSE)
+    # A variance as a difference of squares, and 1/σ up to 10 here, cost the composition a digit.
+    assert_same_as_composed(device, LayerNorm(eps), same, arrays, within=10 * CLOSE)
 
 
 GROUPS = {GroupNorm: (0, 1, 3), BatchNorm: (0, 1, 2)}
@@ -25,13 +25,13 @@ GROUPS = {GroupNorm: (0, 1, 3), BatchNorm: (0, 1, 2)}
 
 @pytest.mark.parametrize(("op", "axes"), GROUPS.items(), ids=lambda x: getattr(x, "__name__", ""))
 @pytest.mark.parametrize("grid", [(S, 2), (1, 5)], ids=str)
-def test_a_norm_of_a_grid_is_its_twin(device, op, axes, grid, rng):
+def test_a_norm_of_a_grid_is_its_composition(device, op, axes, grid, rng):
     arrays = normal(rng, (*grid, B, C), (C,), (C,))
 
-    def twin(x, gamma, beta):
-        return twins.norm(x, gamma, beta, 1e-5, axes)
+    def same(x, gamma, beta):
+        return composed.norm(x, gamma, beta, 1e-5, axes)
 
-    assert_same_as_twin(device, op(1e-5), twin, arrays, within=10 * CLOSE)
+    assert_same_as_composed(device, op(1e-5), same, arrays, within=10 * CLOSE)
 
 
 def test_an_image_in_a_batch_is_normalised_as_if_alone(rng):

@@ -1,9 +1,9 @@
 """Images to tokens."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, assert_same_as_twin, by_hand, frozen, normal
+from checks import B, C, assert_same_as_composed, by_hand, frozen, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import Patchify, Unfold
@@ -12,9 +12,9 @@ SIZES = [(3, 2, 5), (2, 3, 1), (1, 3, 2), (4, 1, 1)]  # P, H, W
 
 
 @pytest.mark.parametrize(("P", "H", "W"), SIZES)
-def test_patchify_is_its_twin(device, P, H, W, rng):
+def test_patchify_is_its_composition(device, P, H, W, rng):
     images = normal(rng, (B, H * P, W * P, 3))
-    assert_same_as_twin(device, Patchify(P), lambda x: twins.patchify(x, P), images)
+    assert_same_as_composed(device, Patchify(P), lambda x: composed.patchify(x, P), images)
 
 
 def test_a_token_holds_its_patch_row_by_row_colours_last(rng):
@@ -78,13 +78,13 @@ WINDOWS += [(2, 2, (0, 1)), (3, 1, (2, 0)), (1, 2, (1, 3))]
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
 @pytest.mark.parametrize("grid", [(7, 5), (3, 4)], ids=str)
-def test_unfold_is_its_twin(device, grid, kernel, stride, padding, rng):
+def test_unfold_is_its_composition(device, grid, kernel, stride, padding, rng):
     x = normal(rng, (*grid, B, C))
 
-    def twin(x):
-        return twins.unfold(x, kernel, stride, padding)
+    def same(x):
+        return composed.unfold(x, kernel, stride, padding)
 
-    assert_same_as_twin(device, Unfold(kernel, stride, padding), twin, x)
+    assert_same_as_composed(device, Unfold(kernel, stride, padding), same, x)
 
 
 def test_windows_that_tile_are_patches(rng):

@@ -1,9 +1,9 @@
 """Places for channels."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, assert_same_as_twin, by_hand, frozen, normal
+from checks import B, assert_same_as_composed, by_hand, frozen, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import ChannelLinear, SwapSegments
@@ -14,10 +14,10 @@ shapes = pytest.mark.parametrize("shape", [(3, 2, B, 12), (2, 5, B, 10), (1, 7, 
 
 @both_axes
 @shapes
-def test_swap_segments_is_its_twin(device, axis, shape, rng):
+def test_swap_segments_is_its_composition(device, axis, shape, rng):
     x = normal(rng, shape)
-    twin = lambda x: twins.swap_segments(x, axis)  # noqa: E731
-    assert_same_as_twin(device, SwapSegments(axis), twin, x, within=0)
+    same = lambda x: composed.swap_segments(x, axis)  # noqa: E731
+    assert_same_as_composed(device, SwapSegments(axis), same, x, within=0)
 
 
 @both_axes

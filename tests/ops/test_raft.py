@@ -1,9 +1,9 @@
 """Raft tokens."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, assert_same_as_twin, by_hand, frozen, normal
+from checks import B, assert_same_as_composed, by_hand, frozen, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import Raft, Unraft
@@ -15,12 +15,14 @@ sizes = pytest.mark.parametrize("r", [1, 2, 3, 6])
 
 @both_axes
 @sizes
-def test_raft_and_unraft_are_their_twins(device, r, axis, rng):
+def test_raft_and_unraft_are_their_compositions(device, r, axis, rng):
     m, n, across = 6 // r, (H, W)[axis], (W, H)[axis]
     x = normal(rng, (H, W, B, 6))
-    assert_same_as_twin(device, Raft(r, axis), lambda x: twins.raft(x, r, axis), x, within=0)
+    assert_same_as_composed(device, Raft(r, axis), lambda x: composed.raft(x, r, axis), x, within=0)
     y = normal(rng, (r * n, across, B, m))
-    assert_same_as_twin(device, Unraft(r, axis), lambda y: twins.unraft(y, r, axis), y, within=0)
+    assert_same_as_composed(
+        device, Unraft(r, axis), lambda y: composed.unraft(y, r, axis), y, within=0
+    )
 
 
 @both_axes

@@ -1,9 +1,9 @@
 """Shifts of rows, regions of rows, and the way back."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, assert_same_as_twin, by_hand, frozen, normal
+from checks import B, C, assert_same_as_composed, by_hand, frozen, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import Regions, Shift, Unregions
@@ -24,10 +24,10 @@ def rows(*numbers):
 @both_axes
 @pytest.mark.parametrize("mode", ["circular", "zero"])
 @pytest.mark.parametrize("step", [0, 2, -1, 6, -7, 9, -11])
-def test_shift_is_its_twin(device, step, axis, mode, rng):
+def test_shift_is_its_composition(device, step, axis, mode, rng):
     x = normal(rng, (H, W, B, C))
-    assert_same_as_twin(
-        device, Shift(step, axis, mode), lambda x: twins.shift(x, step, axis, mode), x
+    assert_same_as_composed(
+        device, Shift(step, axis, mode), lambda x: composed.shift(x, step, axis, mode), x
     )
 
 
@@ -46,18 +46,18 @@ def test_rows_that_leave_come_round_or_are_lost():
 @both_axes
 @every_padding
 @pytest.mark.parametrize("p", [1, 2, 4, 5])
-def test_regions_are_their_twin(device, p, axis, padding, rng):
+def test_regions_are_their_composition(device, p, axis, padding, rng):
     x = normal(rng, (H, W, B, C))
-    assert_same_as_twin(
-        device, Regions(p, axis, padding), lambda x: twins.regions(x, p, axis, padding), x
+    assert_same_as_composed(
+        device, Regions(p, axis, padding), lambda x: composed.regions(x, p, axis, padding), x
     )
 
 
 @every_padding
 def test_regions_of_more_rows_than_there_are(device, padding, rng):
     x = normal(rng, (3, 2, B, C))
-    assert_same_as_twin(
-        device, Regions(5, 0, padding), lambda x: twins.regions(x, 5, 0, padding), x
+    assert_same_as_composed(
+        device, Regions(5, 0, padding), lambda x: composed.regions(x, 5, 0, padding), x
     )
 
 

@@ -1,9 +1,9 @@
 """Resizing grids."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import B, C, assert_close, assert_same_as_twin, by_hand, frozen, normal
+from checks import B, C, assert_close, assert_same_as_composed, by_hand, frozen, normal
 
 from tinymixer import nn
 from tinymixer.backend import array_module, to_numpy
@@ -17,9 +17,11 @@ both = pytest.mark.parametrize("matrix", [bilinear_matrix, bicubic_matrix])
 
 @both
 @pytest.mark.parametrize(("H", "W", "H_new", "W_new"), SIZES)
-def test_resample_is_its_twin(device, matrix, H, W, H_new, W_new, rng):
+def test_resample_is_its_composition(device, matrix, H, W, H_new, W_new, rng):
     matrices = matrix(H, H_new), matrix(W, W_new)
-    assert_same_as_twin(device, Resample(), twins.resample, normal(rng, (H, W, B, C)), matrices)
+    assert_same_as_composed(
+        device, Resample(), composed.resample, normal(rng, (H, W, B, C)), matrices
+    )
 
 
 @both

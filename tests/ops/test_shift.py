@@ -1,9 +1,9 @@
 """Axial shift."""
 
+import composed
 import numpy as np
 import pytest
-import twins
-from checks import assert_same_as_twin, by_hand, frozen, normal
+from checks import assert_same_as_composed, by_hand, frozen, normal
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import AxialShift
@@ -42,11 +42,11 @@ def lines_from(n, C, k, dilation, padding):
 
 @every_padding
 @every_size
-def test_axial_shift_is_its_twin(device, axis, H, W, C, k, dilation, padding, rng):
+def test_axial_shift_is_its_composition(device, axis, H, W, C, k, dilation, padding, rng):
     arrays = normal(rng, (H, W, 2, C))
     source = lines_from((H, W)[axis], C, k, dilation, padding)
     op = AxialShift(axis, k, dilation, padding)
-    assert_same_as_twin(device, op, lambda x: twins.axial_shift(x, axis, source), arrays)
+    assert_same_as_composed(device, op, lambda x: composed.axial_shift(x, axis, source), arrays)
 
 
 @every_padding

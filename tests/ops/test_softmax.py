@@ -1,14 +1,14 @@
 """Softmax."""
 
+import composed
 import numpy as np
-import twins
-from checks import B, C, S, assert_close, assert_same_as_twin, normal
+from checks import B, C, S, assert_close, assert_same_as_composed, normal
 
 from tinymixer.ops import Softmax
 
 
-def test_softmax_is_its_twin(device, rng):
-    assert_same_as_twin(device, Softmax(), twins.softmax, normal(rng, (S, B, C)))
+def test_softmax_is_its_composition(device, rng):
+    assert_same_as_composed(device, Softmax(), composed.softmax, normal(rng, (S, B, C)))
 
 
 def test_shares_add_up_to_one_and_their_gradients_to_zero(device, rng):

@@ -10,26 +10,28 @@ import cupy_stand_in
 import numpy as np
 import pytest
 
-from tinymixer import cli, engine, ops, optim
-from tinymixer.engine import Function, Tensor
+from tinymixer import cli, engine, ops
+from tinymixer.engine import Function, Tensor, Twin
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
+from tinymixer.fast.gpu import launches as launches_module
+from tinymixer.fast.gpu.launches import Launches
 from tinymixer.models import create_model
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import bench as bench_module
-from tinymixer.train import launches as launches_module
 from tinymixer.train.bench import Bench
-from tinymixer.train.launches import Launches, launch_table
-from tinymixer.train.parallel import Workers, batch_gradient
+from tinymixer.train.parallel import Workers, micro_batches
 from tinymixer.train.profile import (
+    OperationTime,
     Product,
     ProductsAlone,
-    Row,
     Stopwatch,
     around,
+    launch_table,
     products_of,
     profile_table,
 )
+from tinymixer.train.step import TrainingStep
 
 SMALL = {"hidden_dim": 8, "num_blocks": 2, "tokens_mlp_dim": 5, "channels_mlp_dim": 11}
 TINY = [
@@ -68,12 +70,12 @@ def test_a_right_step_passes_with_room_to_spare(infer, gelu):
 
 def plant(monkeypatch, reference, method, wrong):
     """Use a twin of `reference` whose `method` answers what `wrong` makes of the right answer."""
-    parent = engine.twins.get((reference, "cpu"), reference)
+    parent, takes = engine.twins.get((reference, "cpu"), Twin(reference))
 
     def planted(self, *arrays):
         return wrong(getattr(parent, method)(self, *arrays))
 
-    twin = type("Wrong", (parent,), {method: planted})
+    twin = Twin(type("Wrong", (parent,), {method: planted}), takes)
     monkeypatch.setitem(engine.twins, (reference, "cpu"), twin)
 
 
@@ -99,11 +101,12 @@ def test_a_wrong_forward_is_refused_in_inference(monkeypatch):
 
 
 def test_micro_batches_that_all_weigh_the_same_are_refused(monkeypatch):
-    def mean_of_means(loss_of, pieces, *rest):
-        return right(lambda g, _: loss_of(g, pieces[g]), [np.zeros(1)] * len(pieces), *rest)
+    right = TrainingStep.differentiate
 
-    right = bench_module.batch_gradient
-    monkeypatch.setattr(bench_module, "batch_gradient", mean_of_means)
+    def mean_of_means(step, share, *inputs):
+        return right(step, np.full_like(share, 0.5), *inputs)
+
+    monkeypatch.setattr(TrainingStep, "differentiate", mean_of_means)
     with small_bench() as bench, pytest.raises(TinymixerError, match="the gradient of"):
         bench.check()
 
@@ -129,10 +132,10 @@ def test_steps_train_and_inference_does_not():
         losses = [bench.step() for _ in range(8)]
     assert losses[-1] < losses[0]
     with small_bench(infer=True) as bench:
-        before = bench.flat.weights.copy()
+        before = {name: x.copy() for name, x in bench.model.state().items()}
         first = bench.step()
         assert first == bench.step() == pytest.approx(losses[0], rel=1e-5)  # another sum, float32
-        np.testing.assert_array_equal(bench.flat.weights, before)
+        assert all((x == before[name]).all() for name, x in bench.model.state().items())
 
 
 def test_a_training_step_does_what_training_does_and_the_check_draws_nothing():
@@ -142,14 +145,10 @@ def test_a_training_step_does_what_training_does_and_the_check_draws_nothing():
         followed = {name: x.copy() for name, x in model.state().items() if "running" in name}
         assert bench.check() == bench.check()
         assert all((model.state()[name] == x).all() for name, x in followed.items())
-        gradients = []
-        for bench.steps_done in range(2):
-            batch_gradient(
-                *(bench._loss, bench.pieces, bench.flat, bench.gradients, bench.workers),
-                inputs_of=bench._inputs,
-            )
-            gradients.append(bench.gradients.total.copy())
-        assert (gradients[0] != gradients[1]).any()
+        pieces = micro_batches(bench.batch, 2)
+        first, second = (bench.training_step.gradient(pieces, 0, step)[0] for step in range(2))
+        assert (first != second).any()
+        bench.step()
         assert all((model.state()[name] != x).any() for name, x in followed.items())
 
 
@@ -187,8 +186,9 @@ def test_flops_of_nano_are_those_of_a_hand_count(infer):
 
 def test_twins_compute_no_other_products_than_the_plain_operations():
     bench = small_bench(batch=4, micro_batch=4)
-    inputs = bench._inputs(0, np.arange(4))
-    fast = products_of(lambda: bench._loss(*inputs)[0].backward(into={}))
+    step = bench.training_step
+    inputs = step.inputs(np.arange(4), 0, 0, 0)
+    fast = products_of(lambda: step.loss(*inputs)[0].backward(into={}))
     assert sorted(map(repr, fast)) == sorted(map(repr, bench.products()[0]))
 
 
@@ -196,7 +196,7 @@ def test_watching_changes_no_bit():
     with small_bench() as watched, small_bench() as alone:
         products_of(watched.step)
         alone.step()
-        np.testing.assert_array_equal(watched.flat.weights, alone.flat.weights)
+        np.testing.assert_array_equal(*(b.training_step.flat.weights for b in (watched, alone)))
 
 
 def test_an_operand_has_the_memory_order_of_the_original():
@@ -250,11 +250,16 @@ def test_a_profile_has_every_operation_and_its_rows_add_up(monkeypatch):
     # inside of it, one each for them.
     assert sum(row.total for row in rows.values()) == pytest.approx(1000 * (2 * watched + 1))
     assert rest.total == pytest.approx(1000 * (watched + 1))
-    assert not vars(bench.optimizer).get("step")  # nothing is watched any more
+    assert not vars(bench.training_step.optimizer).get(
+        "step_and_average"
+    )  # nothing is watched any more
 
 
 def test_the_table_of_a_profile_adds_up():
-    rows = [Row("Add", 8, 3.0, 4.5, 0.0, 0.0), Row("AdamW", 1, 0.0, 0.0, 2.5, 0.0)]
+    rows = [
+        OperationTime("Add", 8, 3.0, 4.5, 0.0, 0.0),
+        OperationTime("AdamW", 1, 0.0, 0.0, 2.5, 0.0),
+    ]
     *_, last = profile_table(rows).splitlines()
     assert last.split() == ["total", "3.0", "4.5", "10.0", "100.0%"]
 
@@ -335,7 +340,7 @@ def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkey
         (("--steps", 3, "--warmup", 3), "--warmup 3: expected 0 to 2"),
         (("--set", "gelu=relu"), "model mixer_nano"),
         (("--against", "true", "--profile"), "leave it out beside --against"),
-        (("--graph",), "--graph replays the launches of a GPU; --device gpu"),
+        (("--graph",), "--graph replays the kernel launches of a GPU; add --device gpu"),
         (("--graph", "--infer", "--device", "gpu"), "--graph replays steps of training"),
     ],
 )
@@ -364,9 +369,7 @@ def gpu_with_twins(monkeypatch):
 @pytest.fixture
 def gpu(gpu_with_twins, monkeypatch):
     """The same without twins."""
-    monkeypatch.setattr("tinymixer.fast.gpu.AdamW", optim.AdamW)
-    for key in list(engine.twins):
-        monkeypatch.delitem(engine.twins, key)
+    monkeypatch.setattr(engine, "twins", {})
 
 
 @pytest.mark.parametrize("infer", [False, True], ids=["train", "infer"])
@@ -380,8 +383,7 @@ def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
     assert "1 threads" in said
     assert "in a large product" in said
     assert ("memory traffic" in said) is not infer
-    own = 0 if infer else 2 * 2  # a place to draw from and a gathering for each micro-batch
-    assert f"{own} a step of kernels of our own, 0 of products; CuPy's" in said
+    assert "0 a step of kernels of our own, 0 of products; CuPy's" in said
 
 
 def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch):
@@ -394,7 +396,8 @@ def test_the_step_on_a_gpu_is_that_of_the_cpu_and_waits_for_it(gpu, monkeypatch)
     ):
         assert here.check() == there.check()
         assert here.time(4, 1)["loss"] == there.time(4, 1)["loss"]
-        np.testing.assert_array_equal(there.flat.weights.get(), here.flat.weights)
+        found, expected = (b.training_step.flat.weights for b in (there, here))
+        np.testing.assert_array_equal(found.get(), expected)
         assert here.products() == there.products()
         assert here.least_traffic() == there.least_traffic()
     assert waited == ["cpu"] * 4 + ["gpu"] * 4
@@ -468,7 +471,7 @@ def test_shares_of_a_launch_are_of_the_ceiling_that_it_comes_closer_to():
 
 def test_a_wrong_twin_on_a_gpu_is_refused(gpu, monkeypatch):
     wrong = type("Wrong", (ops.LayerNorm,), {"forward": lambda self, *x: 1.01 * x[0]})
-    monkeypatch.setitem(engine.twins, (ops.LayerNorm, "gpu"), wrong)
+    monkeypatch.setitem(engine.twins, (ops.LayerNorm, "gpu"), Twin(wrong))
     model = create_model("mixer_pico", **SMALL)
     bench = Bench(model, batch=4, micro_batch=4, workers=1, infer=True, device="gpu")
     with bench, pytest.raises(TinymixerError, match="is wrong and is not timed"):

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import small_runs
 from PIL import Image
 
 from tinymixer import data
@@ -15,6 +16,8 @@ from tinymixer.summary import summarise
 from tinymixer.train import checkpoint, trainer
 from tinymixer.train.compare import Budget, Comparison, Result, table
 from tinymixer.train.config import Config
+from tinymixer.train.records import EpochFigures
+from tinymixer.train.step import TrainingStep
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
@@ -46,13 +49,13 @@ def comparison(dataset, tmp_path):
 @pytest.fixture
 def steps(monkeypatch):
     """The model of every training step that is made from now on."""
-    made, train_step = [], Trainer._train_step
+    made, right = [], TrainingStep.__call__
 
-    def counted(trainer, batch):
-        made.append(trainer.config.model)
-        return train_step(trainer, batch)
+    def counted(step, *arguments, **options):
+        made.append(step.config.model)
+        return right(step, *arguments, **options)
 
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
     return made
 
 
@@ -66,10 +69,10 @@ def test_each_model_gets_an_ordinary_run_of_its_own(comparison, dataset, tmp_pat
     for result in results:
         config = dataclasses.replace(CONFIG, model=result.model, epochs=2, warmup_epochs=0.2)
         alone = Trainer(config, dataset, workers=1, quiet=True)
-        accuracies = [figures["test_accuracy"] for figures in alone.run()]
+        accuracies = [figures.test_accuracy for figures in alone.run()]
         assert result.scores.tolist() == accuracies
         saved = checkpoint.load(tmp_path / "c" / result.model / "last.npz")
-        assert Config.from_dict(saved.header["config"]) == config
+        assert saved.header.config == config
         assert result.parameters == alone.model.num_parameters()
         assert result.macs == macs_of(result.model)
 
@@ -88,9 +91,10 @@ def test_it_leaves_a_table_and_two_pictures(comparison, tmp_path):
 
 
 def test_the_table_says_what_was_spent_and_what_came_of_it():
+    other = dict.fromkeys(("train_loss", "train_accuracy", "test_loss", "lr", "images_per_s"), 0.0)
     history = [
-        {"epoch": 1, "seconds": 3.0, "test_accuracy": 0.75},
-        {"epoch": 1.5, "seconds": 1.0, "test_accuracy": 0.5},
+        EpochFigures(epoch=1, seconds=3.0, test_accuracy=0.75, **other),
+        EpochFigures(epoch=1.5, seconds=1.0, test_accuracy=0.5, **other),
     ]
     result = Result("mixer_pico", 1234, 5678, 1000, history)
     assert result.spent_seconds.tolist() == [3, 4]
@@ -113,7 +117,7 @@ def test_multiply_accumulates_buy_less_of_a_larger_model(comparison):
 
 def test_the_learning_rate_ends_with_the_budget(comparison):
     for result in comparison("epochs", 4 / 3).run():
-        assert result.history[-1]["lr"] == pytest.approx(CONFIG.lr * CONFIG.lr_final, rel=1e-12)
+        assert result.history[-1].lr == pytest.approx(CONFIG.lr * CONFIG.lr_final, rel=1e-12)
 
 
 def test_seconds_become_epochs_by_the_speed_measured(comparison, monkeypatch):
@@ -155,15 +159,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_results(
     monkeypatch.setattr(Comparison, "_trial", trial)
     whole = comparison(unit).run()
     (tmp_path / "c").rename(tmp_path / "whole")
-    train_step, left = Trainer._train_step, [stop_at]
-
-    def stopped_once(trainer, batch):
-        left[0] -= 1
-        if left[0] == 0:
-            signal.raise_signal(signal.SIGINT)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stopped_once)
+    small_runs.stop_at(monkeypatch, stop_at, signal.SIGINT)
     with pytest.raises(Stopped, match="SIGINT"):
         comparison(unit).run()
     measured.clear()

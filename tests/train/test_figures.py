@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib
@@ -14,7 +15,8 @@ from PIL import Image
 
 from tinymixer.train import figures
 from tinymixer.train.figures import charts
-from tinymixer.train.profile import Row
+from tinymixer.train.profile import OperationTime
+from tinymixer.train.records import EpochFigures
 
 NAMES = ["cat", "dog", "car"]
 
@@ -26,16 +28,16 @@ def rng():
 
 def history(n):
     return [
-        {
-            "epoch": e,
-            "train_loss": 2 / e,
-            "test_loss": 2.5 / e,
-            "train_accuracy": 1 - 0.8 / e,
-            "test_accuracy": 0.9 - abs(e - 3) / 10,  # best in epoch 3
-            "lr": 1e-3 * (1 - e / 10),
-            "seconds": 12.0 + e,
-            "images_per_s": 1000.0 * e,
-        }
+        EpochFigures(
+            epoch=e,
+            train_loss=2 / e,
+            test_loss=2.5 / e,
+            train_accuracy=1 - 0.8 / e,
+            test_accuracy=0.9 - abs(e - 3) / 10,  # best in epoch 3
+            lr=1e-3 * (1 - e / 10),
+            seconds=12.0 + e,
+            images_per_s=1000.0 * e,
+        )
         for e in range(1, n + 1)
     ]
 
@@ -55,7 +57,7 @@ def test_curves_draw_the_history():
     ):
         for line, key in zip(axes.lines, keys, strict=False):
             assert line.get_xdata().tolist() == [1, 2, 3, 4, 5]
-            assert line.get_ydata().tolist() == [row[key] for row in rows], key
+            assert line.get_ydata().tolist() == [getattr(row, key) for row in rows], key
     assert legend(loss) == ["train 0.400", "test 0.500"]
     assert legend(accuracy) == ["train 84.0%", "test 70.0%", "best 90.0%, epoch 3"]
     assert legend(rate) == ["last 0.0005"]
@@ -71,12 +73,10 @@ def test_one_epoch_is_a_visible_point():
 
 
 def test_what_was_not_measured_leaves_no_point():
-    rows = history(4)
-    rows[1]["test_loss"] = None
-    del rows[2]["test_loss"]
-    rows[3]["train_loss"] = float("nan")
-    for row in rows:
-        del row["lr"]
+    nan, inf = float("nan"), float("inf")
+    rows = [replace(row, lr=nan) for row in history(4)]
+    rows[1], rows[2] = replace(rows[1], test_loss=nan), replace(rows[2], test_loss=inf)
+    rows[3] = replace(rows[3], train_loss=nan)
     loss, _, rate = figures.curves(rows).axes
     train, test = loss.lines
     assert test.get_xdata().tolist() == [1, 4]
@@ -290,8 +290,8 @@ def test_no_window_and_no_global_setting():
 
 def test_a_profile_has_a_bar_for_each_operation():
     rows = [
-        Row("ChannelMLP", 8, forward=3.0, backward=5.0, other=0.0, products=6.0),
-        Row("AdamW", 1, forward=0.0, backward=0.0, other=2.0, products=0.0),
+        OperationTime("ChannelMLP", 8, forward=3.0, backward=5.0, other=0.0, products=6.0),
+        OperationTime("AdamW", 1, forward=0.0, backward=0.0, other=2.0, products=0.0),
     ]
     axes = figures.profile(rows, "a step").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ChannelMLP", "AdamW"]
@@ -362,8 +362,8 @@ def test_segments_show_image_truth_and_prediction(rng):
 
 
 def test_curves_of_segmentation_add_the_iou_and_ring_its_best():
-    rows = [{**row, "test_iou": 0.1 * (4 - abs(row["epoch"] - 2))} for row in history(4)]
+    rows = [replace(row, test_iou=0.1 * (4 - abs(row.epoch - 2))) for row in history(4)]
     _, accuracy, _ = figures.curves(rows).axes
     assert legend(accuracy)[2:] == ["test IoU 20.0%", "best 40.0%, epoch 2"]
-    assert accuracy.lines[2].get_ydata().tolist() == [row["test_iou"] for row in rows]
+    assert accuracy.lines[2].get_ydata().tolist() == [row.test_iou for row in rows]
     assert accuracy.get_title("left") == "accuracy and mean IoU"

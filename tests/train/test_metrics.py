@@ -80,6 +80,16 @@ def test_table_names_each_class_and_its_commonest_mistake():
     ]
 
 
+def test_a_mistake_is_a_predicted_class_not_one_that_was_taken_for_this():
+    matrix = np.array([[5, 2, 0], [0, 4, 3], [1, 0, 6]])
+    rows = class_table(matrix, ["cat", "dog", "car"]).splitlines()[1:4]
+    assert [row.split()[1:] for row in rows] == [
+        ["7", "71.4%", "dog", "(2)"],
+        ["7", "57.1%", "car", "(3)"],
+        ["7", "85.7%", "cat", "(1)"],
+    ]
+
+
 def test_intersection_over_union_by_hand():
     """Two rows of four pixels: class 0 has 3 of a union of 6, class 1 has 2 of 4, 2 has 0 of 1."""
     truth = np.array([[0, 0, 0, 1], [1, 1, 0, 2]])

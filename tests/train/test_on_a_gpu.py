@@ -8,15 +8,18 @@ import cuda_on_cpu
 import cupy_stand_in as cp
 import numpy as np
 import pytest
+import small_runs
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, experts, ops, optim
+from tinymixer import cli, data, engine, fast
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
 from tinymixer.fast import gpu
+from tinymixer.nn import mixture
 from tinymixer.train import checkpoint
 from tinymixer.train import trainer as trainer_module
+from tinymixer.train.step import TrainingStep
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
@@ -27,20 +30,12 @@ def no_twins_and_a_stand_in(request, monkeypatch):
     if request.node.get_closest_marker("gpu"):
         return
     monkeypatch.setattr(engine, "twins", {})
-    monkeypatch.setitem(experts.ASKED, "gpu", True)
-    monkeypatch.setattr(gpu, "AdamW", optim.AdamW)
-    monkeypatch.setattr(gpu, "Augment", data.Augment)
-    monkeypatch.setattr(gpu, "place", lambda like, *start: data.draws.place(*start))
-    monkeypatch.setattr(gpu, "patches", plain_patches)
+    monkeypatch.setitem(mixture.ASKED, "gpu", True)
     monkeypatch.setitem(sys.modules, "cupy", cp)
 
 
-def plain_patches(images, mean, std, patch_size):
-    return ops.Patchify(patch_size).forward(data.normalise(images, mean, std))
-
-
-AUGMENT, PLACE, PATCHES, ADAMW = gpu.Augment, gpu.place, gpu.patches, gpu.AdamW
 TWINS = engine.twins
+DRAWING = data.Augment, data.draws.rng_key, data.draws.generator_from, fast.patches
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),
@@ -51,7 +46,10 @@ RUNS = {name: small(name) for name in SYSTEMS} | {
 def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
     on_gpu = trained(config, "gpu")
     assert_same(on_gpu, trained(config, "cpu"))
-    held = arrays(on_gpu) | {"weights": on_gpu.flat.weights, "sum": on_gpu._gradients.total}
+    held = arrays(on_gpu) | {
+        "weights": on_gpu.flat.weights,
+        "healthy": on_gpu.training_step.healthy,
+    }
     held |= {name: getattr(on_gpu.dataset, name) for name in data._ARRAYS}
     assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()
 
@@ -61,9 +59,8 @@ def own_draws(monkeypatch):
     """Augmentation and dropout by kernels of our own, which are to give the CPU's bits."""
     if missing := cuda_on_cpu.why_not():
         pytest.skip(missing)
-    monkeypatch.setattr(gpu, "Augment", AUGMENT)
-    monkeypatch.setattr(gpu, "place", PLACE)
-    monkeypatch.setattr(gpu, "patches", PATCHES)
+    drawing = {key: twin for key, twin in TWINS.items() if key[0] in DRAWING}
+    monkeypatch.setattr(engine, "twins", drawing)
 
 
 @pytest.mark.parametrize("name", ["mixer_pico", "a segmenter", "sparse_mlp_nano"])
@@ -80,7 +77,7 @@ def test_a_run_on_a_real_gpu_goes_the_same_way(config):
     on_gpu, on_cpu = trained(config, "gpu"), trained(config, "cpu")
     for figures, expected in zip(on_gpu.history, on_cpu.history, strict=True):
         for name in ("train_loss", "test_loss"):
-            assert figures[name] == pytest.approx(expected[name], abs=0.02)
+            assert getattr(figures, name) == pytest.approx(getattr(expected, name), abs=0.02)
 
 
 def test_pixels_stay_bytes_on_the_device():
@@ -153,9 +150,9 @@ def test_what_crosses_in_a_warm_step(config, expected, crossings):
     trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
     order = cp.asarray(permutation(0, 0, 20))
     with trainer.workers:
-        trainer._train_step(order[:8])
+        trainer.training_step(order[:8], 0, 0, number=0, lr=0.01)
         crossings.clear()
-        trainer._train_step(order[8:16])
+        trainer.training_step(order[8:16], 0, 1, number=1, lr=0.01)
     assert +crossings == Counter(expected)
 
 
@@ -167,8 +164,7 @@ def test_masks_that_are_drawn_on_the_gpu_cross_nowhere(own_draws, crossings):
 def as_on_a_gpu(own_draws, monkeypatch):
     """All that is fast there, and nothing asked."""
     monkeypatch.setattr(engine, "twins", TWINS)
-    monkeypatch.setattr(gpu, "AdamW", ADAMW)
-    monkeypatch.setitem(experts.ASKED, "gpu", False)
+    monkeypatch.setitem(mixture.ASKED, "gpu", False)
 
 
 @pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
@@ -199,7 +195,7 @@ def test_every_product_of_matrices_is_one_of_two_in_the_named_precision(
     monkeypatch.setattr(cp.ndarray, "__matmul__", by_itself)
     trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
     with trainer.workers:
-        trainer._train_step(cp.asarray(np.arange(8)))
+        trainer.training_step(cp.asarray(np.arange(8)), 0, 0, number=0, lr=0.01)
     assert set(by_name) == {(2, 2)}
     assert by_themselves == []
 
@@ -228,16 +224,20 @@ SPOILT = {  # a loss that is no number, and one whose gradient is none
 @pytest.mark.parametrize("model", ["mixer_pico", "hire_mlp_nano"])
 @pytest.mark.parametrize("what", SPOILT)
 def test_what_went_wrong_some_steps_ago_is_told_as_on_the_cpu(model, what, monkeypatch):
-    """Two more steps are done with the weights that it spoils before anybody looks."""
+    """A GPU has done two more steps before the figures are read; they have changed nothing."""
     config = calm(model, batch_size=4)
-    right, done, said, ended = Trainer._loss, [], [], []
+    inputs_of, loss_of, done, said, ended = TrainingStep.inputs, TrainingStep.loss, [], [], []
 
-    def spoilt(trainer, *inputs):
-        loss, hits = right(trainer, *inputs)
-        done.append(trainer.step)
-        return (SPOILT[what](loss) if trainer.step == 2 else loss), hits
+    def noted(training_step, indices, epoch, step, g):
+        done.append(step)
+        return inputs_of(training_step, indices, epoch, step, g)
 
-    monkeypatch.setattr(Trainer, "_loss", spoilt)
+    def spoilt(training_step, *inputs):
+        loss, correct = loss_of(training_step, *inputs)
+        return (SPOILT[what](loss) if done[-1] == 2 else loss), correct
+
+    monkeypatch.setattr(TrainingStep, "inputs", noted)
+    monkeypatch.setattr(TrainingStep, "loss", spoilt)
     for device in ("cpu", "gpu"):
         trainer = Trainer(config, config.load_dataset(), device=device, workers=1, quiet=True)
         with pytest.raises(NonFiniteError) as raised:
@@ -247,24 +247,15 @@ def test_what_went_wrong_some_steps_ago_is_told_as_on_the_cpu(model, what, monke
     assert "epoch 1, step 3" in said[0]
     assert said[0] == said[1]
     np.testing.assert_array_equal(*ended)
-    on_cpu = 4 if what == "loss" else 3  # the loss is computed once more to see where it goes wrong
-    assert done[on_cpu:][:5] == [0, 1, 2, 3, 4]
-    assert done[on_cpu + 5 :] == done[:on_cpu]
+    # The step is computed once more to see where it goes wrong.
+    assert done == [0, 1, 2, 2, *range(5), 2]
 
 
 @pytest.mark.parametrize("stop_after", [2, 4])
 @pytest.mark.parametrize(("first", "then"), [("gpu", "cpu"), ("cpu", "gpu")])
 def test_a_run_goes_on_on_the_other_device(first, then, stop_after, tmp_path, monkeypatch):
     config = small("mixer_pico")
-    step, left = Trainer._train_step, [stop_after]
-
-    def counted(trainer, batch):
-        left[0] -= 1
-        if left[0] == 0:
-            trainer._stop.number = 15
-        return step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    small_runs.stop_at(monkeypatch, stop_after)
     with pytest.raises(Stopped):
         trained(config, first, out=tmp_path)
     dataset = config.load_dataset()
@@ -283,8 +274,8 @@ TINY = [
 def test_the_commands_train_resume_and_judge_on_either_device(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--device=gpu", "--out=run", "--epochs=1", *TINY]) == 0
-    config = checkpoint.load(tmp_path / "run/last.npz").header["config"]
-    assert config["micro_batch"] == 8  # the whole batch: a GPU has no small cache to fit
+    config = checkpoint.load(tmp_path / "run/last.npz").header.config
+    assert config.micro_batch == 8  # the whole batch: a GPU has no small cache to fit
     for device in ("cpu", "gpu"):
         assert cli.main(["train", "--resume=run", f"--device={device}", "--quiet"]) == 0
     capsys.readouterr()

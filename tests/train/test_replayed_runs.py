@@ -10,9 +10,11 @@ import pytest
 from small_runs import assert_same, segmenting, small, trained
 
 from tinymixer import backend, cli, engine, nn, ops
-from tinymixer.backend import Replay, to_device, to_numpy
+from tinymixer.backend import to_device, to_numpy
 from tinymixer.data import Augment
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.train.parallel import Workers
+from tinymixer.train.step import TrainingStep
 
 
 @pytest.fixture(autouse=True, params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -76,31 +78,21 @@ class Moving(nn.Module):
 
     def __init__(self):
         self.norm = nn.BatchNorm(3)
-        self.head = nn.ChannelLinear(3, 5, rng=np.random.default_rng(0))
+        self.head = nn.ChannelLinear(3, 10, rng=np.random.default_rng(0))
 
     def forward(self, images, rng=None):
         return self.head(self.norm(nn.grid(images), rng).mean(axis=(0, 1)))
 
 
 def after_steps(replay):
-    model = Moving().to("gpu")
-    flat = FlatParameters(model)
-    gradients = GradientSum(flat.weights)
-    rng = np.random.default_rng(1)
-    images = to_device(rng.standard_normal((22, 4, 4, 3), dtype=np.float32), "gpu")
-    labels = to_device(np.arange(22) % 5, "gpu")
-
-    def loss(images, labels):
-        return ops.SoftmaxCrossEntropy()(model(images, rng=rng), labels), None
-
-    def inputs_of(g, piece):
-        return images[piece], labels[piece]
-
-    pieces = cut(to_device(np.arange(22), "gpu"), 5)
-    with Workers(1) as one:
-        for _ in range(3):
-            batch_gradient(loss, pieces, flat, gradients, one, inputs_of=inputs_of, replay=replay)
-    return [gradients.total, *model.state().values()]
+    config = small("mixer_pico", train_size=22, augment=Augment())
+    dataset = config.load_dataset().to("gpu")
+    step = TrainingStep(config, Moving().to("gpu"), dataset, Workers(1), replay=replay)
+    batch = to_device(np.arange(22), "gpu")
+    with step.workers:
+        for i in range(3):
+            step(batch, 0, i, number=i, lr=0.01)
+    return [*step.optimizer.state.values(), *step.model.state().values()]
 
 
 def test_updates_after_the_step_are_those_of_each_micro_batch():

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-import signal
 
 import numpy as np
 import pytest
+import small_runs
+from small_runs import untimed
 
 from tinymixer import data
 from tinymixer.engine import Tensor
@@ -15,6 +16,7 @@ from tinymixer.train.compare import Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.evaluation import measure, segments
 from tinymixer.train.parallel import Workers
+from tinymixer.train.records import EpochFigures
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.tasks import TASKS
 from tinymixer.train.trainer import Trainer
@@ -70,42 +72,30 @@ def test_the_number_of_workers_changes_no_bit(dataset, uninterrupted):
 def test_a_stopped_run_resumes_to_the_same_bits(
     dataset, uninterrupted, tmp_path, monkeypatch, stop_at
 ):
-    train_step, left = Trainer._train_step, [stop_at]
-
-    def stopped_once(trainer, batch):
-        left[0] -= 1
-        if left[0] == 0:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stopped_once)
+    small_runs.stop_at(monkeypatch, stop_at)
     with pytest.raises(Stopped):
         Trainer(CONFIG, dataset, tmp_path, workers=2, quiet=True).run()
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
     history = resumed.run()
     assert bits(resumed) == bits(uninterrupted)
-    timing = ("seconds", "images_per_s")
-    for figures, expected in zip(history, uninterrupted.history, strict=True):
-        assert {k: v for k, v in figures.items() if k not in timing} == {
-            k: v for k, v in expected.items() if k not in timing
-        }
+    assert untimed(history) == untimed(uninterrupted.history)
 
 
 def test_a_run_leaves_its_files_and_a_checkpoint_that_segments(dataset, tmp_path):
     trainer = Trainer(CONFIG, dataset, tmp_path, workers=1, quiet=True)
     history = trainer.run()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == history
+    assert [EpochFigures.from_json(json.loads(line)) for line in lines] == history
     assert (tmp_path / "curves.png").exists()
-    best = checkpoint.load(tmp_path / "best.npz").header["position"][0]
-    ious = [figures["test_iou"] for figures in history]
+    best = checkpoint.load(tmp_path / "best.npz").header.epoch
+    ious = [figures.test_iou for figures in history]
     assert best == 1 + ious.index(max(ious))
     model, saved = checkpoint.load_model(tmp_path / "last.npz")
     images, truth = dataset.test_images, dataset.test_labels
     found = segments(model, images, dataset.mean, dataset.std)
     matrix = metrics.confusion_matrix(truth.ravel(), found.ravel(), 11)
-    assert saved.header["history"][-1]["test_iou"] == metrics.mean_iou(matrix)
-    assert saved.header["history"][-1]["test_accuracy"] == (truth == found).mean()
+    assert saved.header.history[-1].test_iou == metrics.mean_iou(matrix)
+    assert saved.header.history[-1].test_accuracy == (truth == found).mean()
 
 
 class Answers:
@@ -182,8 +172,8 @@ def test_learning_to_segment_lowers_the_loss(dataset):
         CONFIG, epochs=5, lr=0.01, ema=0.0, label_smoothing=0.0, augment=data.Augment()
     )
     history = Trainer(plain, dataset, workers=1, quiet=True).run()
-    assert history[0]["train_loss"] > 1.2
-    assert history[-1]["train_loss"] < 0.75  # to know the background alone
+    assert history[0].train_loss > 1.2
+    assert history[-1].train_loss < 0.75  # to know the background alone
 
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
@@ -200,7 +190,7 @@ def test_a_policy_moves_the_classes_of_pixels_along(dataset):
     )
     assert (images[targets == data.IGNORED] == 128).all()
     assert 0 < (targets == data.IGNORED).mean() < 0.2
-    assert np.isfinite(trainer.run()[-1]["train_loss"])
+    assert np.isfinite(trainer.run()[-1].train_loss)
 
 
 def test_a_model_without_a_pyramid_is_refused(dataset):
@@ -215,7 +205,7 @@ def test_an_unknown_task_is_refused():
 
 
 def test_data_without_pixels_are_refused():
-    with pytest.raises(DataError, match="no classes of pixels"):
+    with pytest.raises(DataError, match="no labels for pixels"):
         dataclasses.replace(CONFIG, dataset="cifar10").load_dataset()
 
 
@@ -232,7 +222,7 @@ def test_segmenters_are_compared_by_their_iou(dataset, tmp_path):
             ["raft_mlp_nano"], budget, CONFIG, dataset, tmp_path, workers=1, quiet=True
         )
         (result,) = made.run()
-    assert result.scores.tolist() == [result.history[0]["test_iou"]]
+    assert result.scores.tolist() == [result.history[0].test_iou]
     assert " test mean IoU |" in table([result])
 
 

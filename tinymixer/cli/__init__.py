@@ -1,6 +1,6 @@
-"""Floor 6. The `tinymixer` command: one file for each group of subcommands.
+"""Floor 6. The `tinymixer` command: one file for each of its commands.
 
-A mistake of the user's ends in one line on standard error and exit code 2; a traceback is a bug.
+A user's mistake ends in one line on standard error and exit code 2; a traceback is a bug.
 """
 
 import argparse
@@ -8,13 +8,27 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 import tinymixer
-from tinymixer.cli import bench, compare, convert, data, doctor, evaluate, gradcheck, inspect, train
 from tinymixer.errors import TinymixerError
-from tinymixer.fast.cpu import keep_freed_memory
-from tinymixer.train.stopping import Stopped
+
+# Each is the module of that name: `add_options(parser)` gives its parser options and sets `func`,
+# which takes the parsed arguments and returns the exit code. It is imported when it is called.
+COMMANDS = {
+    "train": "train a model",
+    "compare": "train several models under one budget and compare them",
+    "eval": "accuracy by class, confusion matrix and worst mistakes of a trained model",
+    "predict": "what a trained model sees in your pictures",
+    "summary": "layers, shapes, parameters, multiply-accumulates and memory of a model",
+    "plot": "a run's curves and, of a Mixer, its token-mixing weights and patch filters",
+    "convert": "convert weights between the layouts of a system's authors, timm and tinymixer",
+    "gradcheck": "check every hand-written gradient numerically",
+    "bench": "measure the speed of training and inference, and where the time goes",
+    "data": "list the data sets, download one, or add an archive",
+    "doctor": "versions, BLAS, threads, GPU and data sets of this machine",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,12 +38,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help\n")
 
 
+class CommandParser(Parser):
+    """The parser of one command, which gets its options when it parses: so `tinymixer --help` and
+    every other command do without the imports that they need.
+    """
+
+    def __init__(self, *, module: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.module = module
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.add_options()
+        return super().parse_known_args(args, namespace)
+
+    def add_options(self) -> None:
+        import_module(self.module).add_options(self)
+
+
 def build_parser() -> Parser:
     parser = Parser(prog="tinymixer", description=tinymixer.__doc__)
     parser.add_argument("--version", action="version", version=f"tinymixer {tinymixer.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, compare, evaluate, inspect, convert, gradcheck, bench, data, doctor):
-        module.add_parser(commands)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
+    for name, line in COMMANDS.items():
+        commands.add_parser(name, help=line, module=f"tinymixer.cli.{name}")
     return parser
 
 
@@ -38,44 +69,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_output()
     try:
         args = build_parser().parse_args(argv)
+        from tinymixer.fast.cpu import keep_freed_memory  # here, because --version needs no NumPy
+
         keep_freed_memory()
         code = args.func(args)
-        print(end="", flush=True)  # what cannot be written is heard of here
+        print(end="", flush=True)  # raises OSError here if something cannot be written
         return code
     except TinymixerError as error:
-        return _complain(str(error))
-    except BrokenPipeError:  # the reader of our output, `head` perhaps, has seen enough
+        return complain(str(error))
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has stopped reading
         return 0
     except MemoryError as error:
-        return _complain(f"not enough memory ({error}); ask for less, or for fewer at once")
+        return complain(f"not enough memory ({error}); use a smaller model, batch or data set")
     except OSError as error:
-        return _complain(f"{error.filename or 'output'}: {error.strerror or error}")
-    except Stopped as stop:
-        _complain(f"{stop}; the run is saved: tinymixer train --resume {stop.folder}")
-        return 128 + stop.signal
+        return complain(f"{error.filename or 'output'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return 130
     finally:
-        _drop_what_cannot_be_written()
+        _drop_unwritable_output()
+
+
+def complain(message: str) -> int:
+    """Print one line on standard error and return the exit code of a user's mistake."""
+    print(f"tinymixer: {' '.join(message.split())}", file=sys.stderr)
+    return 2
 
 
 def _prepare_output() -> None:
-    """Any name can be printed on any terminal, and messages go nowhere if there is no stderr."""
+    """Any name can be printed on any terminal; without a standard error messages are dropped."""
     if sys.stderr is None:  # closed by the shell, 2>&-, and progress bars would write to it
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _drop_what_cannot_be_written() -> None:
-    """Python would try again at its end, and complain of it in lines of its own."""
+def _drop_unwritable_output() -> None:
+    """Otherwise Python would try to write it again at its end, and print an error of its own."""
     try:
         print(end="", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _complain(message: str) -> int:
-    print(f"tinymixer: {' '.join(message.split())}", file=sys.stderr)
-    return 2

@@ -1,4 +1,4 @@
-"""tinymixer bench --against: this and another program, each printing a line of JSON, in turn."""
+"""tinymixer bench --against: this benchmark and another program in turn, and their ratio."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ SAME_LOSS = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}  # relative, before and a
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Run this and that in turn, each in a process of its own, and print the ratio of medians."""
+    """Run both programs in turn, each in its own process, and print the ratio of their medians."""
     words = {"this": _own_command(args), "that": _words(args.against)}
     runs: dict[str, list[dict[str, Any]]] = {"this": [], "that": []}
     for _ in range(args.rounds):
@@ -44,7 +44,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def _differing(this: dict[str, Any], that: dict[str, Any]) -> dict[str, list[Any]]:
-    """What says that these two did not do the same work, if that program tells of it."""
+    """Signs that the two did not do the same work, as far as that program reports it."""
     found = {
         name: [this[name], that[name]]
         for name in SAME_WORK
@@ -59,7 +59,7 @@ def _differing(this: dict[str, Any], that: dict[str, Any]) -> dict[str, list[Any
 
 
 def _own_command(args: argparse.Namespace) -> list[str]:
-    """The command line that does here what `args` asks for, once, and prints JSON."""
+    """The command line of one run of this benchmark with `args`, which prints JSON."""
     words = [sys.executable, "-m", "tinymixer", "bench", "--json", "--no-products"]
     for name in (
         "model",
@@ -102,7 +102,7 @@ def _result(command: list[str]) -> dict[str, Any]:
     try:
         result = json.loads(said[-1])
         if not result["images_s"] > 0:
-            raise ValueError("nothing to compare with")
+            raise ValueError("images_s is not above 0")
     except (ValueError, TypeError, KeyError) as error:
         raise TinymixerError(
             f"{shown}: expected a last line of JSON with images_s above 0, got {said[-1][:80]!r}"

@@ -1,4 +1,4 @@
-"""tinymixer bench: how fast a model's step is, where its time goes, and beside another program."""
+"""tinymixer bench: the speed of a step, where its time goes, and a comparison with a program."""
 
 import argparse
 import json
@@ -10,40 +10,40 @@ from typing import Any
 import numpy as np
 
 import tinymixer
-from tinymixer.backend import PRECISIONS, host_copies
 from tinymixer.cli import against
 from tinymixer.cli.options import (
     add_device,
     add_graph,
     add_set,
+    add_workers,
     check_graph,
     check_precision,
+    load_figures,
     output_file,
 )
 from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
+from tinymixer.fast.gpu.graphs import host_copies
+from tinymixer.fast.gpu.launches import Launches
+from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.models import create_model, list_models, options_of
-from tinymixer.train import figures
 from tinymixer.train.bench import Bench
-from tinymixer.train.launches import Launches, launch_table
 from tinymixer.train.parallel import Workers
-from tinymixer.train.profile import Row, profile_table
+from tinymixer.train.profile import OperationTime, launch_table, profile_table
 
-SMALL_IMAGES, LARGE_IMAGES = 128, 8  # how many make the default batch; small: sides below 100
-ON_A_GPU = 8  # times as many
-MOST = 2**31  # images and the like, as in training
+SMALL_IMAGES, LARGE_IMAGES = 128, 8  # the default batch; small: sides below 100 pixels
+ON_A_GPU = 8  # times as many images
+MOST = 2**31  # of images, steps and the like, as in training
 MICRO_BATCH = 16  # images at most, as in training
 PROFILED_STEPS, CEILING_TIMES = 3, 5
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench",
-        help="time training and inference, and show where the time goes",
-        description="Time the steps of training on one batch of random images, after checking that "
-        "their loss and gradients are right. Exit code 2 if they are not. On a GPU it also says "
-        "how many kernels of our own a step launches; CuPy's are not counted.",
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Time the steps of training on one batch of random images, after checking that their loss "
+        "and gradients are right. Exit code 2 if they are not. On a GPU it also counts the kernels "
+        "of tinymixer that a step launches; those of CuPy are not counted."
     )
     parser.set_defaults(func=run)
     add_work(parser, list_models())
@@ -51,42 +51,74 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--micro-batch",
         type=int,
-        help=f"images computed together; default {MICRO_BATCH}, on a GPU all of them",
+        metavar="N",
+        help=f"images of a batch computed together; default {MICRO_BATCH} at most, on a GPU all",
     )
-    parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
-    parser.add_argument("--reference", action="store_true", help="without the fast twins")
+    add_workers(parser)
+    parser.add_argument(
+        "--reference",
+        action="store_true",
+        help="time the plain operations instead of their fast twins",
+    )
     parser.add_argument(
         "--no-products", action="store_true", help="do not time the matrix products alone"
     )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    parser.add_argument("--profile", action="store_true", help="show the time by operation")
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    parser.add_argument("--profile", action="store_true", help="show the time of each operation")
     parser.add_argument(
-        "--plot", type=output_file, metavar="FILE", help="draw the profile into FILE"
+        "--plot", type=output_file, metavar="FILE", help="draw the time of each operation into FILE"
     )
     parser.add_argument(
         "--against",
         metavar="COMMAND",
-        help="run COMMAND, which prints such a line of JSON, and this in turn, and compare",
+        help="run this benchmark and COMMAND in turn and compare them; COMMAND has to print such a "
+        "line of JSON",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of --against; default 5")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="runs of each program with --against; default 5",
+    )
 
 
 def add_work(parser: Any, models: list[str]) -> None:
-    """The options that say what is timed: here, and in a program to hold beside it."""
-    parser.add_argument("--model", default="mixer_nano", metavar="NAME", choices=models)
+    """The options that say what is timed, here and in a program to compare with."""
+    parser.add_argument(
+        "--model",
+        default="mixer_nano",
+        metavar="NAME",
+        choices=models,
+        help=f"model to time, one of {', '.join(models)}; default mixer_nano",
+    )
     add_device(parser)
     parser.add_argument(
-        "--precision", default="fp32", choices=PRECISIONS, help="of products on a GPU; default fp32"
+        "--precision",
+        default="fp32",
+        choices=PRECISIONS,
+        help="number format of matrix products on a GPU; default fp32",
     )
     parser.add_argument(
         "--batch",
         type=int,
-        help=f"images; default {SMALL_IMAGES} small ones or {LARGE_IMAGES} large; on a GPU "
-        f"{ON_A_GPU} times as many",
+        metavar="N",
+        help=f"images for each step; default {SMALL_IMAGES}, or {LARGE_IMAGES} with sides of 100 "
+        f"pixels or more; on a GPU {ON_A_GPU} times as many",
     )
-    parser.add_argument("--steps", type=int, default=20, help="steps in all; default 20")
-    parser.add_argument("--warmup", type=int, default=3, help="first steps left out; default 3")
-    parser.add_argument("--infer", action="store_true", help="forward pass and loss only")
+    parser.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="steps to run; default 20"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=3,
+        metavar="N",
+        help="first steps that are not timed; default 3",
+    )
+    parser.add_argument(
+        "--infer", action="store_true", help="time the forward pass and the loss only"
+    )
     add_set(parser)
 
 
@@ -104,6 +136,8 @@ def work_of(args: argparse.Namespace) -> tuple[Any, int]:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    if args.plot:
+        load_figures()  # before the work, in case matplotlib does not start
     if args.against:
         return against.compare(args)
     model, batch = work_of(args)
@@ -120,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         graph=args.graph,
     )
-    rows: list[Row] = []
+    rows: list[OperationTime] = []
     of_gpu: list[Launches] = []
     with reference_ops() if args.reference else nullcontext(), bench:
         bench.check()
@@ -128,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
             "what": "infer" if args.infer else "train",
             "model": args.model,
             "batch": batch,
-            "micro_batch": bench.micro_batch,
+            "micro_batch": bench.config.micro_batch,
             "threads": workers,
             "gelu": options_of(args.model, **dict(args.set))["gelu"],
             "precision": args.precision,
@@ -173,6 +207,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         what = "Inference" if args.infer else "Training"
         title = f"{what} step of {args.model}, {batch} images: where the time goes"
+        figures = load_figures()
         figures.save(figures.profile(rows, title), args.plot)
         if not args.json:
             print(f"wrote {args.plot}")

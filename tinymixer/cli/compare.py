@@ -1,66 +1,82 @@
 """tinymixer compare: several models under one budget."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tinymixer import data
+from tinymixer.cli import complain
 from tinymixer.cli.options import (
-    add_augmentation,
+    add_data_dir,
     add_device,
-    add_fields,
+    add_quiet,
     add_set,
-    changed,
+    add_workers,
     check_device,
     check_precision,
+    check_workers,
+    load_figures,
     writable_folder,
 )
-from tinymixer.errors import TinymixerError
+from tinymixer.cli.recipe import add_augmentation, add_fields, changed
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "compare",
-        help="train several models under one budget, and see what each makes of it",
-        description="Train several models on the same data, each under the same budget, and show "
-        "what came of it in a table and two figures. Ctrl-C stops it; the same command goes on.",
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Train several models on the same data, each under the same budget, and compare them in a "
+        "table and two figures. Ctrl-C saves and stops; the same command continues."
     )
     parser.set_defaults(func=run)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=", ".join(list_models()))
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"models to compare, of {', '.join(list_models())}",
+    )
     budget = parser.add_mutually_exclusive_group(required=True)
     for unit, metavar, text in zip(
         UNITS,
         ("N", "S", "M"),
         (
-            "passes over the training images",
-            "of training, by the speed measured beforehand",
-            "multiply-accumulates in all: three times the forward ones of each image",
+            "budget in passes over the training images",
+            "budget in seconds of training, at the speed measured beforehand",
+            "budget in multiply-accumulates: three times those of the forward pass of each image",
         ),
         strict=True,
     ):
         budget.add_argument(
             f"--{unit}", dest="budget", type=_amount(unit), metavar=metavar, help=text
         )
-    parser.add_argument("--out", type=Path, help="folder; default runs/compare-DATASET-BUDGET")
-    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
-    parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the comparison; default: runs/compare-DATASET-BUDGET",
+    )
+    add_data_dir(parser)
+    add_workers(parser)
     add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
+    add_quiet(parser)
     add_set(parser)
-    recipe = parser.add_argument_group("the recipe, common to all")
-    recipe.add_argument("--dataset", default="shapes", metavar="STR", help="default shapes")
-    add_fields(recipe, Config, leave_out=("model", "model_options", "dataset", "epochs", "augment"))
+    recipe = parser.add_argument_group("the recipe of all models")
+    recipe.add_argument(
+        "--dataset",
+        default="shapes",
+        metavar="STR",
+        help=f"data set to train and test on; one of {', '.join(data.NAMES)}; default shapes",
+    )
+    add_fields(recipe, Config, leave_out=("model", "dataset", "epochs"))
     add_augmentation(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.workers is not None and args.workers < 1:
-        raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
+    check_workers(args.workers)
+    load_figures()  # a comparison ends with two
     config = changed(recipe(args.dataset, getattr(args, "task", "classify")), args)
     check_precision(args.device, config.precision)
     check_device(args.device)
@@ -82,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         results = comparison.run()
     except Stopped as stop:
-        print(f"tinymixer: {stop}; all is saved: the same command goes on", file=sys.stderr)
+        complain(f"{stop}; all is saved: the same command continues")
         return 128 + stop.signal
     print(f"{comparison.statement()}\n\n{table(results)}\n")
     print(f"comparison.md, accuracy-macs.png and accuracy-seconds.png are in {out}")

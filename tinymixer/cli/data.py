@@ -1,35 +1,39 @@
-"""tinymixer data: see what is here, download, add an archive."""
+"""tinymixer data: list the data sets, download one, add an archive."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from tinymixer import data
+from tinymixer.cli import Parser
+from tinymixer.cli.options import add_data_dir
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("data", help="data sets: which are here, download, add an archive")
+def add_options(parser: Any) -> None:
+    parser.description = "List the data sets and where they are, download one, or add an archive."
     parser.set_defaults(func=show)
-    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
-    actions = parser.add_subparsers(metavar="ACTION")
+    add_data_dir(parser)
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
 
     action = actions.add_parser(
-        "download", help="fetch a data set from the first source that works"
+        "download", help="download a data set from the first source that works"
     )
     action.set_defaults(func=download)
-    action.add_argument("name", metavar="NAME", help=", ".join(data.NAMES))
-    action.add_argument("--data-dir", metavar="DIR", default=argparse.SUPPRESS)
+    action.add_argument("name", metavar="NAME", help=f"data set, one of {', '.join(data.NAMES)}")
+    add_data_dir(action, default=argparse.SUPPRESS)
 
-    action = actions.add_parser("add", help="take an archive that you already have")
+    action = actions.add_parser("add", help="check and store an archive that you already have")
     action.set_defaults(func=add)
-    action.add_argument("file", type=Path, metavar="FILE")
-    action.add_argument("--data-dir", metavar="DIR", default=argparse.SUPPRESS)
+    action.add_argument(
+        "file", type=Path, metavar="FILE", help="archive of CIFAR-10 or CIFAR-100, as published"
+    )
+    add_data_dir(action, default=argparse.SUPPRESS)
 
 
 def show(args: argparse.Namespace) -> int:
     for name in data.NAMES:
-        place = "built in" if name == "shapes" else data.find(name, args.data_dir)
-        print(f"{name:10s} {place or f'not found; tinymixer data download {name}'}")
+        found = "built in" if name == "shapes" else data.find(name, args.data_dir)
+        print(f"{name:10s} {found or f'not found; tinymixer data download {name}'}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""tinymixer doctor: what this machine has, in plain words."""
+"""tinymixer doctor: what this machine has."""
 
 import argparse
 import os
@@ -11,13 +11,15 @@ from threadpoolctl import threadpool_info
 
 import tinymixer
 from tinymixer import data
-from tinymixer.backend import gpu_parts, why_no_gpu
+from tinymixer.backend import why_no_gpu
+from tinymixer.cli.options import add_data_dir
+from tinymixer.fast.gpu.doctor import gpu_parts
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("doctor", help="versions, BLAS, threads, GPU, data: what is here")
+def add_options(parser: Any) -> None:
+    parser.description = "Show the versions, BLAS, threads, GPU and data sets of this machine."
     parser.set_defaults(func=run)
-    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
+    add_data_dir(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     lines.append(("GPU", why_no_gpu() or "ready: use --device gpu"))
     lines += [(f"  {name}", text) for name, text in gpu_parts()]
     for name in data.NAMES:
-        place = "built in" if name == "shapes" else data.find(name, args.data_dir) or "not found"
-        lines.append((name, str(place)))
+        found = "built in" if name == "shapes" else data.find(name, args.data_dir) or "not found"
+        lines.append((name, str(found)))
     lines.append(("disk", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free here"))
     for name, text in lines:
         print(f"{name:11s} {text}")

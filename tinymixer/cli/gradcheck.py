@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import tinymixer
 from tinymixer import nn
-from tinymixer.cli.options import output_file
+from tinymixer.cli.options import load_figures, output_file
 from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
 from tinymixer.files import write_atomically
@@ -30,19 +29,16 @@ from tinymixer.gradcheck.show import error_against_step
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.gradcheck.verdict import TOLERANCES
 from tinymixer.models import MODELS, create_model
-from tinymixer.train import figures
 
 SMALL = ("_nano", "_pico")  # other models of a system are made of the same parts
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
 CURVE_OF = "TokenMLP"  # what the plot shows if no operation or model is named
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "gradcheck",
-        help="prove every hand-written gradient numerically",
-        description="Compare hand-written gradients with central differences, the complex step "
-        "and adjoints, in float64. Exit code 1 if any disagrees. Without options: every operation.",
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Compare hand-written gradients with central differences, the complex step and adjoints, "
+        "in float64. Exit code 1 if any disagrees. Without options: every operation."
     )
     what = parser.add_mutually_exclusive_group()
     for option, example in ("op", "operation, e.g. LayerNorm"), ("model", "model, e.g. mixer_nano"):
@@ -51,22 +47,24 @@ def add_parser(subparsers: Any) -> None:
             metavar="NAME",
             action="append",
             default=[],
-            help=f"one {example}; may be given several times",
+            help=f"check one {example}; may be given several times",
         )
     what.add_argument(
         "--all",
         action="store_true",
-        help="every operation and a small model of every system",
+        help="check every operation and a small model of every system",
     )
     what.add_argument(
         "--mutants", action="store_true", help=f"plant {len(MUTANTS)} bugs and count those caught"
     )
-    parser.add_argument("--json", metavar="FILE", type=output_file, help="write the report to FILE")
+    parser.add_argument(
+        "--json", metavar="FILE", type=output_file, help="write the report into FILE as JSON"
+    )
     parser.add_argument(
         "--plot",
         metavar="FILE",
         type=output_file,
-        help="draw the error against the step size into FILE, of the first if there are several",
+        help="draw the error against the step size into FILE, for the first --op or --model",
     )
     parser.set_defaults(func=run)
 
@@ -115,6 +113,8 @@ HEADINGS = ["operation", "cases", *TOLERANCES, "order", "worst difference at", "
 def run(args: argparse.Namespace) -> int:
     if args.mutants and args.plot:
         raise TinymixerError("--plot draws healthy gradients; leave it out beside --mutants")
+    if args.plot:
+        load_figures()  # before the work, in case matplotlib does not start
     start = time.perf_counter()
     with threadpool_limits(1):  # matrices are small; the work is shared by checks, not within one
         if args.mutants:
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         _write(args.json, {"summary": summary, "versions": _versions(start), "rows": found})
     if args.plot:
-        figures.save(_drawn(*_curve(args)), args.plot)
+        load_figures().save(_drawn(*_curve(args)), args.plot)
         print(f"wrote {args.plot}")
     return 0 if all(row.passed for row in rows) else 1
 
@@ -175,7 +175,7 @@ def _check_model(name: str) -> list[Report]:
 
 def in_training(model: nn.Module, x: np.ndarray) -> Tensor:
     """The output for images x as in training, but without the updates that it asks for."""
-    with nn.asides():
+    with nn.auxiliary():
         return model(x, rng=np.random.default_rng(0))
 
 
@@ -252,8 +252,10 @@ def _curve(args: argparse.Namespace) -> tuple[str, Curve]:
     return name, error_against_step(of_function(case.op, *case.arrays, constants=case.constants))
 
 
-def _drawn(name: str, curve: Curve) -> Figure:
+def _drawn(name: str, curve: Curve) -> Any:
     """Error against step size, one line per method, both axes logarithmic."""
+    from matplotlib.figure import Figure  # only to draw: it takes up to a second
+
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     for (method, points), marker in zip(curve.items(), "ovsD^", strict=True):

@@ -6,63 +6,78 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer import data, nn
+from tinymixer.cli import complain
 from tinymixer.cli.options import (
-    add_augmentation,
+    add_data_dir,
     add_device,
-    add_fields,
     add_graph,
+    add_quiet,
     add_set,
-    changed,
+    add_workers,
     check_device,
     check_graph,
     check_precision,
+    check_workers,
     find_checkpoint,
-    given_fields,
+    load_figures,
     writable_folder,
 )
-from tinymixer.errors import CheckpointError, DataError, TinymixerError
+from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_fields
+from tinymixer.errors import CheckpointError, DataError
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
+from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "train",
-        help="train a model",
-        description="Train a model. Without --dataset it takes CIFAR-10 where that is or can be "
-        "had, and the built-in `shapes` otherwise, or to segment. Ctrl-C stops it; --resume goes "
-        "on, on either device. A GPU computes a batch as a whole unless --micro-batch is given.",
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Train a model. Without --dataset it takes CIFAR-10 if it is present or can be downloaded, "
+        "and otherwise, or with --task segment, the built-in `shapes`. Ctrl-C saves the run and "
+        "stops it; --resume continues it, on a CPU or a GPU. A GPU computes a whole batch at once "
+        "unless --micro-batch is given."
     )
     parser.set_defaults(func=run)
-    parser.add_argument("--out", type=Path, help="folder of the run; default runs/MODEL-DATASET")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run")
-    parser.add_argument("--data-dir", metavar="DIR", help="where data sets are")
-    parser.add_argument("--workers", type=int, help="threads; default: one for each processor")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run; default: runs/MODEL-DATASET"
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="continue the stopped run in this folder, with the options that it began with",
+    )
+    add_data_dir(parser)
+    add_workers(parser)
     add_device(parser)
     add_graph(parser)
-    parser.add_argument("--save-every", type=_seconds, default=60.0, metavar="SECONDS")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
-    add_set(parser)
-    add_fields(
-        parser.add_argument_group("what decides the trained weights"),
-        Config,
-        leave_out=("model_options", "augment"),
+    parser.add_argument(
+        "--save-every",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="seconds from one checkpoint to the next within an epoch; default 60",
     )
+    add_quiet(parser)
+    add_set(parser)
+    add_fields(parser.add_argument_group("what decides the trained weights"), Config)
     add_augmentation(parser)
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds >= 0:  # nor is nan
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:  # NaN is not either
         raise argparse.ArgumentTypeError(f"expected 0 or more seconds, got {text}")
     return seconds
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.workers is not None and args.workers < 1:
-        raise TinymixerError(f"--workers {args.workers}: expected 1 or more")
+    check_workers(args.workers)
     check_graph(args)
+    load_figures()  # an epoch ends with curves.png
     options = {
         "workers": args.workers,
         "device": args.device,
@@ -78,12 +93,16 @@ def run(args: argparse.Namespace) -> int:
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on {config.dataset}, "
             f"{len(images):,} images, {where} -> {out}"
         )
-    last = trainer.run()[-1]
+    try:
+        last = trainer.run()[-1]
+    except Stopped as stop:
+        complain(f"{stop}; the run is saved: tinymixer train --resume {stop.folder}")
+        return 128 + stop.signal
     metric = trainer.task.metric
-    best = max(trainer.history, key=lambda figures: figures[metric])
+    best = max(trainer.history, key=lambda figures: getattr(figures, metric))
     print(
-        f"{trainer.task.metric_name} {last[metric]:.2%} after epoch {last['epoch']:g} "
-        f"(best {best[metric]:.2%} after epoch {best['epoch']:g})\n"
+        f"{trainer.task.metric_name} {getattr(last, metric):.2%} after epoch {last.epoch:g} "
+        f"(best {getattr(best, metric):.2%} after epoch {best.epoch:g})\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )
@@ -100,38 +119,39 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     check_precision(args.device, config.precision)
     check_device(args.device)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
-    if wanted not in (given.get("dataset"), "shapes") and not _cifar10_is_to_be_had(args.data_dir):
+    if wanted not in (given.get("dataset"), "shapes") and not _have_cifar10(args.data_dir):
         config = changed(recipe("shapes", task), args)
-    if args.device == "gpu" and "micro_batch" not in given:  # which has no small cache to fit
+    if args.device == "gpu" and "micro_batch" not in given:  # a GPU has no small cache to fit
         config = replace(config, micro_batch=config.batch_size)
     out = args.out or _new_folder(f"{config.model}-{config.dataset}")
     trainer = Trainer(config, config.load_dataset(args.data_dir, download=True), out, **options)
-    writable_folder(out)  # last: what is refused leaves no empty one
+    writable_folder(out)  # last, so that a refused run leaves no empty folder
     return trainer
 
 
 def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
-        raise CheckpointError("--resume goes on in the run's own folder; leave out --out")
+        raise CheckpointError("--resume continues a run in its own folder; leave out --out")
     path = find_checkpoint(args.resume)
-    saved = checkpoint.load(path).config
+    saved = checkpoint.load(path).header.config
     begun, asked = saved.plain(), changed(saved, args).plain()
     if asked != begun:
         name = next(name for name in begun if asked[name] != begun[name])
         raise CheckpointError(
-            f"{path} was begun with {name}={begun[name]!r}, not {asked[name]!r}, and another "
-            "setting would be another run; leave the option out, or start a new --out"
+            f"{path} was begun with {name}={begun[name]!r}, not {asked[name]!r}, and with another "
+            "value it would be another run; leave the option out, or start a new run with --out"
         )
     return Trainer.resume(path, saved.load_dataset(args.data_dir), **options)
 
 
-def _cifar10_is_to_be_had(data_dir: str | None) -> bool:
+def _have_cifar10(data_dir: str | None) -> bool:
+    """Is CIFAR-10 present, or can it be downloaded? Otherwise a line says what is trained on."""
     try:
         data.load("cifar10", data_dir, download=True)
     except DataError:
         print(
-            "CIFAR-10 is not to be had here (`tinymixer data download cifar10` says why): training "
-            "on the built-in shapes instead"
+            "CIFAR-10 is not here and could not be downloaded (`tinymixer data download cifar10` "
+            "says why): training on the built-in shapes instead"
         )
         return False
     return True

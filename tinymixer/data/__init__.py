@@ -3,7 +3,7 @@
     data = load("cifar10")                          # from --data-dir, $TINYMIXER_DATA or data/
     x = normalise(data.test_images, data.mean, data.std)
 
-A data set is four arrays in memory. The pixels stay uint8 until they are normalised.
+A data set is four arrays in memory. Pixels stay uint8 until they are normalised.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ __all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "add", "find", "load", "nor
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")  # of a Dataset
-MOST_SHAPES = 2**32  # the next one is the first test image
-TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images, unless told otherwise
+MOST_SHAPES = 2**32  # training images; test images are numbered from here
+TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,12 @@ class Dataset:
     """Training and test images with their labels.
 
     images uint8 (N, 32, 32, 3); labels int64 (N,), or uint8 (N, 32, 32) for the class of every
-    pixel, IGNORED where there is none; mean and std (of a colour, over the training
-    images) in pixel units 0..255
+    pixel, IGNORED for a pixel without one; mean and std of each colour over the training images, in
+    pixel units 0..255
 
-    Raises DataError for labels that are not one for each image, or no class of these: a GPU, where
-    a number out of range is taken for another one, would not say so. Nor may all be IGNORED: there
-    would be nothing to learn or to measure.
+    Raises DataError if there is not one label for each image, if a label is not one of the classes
+    (a GPU would not notice: it takes an index out of range for another one), or if all labels are
+    IGNORED, because then there is nothing to learn or to measure.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dataset:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if device_of(self.train_labels) == "cpu":  # elsewhere they come from a Dataset
+        if device_of(self.train_labels) == "cpu":  # on a GPU they come from a checked Dataset
             for part in ("train", "test"):
                 images, labels = (getattr(self, f"{part}_{kind}") for kind in ("images", "labels"))
                 self._check(part, images, labels)
@@ -61,20 +61,20 @@ class Dataset:
         if len(images) != len(labels):
             raise DataError(
                 f"{self.name}: {len(images)} {part} images have {len(labels)} labels; expected one "
-                "for each"
+                "label for each image"
             )
         known = (labels != IGNORED) | (labels.ndim < 3)
         if not known.any():
             raise DataError(
-                f"{self.name}: none of its {len(labels)} {part} images has a label; expected one "
-                f"at least. Keep more images, or give their pixels classes in place of {IGNORED}"
+                f"{self.name}: none of its {len(labels)} {part} images has a label; expected at "
+                f"least one. Use more images, or give their pixels a class instead of {IGNORED}"
             )
         lowest, highest = (f(labels, where=known, initial=0) for f in (np.min, np.max))
         if lowest < 0 or highest >= self.num_classes:
             raise DataError(
-                f"{self.name}: {part} label {lowest if lowest < 0 else highest} is none of its "
-                f"{self.num_classes} classes, 0..{self.num_classes - 1}. Give class_names a name "
-                "for every class"
+                f"{self.name}: {part} label {lowest if lowest < 0 else highest} is not one of its "
+                f"{self.num_classes} classes, 0..{self.num_classes - 1}. Correct the label, or "
+                "give class_names a name for every class"
             )
 
     @property
@@ -83,7 +83,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the four arrays: a checkpoint remembers what it was trained on."""
+        """SHA-256 of the four arrays, by which a checkpoint knows what it was trained on."""
         digest = hashlib.sha256()
         for array in (getattr(self, name) for name in _ARRAYS):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
@@ -93,7 +93,7 @@ class Dataset:
     def to(self, device: str) -> "Dataset":
         """This data set with its four arrays on `device`, "cpu" or "gpu"."""
         if device == device_of(self.train_images):
-            return self  # with the fingerprint that it may have taken
+            return self  # and keep a fingerprint that is computed already
         return replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
 
 
@@ -109,20 +109,20 @@ def load(
 ) -> Dataset:
     """The data set `name`, one of NAMES, in memory.
 
-    Of its images the first `train_size` and `test_size` are kept; None: all of them, or 20,000 and
-    4,000 shapes, drawn from `seed`. With `pixels` the labels are those of pixels, and "background"
-    is a class of its own, the last. A missing data set is downloaded first if `download` is true.
+    Only the first `train_size` and `test_size` images are kept; None keeps all of them, or 20,000
+    and 4,000 shapes, drawn from `seed`. With `pixels` every pixel has a label, and "background" is
+    the last class. A missing data set is downloaded first if `download` is true.
 
-    Raises DataError for a data set that is unknown, missing, damaged or without labels of pixels,
-    and for a size below 1 or above what there is.
+    Raises DataError for a data set that is unknown, missing, damaged or without labels for pixels,
+    and for a size below 1 or above the number of images.
     """
     for option, size in (("train_size", train_size), ("test_size", test_size)):
         if size is not None and size < 1:
             raise DataError(f"{name}: {option}={size}: expected at least one image")
         if size is not None and name == "shapes" and size > MOST_SHAPES:
-            raise DataError(f"{name}: {option}={size}: expected {MOST_SHAPES:,} images at most")
+            raise DataError(f"{name}: {option}={size}: expected at most {MOST_SHAPES:,} images")
     if pixels and name in _LAYOUTS:
-        raise DataError(f"{name} has no classes of pixels to learn; `shapes` has")
+        raise DataError(f"{name} has no labels for pixels, only for images; `shapes` has both")
     if name == "shapes":
         train_size = TRAIN_SHAPES if train_size is None else train_size
         test_size = TEST_SHAPES if test_size is None else test_size
@@ -141,7 +141,7 @@ def load(
         ("test_size", test_size, test_images),
     ):
         if size is not None and size > len(images):
-            raise DataError(f"{name}: {option}={size}: expected {len(images):,} images at most")
+            raise DataError(f"{name}: {option}={size}: expected at most {len(images):,} images")
     return Dataset(
         name,
         train_images[:train_size],
@@ -155,22 +155,22 @@ def load(
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """The folder or archive that holds a data set; None if there is none, or none is needed.
+    """The folder or archive that holds a data set; None if it is not found, or needs no file.
 
     Looks into `data_dir`, then $TINYMIXER_DATA, then ./data, then data/ of the checkout.
     """
     if name == "shapes":
         return None
     layout = _layout(name)
-    found = (cifar.locate(layout, folder) for folder in _places(data_dir))
+    found = (cifar.locate(layout, folder) for folder in _folders(data_dir))
     return next((path for path in found if path), None)
 
 
 def add(file: str | Path, data_dir: str | Path | None = None) -> Path:
-    """Store the data set of an archive that the user has, in the standard binary layout.
+    """Store the data set in a user's archive in the standard binary layout.
 
     All of it is checked before anything is written. Returns the folder that now holds it, under
-    `data_dir` or where `load` would download to. Raises DataError for any other or damaged file.
+    `data_dir` or where `load` would download to. Raises DataError for another or a damaged file.
     """
     file = Path(file)
     for layout in _LAYOUTS.values():
@@ -180,8 +180,10 @@ def add(file: str | Path, data_dir: str | Path | None = None) -> Path:
             if file.is_dir() and file.name in layout.archives:
                 raise DataError(f"{file} is a folder; give the path of the archive itself")
             return cifar.write(layout, cifar.read(layout, file), _home(data_dir))
-    known = ", ".join(name for layout in _LAYOUTS.values() for name in layout.archives)
-    raise DataError(f"{file}: expected an archive under its published name, one of {known}")
+    known = " or ".join(name for layout in _LAYOUTS.values() for name in layout.archives)
+    raise DataError(
+        f"{file}: expected an archive with its published name, {known}; rename it if you renamed it"
+    )
 
 
 def _layout(name: str) -> cifar.Layout:
@@ -190,48 +192,48 @@ def _layout(name: str) -> cifar.Layout:
     return _LAYOUTS[name]
 
 
-def _places(data_dir: str | Path | None) -> list[Path]:
-    """Where to look, in this order."""
+def _folders(data_dir: str | Path | None) -> list[Path]:
+    """The folders to look in, in this order."""
     checkout = Path(__file__).parents[2] / "data"
     given = [data_dir, os.environ.get("TINYMIXER_DATA"), "data"]
     try:
-        places = [Path(place).expanduser() for place in given if place]
-    except RuntimeError as error:  # a user that there is not
-        asked = " or ".join(str(place) for place in given[:2] if place)
+        folders = [Path(folder).expanduser() for folder in given if folder]
+    except RuntimeError as error:  # the ~name of a user who does not exist
+        asked = " or ".join(str(folder) for folder in given[:2] if folder)
         raise DataError(
-            f"{asked}: {str(error).rstrip('.')}; expected the path of a folder for --data-dir, and "
+            f"{asked}: {str(error).rstrip('.')}; expected the path of a folder in --data-dir, and "
             "in TINYMIXER_DATA if that is set"
         ) from error
-    return [*places, checkout] if (checkout / "checksums.txt").exists() else places
+    return [*folders, checkout] if (checkout / "checksums.txt").exists() else folders
 
 
 def _home(data_dir: str | Path | None) -> Path:
-    """Where new data go: where the user said, else to the first place that exists already."""
-    places = _places(data_dir)
+    """The folder for new data: the one that the user named, else the first that exists."""
+    folders = _folders(data_dir)
     if data_dir or os.environ.get("TINYMIXER_DATA"):
-        return places[0]
-    return next((place for place in places if place.is_dir()), places[0])
+        return folders[0]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _missing(name: str, data_dir: str | Path | None) -> DataError:
     layout = _LAYOUTS[name]
-    looked = ", ".join(str(place) for place in _places(data_dir))
+    looked = ", ".join(str(folder) for folder in _folders(data_dir))
     return DataError(
-        f"{layout.title} was not found in {looked}. `tinymixer data download {name}` fetches "
-        f"it, and `tinymixer data add FILE` takes its archive ({' or '.join(layout.archives)}); "
-        "--data-dir says where it is already. The built-in `shapes` needs no file"
+        f"{layout.title} was not found in {looked}. Download it with `tinymixer data download "
+        f"{name}`, add its archive ({' or '.join(layout.archives)}) with `tinymixer data add "
+        "FILE`, or name its folder with --data-dir. The built-in `shapes` needs no file"
     )
 
 
 def _download(layout: cifar.Layout, data_dir: Path) -> Path:
     archive = fetch(layout.sources, data_dir)
     folder = cifar.write(layout, cifar.read(layout, archive), data_dir)
-    archive.unlink()  # the folder holds all of it
+    archive.unlink()  # its whole content is in the folder
     return folder
 
 
 def _shapes(train_size: int, test_size: int, seed: int, pixels: bool) -> Dataset:
-    """Training images count from 0, test images from 2**32: they never meet, whatever the sizes."""
+    """Training images are numbered from 0, test images from 2**32: the two never overlap."""
     train_images, train_labels, train_masks = shapes.draw(np.arange(train_size), seed)
     test_images, test_labels, test_masks = shapes.draw(MOST_SHAPES + np.arange(test_size), seed)
     names = shapes.CLASS_NAMES

@@ -1,74 +1,80 @@
-"""Floor 1. Augmentation of whole batches: each image's fate is a function of (seed, epoch, image).
+"""Floor 1. Augmentation of whole batches: each image's changes depend on (seed, epoch, image) only.
 
-Everything is decided in integers and pixels stay uint8, so NumPy and CuPy agree bit for bit, and a
-batch may be cut anywhere. Mixing needs partners: they come from the whole data set, not from the
-batch, so that an image never depends on its neighbours.
+All decisions are made in integers and pixels stay uint8, so NumPy and CuPy agree bit for bit and a
+batch may be divided anywhere. The partner of a mixed image is drawn from the whole data set, not
+from the batch, so that no image depends on the others of its batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, constant
+from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data.autoaugment import GREY, POLICIES, auto_augment
 from tinymixer.data.draws import Stream, draws, integers, noise
-from tinymixer.errors import TinymixerError
+from tinymixer.options import Between, OneOf, check_options, option
 
-_ONE = 256  # weights of mixing are whole 256ths
-IGNORED = 255  # in place of a pixel's class: it has none
+_ONE = 256  # mixing weights are whole 256ths
+IGNORED = 255  # the label of a pixel without a class
+
+
+SHARE = Between(0, 1)
+ALPHA = Between(0.001, 32, or_zero=True)  # with a smaller one almost nothing would be mixed
 
 
 @dataclass(frozen=True)
 class Augment:
     """What is done to the training images. Nothing by default.
 
-    crop_padding         pixels added on each side, then a random crop of the old size; 0: no crop
-    padding              "reflect" (mirrored about the edge pixel) or "zero" (black)
-    flip                 left-right: "none", "random" (a coin per image and epoch), "alternating"
-                         (a coin per image, then the other way round every other epoch, so that
-                         two epochs show both sides; Jordan 2024, arXiv:2404.00498)
-    auto_augment         "none", or the policy found on "cifar10": two of fourteen operations that
-                         move, recolour or sharpen an image, before holes are made and it is mixed
-                         (Cubuk et al. 2019, arXiv:1805.09501)
-    cutout               side of a grey square, pixels (DeVries and Taylor 2017, arXiv:1708.04552)
-    random_erasing       probability of a rectangle of noise (Zhong et al. 2017, arXiv:1708.04896)
-    mixup, cutmix        alpha of Beta(alpha, alpha), 0.001 to 32; 0: off. With both on, a coin per
-                         image decides (Zhang et al. 2017, arXiv:1710.09412; Yun et al. 2019,
-                         arXiv:1905.04899)
-    mix_probability      share of the images that are mixed at all
+    Sources: alternating flips: Jordan 2024, arXiv:2404.00498; auto_augment: Cubuk et al. 2019,
+    arXiv:1805.09501; cutout: DeVries and Taylor 2017, arXiv:1708.04552; random_erasing: Zhong et
+    al. 2017, arXiv:1708.04896; mixup: Zhang et al. 2017, arXiv:1710.09412; cutmix: Yun et al. 2019,
+    arXiv:1905.04899.
 
     Raises TinymixerError for options out of range.
     """
 
-    crop_padding: int = 0
-    padding: str = "reflect"
-    flip: str = "none"
-    auto_augment: str = "none"
-    cutout: int = 0
-    random_erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mix_probability: float = 1.0
+    crop_padding: int = option(
+        0, Between(0, 31), "pixels added on each side before a random crop to the old size; 0: off"
+    )
+    padding: str = option(
+        "reflect", OneOf(("reflect", "zero")), "mirror the image at its edge pixels, or add black"
+    )
+    flip: str = option(
+        "none",
+        OneOf(("none", "random", "alternating")),
+        "mirror left and right: random, by a coin in each epoch, or alternating, every other epoch",
+    )
+    auto_augment: str = option(
+        "none",
+        OneOf(POLICIES),
+        "two operations that move, recolour or sharpen an image, drawn from the policy found on a "
+        "data set",
+    )
+    cutout: int = option(0, Between(0, 31), "side in pixels of a grey square; 0: off")
+    random_erasing: float = option(
+        0.0, SHARE, "probability that noise fills a rectangle of the image; 0: off"
+    )
+    mixup: float = option(
+        0.0, ALPHA, "mix two images, in a proportion drawn from Beta(mixup, mixup); 0: off"
+    )
+    cutmix: float = option(
+        0.0, ALPHA, "paste a box of another image, its area drawn from Beta(cutmix, cutmix); 0: off"
+    )
+    mix_probability: float = option(
+        1.0,
+        SHARE,
+        "share of the images that are mixed; with both on, half by mixup and half by cutmix",
+    )
 
-    _draws = staticmethod(draws)  # a subclass may have another way to the same words
+    _draws = staticmethod(draws)  # a subclass may compute the same numbers in another way
 
     def __post_init__(self) -> None:
-        _require("padding", self.padding, ("reflect", "zero"))
-        _require("flip", self.flip, ("none", "random", "alternating"))
-        _require("auto_augment", self.auto_augment, ("none", *POLICIES))
-        for name in ("crop_padding", "cutout"):
-            _require(name, getattr(self, name), range(32))
-        for name in ("random_erasing", "mix_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _error(name, getattr(self, name), "a number from 0 to 1")
-        for name in ("mixup", "cutmix"):  # of a smaller one nothing would be mixed
-            if getattr(self, name) != 0 and not 0.001 <= getattr(self, name) <= 32:
-                raise _error(name, getattr(self, name), "0, or a number from 0.001 to 32")
+        check_options(self, "augmentation")
 
     @property
     def mixes(self) -> bool:
-        """Do targets become shares of classes?"""
+        """Whether targets become shares of classes."""
         return (self.mixup > 0 or self.cutmix > 0) and self.mix_probability > 0
 
     def __call__(
@@ -86,8 +92,8 @@ class Augment:
         images uint8 (N, H, W, 3), labels (N,): the whole training set; indices (B,)
         ->  batch uint8 (B, H, W, 3), targets (B,) of the labels' dtype; float32 (B, K) if it mixes
 
-        Labels of pixels, uint8 (N, H, W), go where their pixels go: targets (B, H, W), IGNORED in a
-        black or grey border, and as they were behind a hole. Images are not mixed then.
+        Labels of pixels, uint8 (N, H, W), move with their pixels: targets (B, H, W), IGNORED in a
+        black or grey border and unchanged behind a hole. Such images are not mixed.
         """
         xp = array_module(images)
         indices = xp.asarray(indices)
@@ -112,7 +118,9 @@ class Augment:
     def _crop_and_flip(
         self, images: Array, indices: Array, epoch: int, seed: int, outside: int
     ) -> Array:
-        """One gather: every pixel of the result knows the row and the column it comes from."""
+        """One indexing operation: each pixel of the result is taken from a row and a column."""
+        if self.flip == "none" and not self.crop_padding:
+            return images[indices]
         xp = array_module(images)
         height, width = images.shape[1:3]
         y, x = xp.arange(height)[None], xp.arange(width)[None]
@@ -144,7 +152,7 @@ class Augment:
         return auto_augment(batch, bits, self.auto_augment, outside)
 
     def _cut_out(self, batch: Array, bits: Array) -> Array:
-        """A grey square about any pixel of the image; at the border, part of it falls outside."""
+        """A grey square about a random pixel; at the border, part of it falls outside the image."""
         height, width = batch.shape[1:3]
         top = integers(bits[0], height) - self.cutout // 2
         left = integers(bits[1], width) - self.cutout // 2
@@ -152,7 +160,7 @@ class Augment:
         return array_module(batch).where(hole[..., None], np.uint8(GREY), batch)
 
     def _erase(self, batch: Array, indices: Array, epoch: int, seed: int) -> Array:
-        """Noise in a rectangle, for a share of the images."""
+        """A rectangle of noise, in a share of the images."""
         xp = array_module(batch)
         bits = self._draws(seed, Stream.ERASE, epoch, indices)
         rectangles = _erasable(batch, *batch.shape[1:3])
@@ -191,7 +199,7 @@ class Augment:
         return ((mixed + _ONE // 2) >> 8).astype(np.uint8), targets
 
     def _weights(self, batch: Array, bits: Array, box_bits: Array) -> Array:
-        """Each image's own weight in each of its pixels, in 256ths.  ->  uint16 (B, H, W)"""
+        """The weight of the image itself in each of its pixels, in 256ths.  ->  uint16 (B, H, W)"""
         xp = array_module(batch)
         w = xp.full(batch.shape[:3], _ONE, np.uint16)
         mixed = _happens(bits[0], self.mix_probability)
@@ -220,22 +228,22 @@ def normalise(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) ->
     return y
 
 
-@constant
+@device_constant
 def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     scale = 1.0 / np.array(std)
     return np.stack([scale, -np.array(mean) * scale]).astype(np.float32)
 
 
 def _reflect(i: Array, n: int) -> Array:
-    """Indices outside 0 .. n - 1 come back in, mirrored about the edge pixels: -1 is 1.
+    """Indices outside 0 .. n - 1, mirrored about the edge pixels: -1 becomes 1.
 
-    Between two mirrors all comes again after 2 (n - 1) pixels; one pixel is its own mirror image.
+    Between two mirrors the pattern repeats after 2 (n - 1) pixels; n = 1 has only one pixel.
     """
     return (n - 1) - abs((n - 1) - i % max(1, 2 * (n - 1)))
 
 
 def _box(batch: Array, top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
-    """Which pixels lie in a box of each image.  top, left (B,)  ->  bool (B, H, W)
+    """Which pixels lie inside each image's box.  top, left (B,)  ->  bool (B, H, W)
 
     height and width are numbers, or (B, 1).
     """
@@ -255,7 +263,7 @@ def _beta(alpha: float, bits: Array) -> Array:
     return array_module(bits).searchsorted(steps, bits, side="right").astype(np.uint16)
 
 
-@constant
+@device_constant
 def _beta_steps(alpha: float) -> np.ndarray:
     """2**32 F((k + 1/2) / 256) for k = 0 .. 255, F the distribution function of Beta(alpha, alpha).
 
@@ -272,28 +280,16 @@ def _beta_steps(alpha: float) -> np.ndarray:
     return steps.clip(0, 2**32 - 1).astype(np.uint32)
 
 
-@constant
+@device_constant
 def _cutmix_sides(height: int, width: int) -> np.ndarray:
     """Height and width of the box that leaves w / 256 of the image, for w = 0 .. 256."""
     share = np.sqrt(1.0 - np.arange(_ONE + 1) / _ONE)
     return np.rint(share[:, None] * [height, width]).astype(np.int64)
 
 
-@constant
+@device_constant
 def _erasable(height: int, width: int) -> np.ndarray:
     """Sides of all rectangles of 2 to 33 % of the image that are no longer than 3.3 times wide."""
     h, w = np.mgrid[1 : height + 1, 1 : width + 1].reshape(2, -1)
     area, longer = h * w / (height * width), np.maximum(h / w, w / h)
     return np.stack([h, w], 1)[(area >= 0.02) & (area <= 0.33) & (longer <= 3.3)]
-
-
-def _require(name: str, value: object, choices: Sequence) -> None:
-    if value not in choices:
-        expected = (
-            f"{choices[0]} to {choices[-1]}" if isinstance(choices, range) else " or ".join(choices)
-        )
-        raise _error(name, value, expected)
-
-
-def _error(name: str, value: object, expected: str) -> TinymixerError:
-    return TinymixerError(f"augmentation {name}={value!r}: expected {expected}")

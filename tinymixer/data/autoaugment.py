@@ -1,10 +1,10 @@
-"""Floor 1. AutoAugment: two operations an image, drawn from a policy that a search has found.
+"""Floor 1. AutoAugment: two operations for each image, drawn from a policy found by a search.
 
 The policy is that of Cubuk et al. 2019, arXiv:1805.09501: its operations are in table 6, and
-CIFAR-10's twenty-five pairs of them in table 7. What an operation does to an image is what Pillow's
-ImageOps and ImageEnhance do. The fourteen are three: a pixel is taken from another place, or its
-level becomes another, or it is mixed with one of another image. All in whole numbers, so that NumPy
-and the kernel of fast/gpu agree bit for bit.
+CIFAR-10's twenty-five pairs of them in table 7. Each does to an image what Pillow's ImageOps or
+ImageEnhance does. The fourteen are of three kinds: a pixel is taken from another position, or its
+level is looked up in a table, or it is blended with a pixel of another image. All in integers, so
+that NumPy and the kernel of fast/gpu agree bit for bit.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from functools import partial
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, constant
+from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data.draws import integers
 
-GREY = 128  # beyond the edge of an image: close to zero once it is normalised
-MOST = 9  # magnitudes go from 0 to this; each is a ninth of an operation's range
+GREY = 128  # fills what lies outside an image: close to zero after normalisation
+MOST = 9  # magnitudes are 0 to 9, in ninths of an operation's range
 
 
 class Operation(IntEnum):
-    """What may be done to an image."""
+    """The operations of the policies."""
 
     SHEAR_X = 0
     SHEAR_Y = 1
@@ -40,7 +40,7 @@ class Operation(IntEnum):
     NOTHING = 14
 
 
-_numbers = [int(operation) for operation in Operation]  # CuPy compares with nothing but plain ints
+_numbers = [int(operation) for operation in Operation]  # CuPy compares with plain ints only
 SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = _numbers[:5]  # `_moved`
 INVERT, SOLARIZE, POSTERIZE, AUTOCONTRAST, EQUALIZE = _numbers[5:10]  # `_relevelled`
 BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, NOTHING = _numbers[10:]  # `_blended`, but for one
@@ -48,6 +48,7 @@ BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, NOTHING = _numbers[10:]  # `_blended`, b
 # Pairs of (operation, tenths of its probability, magnitude). One pair is drawn for each image.
 Policy = tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]
 POLICIES: dict[str, Policy] = {
+    "none": (),
     "cifar10": (
         ((INVERT, 1, 7), (CONTRAST, 2, 6)),
         ((ROTATE, 7, 2), (TRANSLATE_X, 3, 9)),
@@ -74,12 +75,12 @@ POLICIES: dict[str, Policy] = {
         ((AUTOCONTRAST, 9, 2), (SOLARIZE, 8, 3)),
         ((EQUALIZE, 8, 8), (INVERT, 1, 3)),
         ((TRANSLATE_Y, 7, 9), (AUTOCONTRAST, 9, 1)),
-    )
+    ),
 }
 
 
 def auto_augment(batch: Array, bits: Array, name: str, outside: int = GREY) -> Array:
-    """Each image after the two operations that its words draw from the policy `name`.
+    """Each image after two operations of the policy `name`, chosen by its random words.
 
     batch uint8 (B, H, W, 3), or classes of pixels (B, H, W), bits uint32 (4, B)  ->  as batch
     """
@@ -92,10 +93,10 @@ def operate(batch: Array, operation: Array, strength: Array, outside: int = GREY
     """Each image after its own operation.
 
     batch uint8 (B, H, W, 3), or classes of pixels (B, H, W), which are only moved; operation and
-    strength (B,); outside: what comes in from beyond the edge  ->  an array like batch
+    strength (B,); outside: the value of pixels from outside the image  ->  an array like batch
 
-    Images of one kind of operation are computed together. Who they are has to be known on the CPU,
-    so on CuPy arrays this waits for the GPU; the kernel of fast/gpu does not.
+    Images with one kind of operation are computed together. The CPU has to know which they are, so
+    with CuPy arrays this waits for the GPU; the kernel of fast/gpu does not.
     """
     xp = array_module(batch)
     kinds: list[tuple[int, int, Callable[[Array, Array, Array], Array]]] = [
@@ -114,7 +115,8 @@ def operate(batch: Array, operation: Array, strength: Array, outside: int = GREY
 def _drawn(bits: Array, name: str) -> Iterator[tuple[Array, Array]]:
     """First and second operation of each image, and their strengths.  bits (4, B)  ->  (B,), (B,)
 
-    The words decide: which pair, whether its first and its second happen, and both signs.
+    The four words decide: which pair, whether its first operation happens, whether its second
+    does, and the signs of both.
     """
     xp = array_module(bits)
     steps = policy(bits, name)
@@ -126,7 +128,7 @@ def _drawn(bits: Array, name: str) -> Iterator[tuple[Array, Array]]:
         yield xp.where(happens, operation, NOTHING), xp.where(mirrored, -strength, strength)
 
 
-@constant
+@device_constant
 def policy(name: str) -> np.ndarray:
     """(operation, tenths of its probability, strength) of each step.  ->  int64 (pairs, 2, 3)"""
     pairs = [
@@ -140,9 +142,9 @@ def policy(name: str) -> np.ndarray:
 
 
 def strength_of(operation: int, magnitude: int) -> int:
-    """The number that an operation works with. A higher magnitude changes more, or brightens more.
+    """The number that an operation computes with. A higher magnitude changes or brightens more.
 
-    A place's operations take the magnitude as it is, and draw its sign.
+    Operations that move pixels take the magnitude itself, with a random sign.
     """
     if operation <= ROTATE:
         return magnitude
@@ -151,12 +153,12 @@ def strength_of(operation: int, magnitude: int) -> int:
     if operation == SOLARIZE:
         return 256 - round(256 * magnitude / MOST)  # the first level that is inverted
     if operation == POSTERIZE:
-        return 256 - 2 ** round(4 * magnitude / MOST)  # the bits that stay: eight to four
-    return 0  # Invert begins at level 0; the others have no strength
+        return 256 - 2 ** round(4 * magnitude / MOST)  # keeps the highest eight to four bits
+    return 0  # invert: from level 0 upwards; the others have no strength
 
 
 def _moved(images: Array, operation: Array, strength: Array, outside: int) -> Array:
-    """Shear, translate, rotate: each pixel from the place that an affine map tells, or `outside`.
+    """Shear, translate, rotate: an affine map says where each pixel is taken from, or `outside`.
 
     images (B, H, W, ...), operation and strength (B,)  ->  (B, H, W, ...)
     """
@@ -166,14 +168,14 @@ def _moved(images: Array, operation: Array, strength: Array, outside: int) -> Ar
     y, x = xp.arange(height)[:, None], xp.arange(width)
     column, row = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16  # (B, H, W)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = (xp.arange(len(images))[:, None, None] * height + row) * width + column
+    source = (xp.arange(len(images))[:, None, None] * height + row) * width + column
     pixels = images.reshape(-1, *images.shape[3:])
-    moved = xp.take(pixels, place * inside, axis=0)
+    moved = xp.take(pixels, source * inside, axis=0)
     moved[~inside] = outside
     return moved
 
 
-@constant
+@device_constant
 def maps(height: int, width: int) -> np.ndarray:
     """Where the pixel (x, y) comes from: column (a x + b y + c) >> 16, row (d x + e y + f) >> 16.
 
@@ -200,22 +202,22 @@ def maps(height: int, width: int) -> np.ndarray:
 
 
 def _relevelled(images: Array, operation: Array, strength: Array) -> Array:
-    """Invert, solarize, posterize, autocontrast, equalize: each level becomes what a table tells.
+    """Invert, solarize, posterize, autocontrast, equalize: a table maps each level to a new one.
 
     images uint8 (B, H, W, 3), operation and strength (B,)  ->  uint8 (B, H, W, 3)
 
-    Each image has a table for each colour. What it says of levels that no pixel has means nothing.
+    Each image has a table for each colour. Its entries for levels that no pixel has are not used.
     """
     xp = array_module(images)
     operation, strength = operation[:, None, None], strength[:, None, None]
-    places = 256 * xp.arange(3 * len(images)).reshape(-1, 1, 1, 3) + images
-    counts = xp.bincount(places.ravel(), minlength=3 * 256 * len(images)).reshape(-1, 3, 256)
+    entries = 256 * xp.arange(3 * len(images)).reshape(-1, 1, 1, 3) + images
+    counts = xp.bincount(entries.ravel(), minlength=3 * 256 * len(images)).reshape(-1, 3, 256)
     level = xp.arange(256)
     table = xp.where(level < strength, level, 255 - level)  # solarize, and invert with strength 0
     table = xp.where(operation == POSTERIZE, level & strength, table)
     table = xp.where(operation == AUTOCONTRAST, _stretched(counts), table)
     table = xp.where(operation == EQUALIZE, _equalized(counts), table)
-    return xp.take(table.astype(np.uint8), places)
+    return xp.take(table.astype(np.uint8), entries)
 
 
 def _stretched(counts: Array) -> Array:
@@ -235,8 +237,8 @@ def _equalized(counts: Array) -> Array:
 
     counts (..., 256)  ->  the new levels (..., 256)
 
-    Steps are 255ths of the pixels below the highest level; with less than one pixel a step, or with
-    a single level, all stays as it is.
+    Steps are 255ths of the pixels below the highest level; with less than one pixel in a step, or
+    with a single level, nothing changes.
     """
     xp = array_module(counts)
     up_to = counts.cumsum(-1)
@@ -254,17 +256,17 @@ def _ends(counts: Array) -> tuple[Array, Array]:
 
 
 def _blended(images: Array, operation: Array, strength: Array) -> Array:
-    """Brightness, contrast, color, sharpness: tenths of the image, the rest of another one.
+    """Brightness, contrast, color, sharpness: tenths of the image, the rest from another image.
 
     images uint8 (B, H, W, 3), operation and strength (B,)  ->  uint8 (B, H, W, 3)
 
-    The other one is black, the mean grey, the grey image, the smoothed image. More than ten tenths
-    lead away from it.
+    The other image is black, the mean grey, the grey image, or the smoothed image. With more than
+    ten tenths the result moves away from it.
     """
     xp = array_module(images)
     operation, tenths = (
         a.astype(np.int16).reshape(-1, 1, 1, 1) for a in (operation, strength)
-    )  # ten times a level and its opposite fit as well
+    )  # int16 holds 19 times a level, and negative values
     grey = _luma(images)
     other = xp.where(operation == COLOR, grey, _mean(grey) * (operation == CONTRAST))
     images, other = images.astype(np.int16), other.repeat(3, -1)  # to broadcast 1 to 3 is slower
@@ -280,7 +282,7 @@ def _luma(images: Array) -> Array:
 
 
 def _mean(grey: Array) -> Array:
-    """Of each image, rounded.  int16 (B, H, W, 1)  ->  int16 (B, 1, 1, 1)"""
+    """The mean of each image, rounded.  int16 (B, H, W, 1)  ->  int16 (B, 1, 1, 1)"""
     pixels = grey[0].size
     total = grey.reshape(len(grey), -1).sum(1, dtype=np.int64)
     return ((2 * total + pixels) // (2 * pixels)).astype(np.int16)[:, None, None, None]

@@ -1,8 +1,8 @@
-"""Floor 1. CIFAR-10 and CIFAR-100, from every form in which they are published.
+"""Floor 1. CIFAR-10 and CIFAR-100, in every form in which they are published.
 
 Four forms (binary or Python files, in a folder or in an archive) become one: the records of the
-binary files. They are checked to the last label before anything uses them, and nothing in them is
-trusted: no path from an archive is ever used, and no pickle may call a function that is not ours.
+binary files. Everything is checked, down to the last label, before it is used, and nothing is
+trusted: no path from an archive is used, and a pickle can call no function but ours.
 """
 
 import gzip
@@ -24,21 +24,21 @@ from tinymixer.files import write_atomically
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-_ARCHIVE_LIMIT = 2**28  # the real archives hold at most 186 MB
+_ARCHIVE_LIMIT = 2**28  # bytes; the real archives unpack to at most 186 MB
 
 Records = np.ndarray  # uint8 (n, label bytes + 3072): labels, then red, green and blue planes
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set lies on disk. Each binary file has its Python file; the last is the test."""
+    """The files of a data set. Each binary file has a Python file; the last is the test."""
 
     title: str
     folder: str
     python_folder: str
     files: tuple[str, ...]
     python_files: tuple[str, ...]
-    label_keys: tuple[str, ...]  # one label byte each; the last one is the class
+    label_keys: tuple[str, ...]  # one byte for each label; the last one is the class
     label_counts: tuple[int, ...]
     train_records: int  # per file
     test_records: int
@@ -134,10 +134,10 @@ CIFAR100 = Layout(
 
 
 def locate(layout: Layout, folder: Path) -> Path | None:
-    """The first form of the data set that lies in `folder`: a folder or an archive of its name.
+    """The first form of the data set that is found in `folder`: a folder or an archive; or None.
 
-    A folder that lacks some of its files comes last, to be named if there is nothing better; one
-    that lacks all of them is none.
+    A folder that lacks some of its files is returned only if there is nothing else, so that an
+    error can name it; one that lacks all of them is passed over.
     """
     forms = {layout.folder: layout.files, layout.python_folder: layout.python_files}
     if folder.name in forms and folder.is_dir():
@@ -155,7 +155,7 @@ def locate(layout: Layout, folder: Path) -> Path | None:
 def read(layout: Layout, path: Path) -> dict[str, Records]:
     """The records of each binary file, from a folder or an archive of either form, checked.
 
-    Raises DataError naming file and record, with what was expected, what was got and the cure.
+    Raises DataError that names file and record, what was expected, what was found and what to do.
     """
     blobs = _read_folder(layout, path) if path.is_dir() else _read_archive(layout, path)
     files = {}
@@ -183,10 +183,10 @@ def images_and_labels(layout: Layout, files: list[Records]) -> tuple[np.ndarray,
 
 
 def write(layout: Layout, files: dict[str, Records], data_dir: Path) -> Path:
-    """Store records in the standard binary layout; all of them are on disk before one is moved in.
+    """Store records in the standard binary layout. No file is replaced before all are on disk.
 
-    Raises DataError if the folder cannot be written; files that were there stay as they were. What
-    a crash leaves lies in a folder of another name, which the next write uses again.
+    Raises DataError if the folder cannot be written to; then existing files are unchanged. What a
+    crash leaves is in a folder of another name, which the next call uses again.
     """
     folder, part = data_dir / layout.folder, data_dir / f".{layout.folder}.part"
     try:
@@ -198,23 +198,23 @@ def write(layout: Layout, files: dict[str, Records], data_dir: Path) -> Path:
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}). {layout.title} needs 190 MB "
-            "in a folder of yours; choose another one with --data-dir"
+            "in a folder that you can write to; choose another one with --data-dir"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
-# --- Reading, distrustfully --------------------------------------------------------------------
+# --- Reading files that are not trusted --------------------------------------------------------
 
 
 def _sizes(layout: Layout) -> dict[str, range]:
-    """What may be read, and how many bytes it may have: exactly known for the binary files."""
+    """The files that may be read and the bytes they may have; exact for the binary files."""
     sizes = {}
     for file, python_file in zip(layout.files, layout.python_files, strict=True):
         exact = layout.records(file) * layout.record_bytes
         sizes[f"{layout.folder}/{file}"] = range(exact, exact + 1)
-        sizes[f"{layout.python_folder}/{python_file}"] = range(exact, 2 * exact)  # and file names
+        sizes[f"{layout.python_folder}/{python_file}"] = range(exact, 2 * exact)  # with file names
     return sizes
 
 
@@ -240,7 +240,7 @@ def _read_folder(layout: Layout, path: Path) -> dict[str, bytes]:
 def _read_archive(layout: Layout, path: Path) -> dict[str, bytes]:
     """The expected members, each read into memory; other members are skipped.
 
-    The stream is read to its end, because gzip's checksum stands there.
+    The stream is read to its end, because gzip's checksum is there.
     """
     sizes = _sizes(layout)
     blobs: dict[str, bytes] = {}
@@ -271,7 +271,7 @@ def _read_archive(layout: Layout, path: Path) -> dict[str, bytes]:
 
 
 class _Limited(io.RawIOBase):
-    """A stream that ends in an error when more comes out of it than any real archive holds."""
+    """A stream that raises an error after more bytes than any real archive holds."""
 
     def __init__(self, stream: io.BufferedIOBase, layout: Layout, path: Path) -> None:
         self.stream, self.left = stream, _ARCHIVE_LIMIT
@@ -286,7 +286,7 @@ class _Limited(io.RawIOBase):
 
 
 class _Pixels:
-    """Stands in for the one NumPy array of a Python file, and admits nothing but bytes."""
+    """Stands in for the one NumPy array of a Python file, and accepts only bytes."""
 
     array: np.ndarray
 
@@ -303,11 +303,11 @@ class _Dtype:
         self.name = name.decode() if isinstance(name, bytes) else name
 
     def __setstate__(self, state: tuple) -> None:
-        pass  # byte order: bytes have none
+        pass  # the byte order, which bytes do not need
 
 
 class _CifarUnpickler(pickle.Unpickler):
-    """Admits the four names that CIFAR's Python files mention, and maps them to stand-ins."""
+    """Accepts only the names that CIFAR's Python files mention, and maps them to stand-ins."""
 
     _STAND_INS: ClassVar[dict[str, Any]] = {
         "numpy.core.multiarray._reconstruct": lambda *_: _Pixels(),
@@ -335,12 +335,12 @@ def _unpickle(layout: Layout, file: str, blob: bytes, where: Path) -> Records:
         pixels = content["data"].array.reshape(count, PIXELS)
     except Exception as error:  # a damaged pickle can raise anything
         name = file.removesuffix(".bin")
-        raise _damaged(layout, where, f"{name} is not what it should be ({error})") from error
+        raise _damaged(layout, where, f"{name} is not as published ({error})") from error
     return np.concatenate([*columns, pixels], axis=1)
 
 
 def _check_labels(layout: Layout, files: dict[str, Records], where: Path) -> None:
-    """Every label in its range; every class as often as the others, in training and in test."""
+    """Check that labels are in range and classes equally frequent, in training and in test."""
     *train, test = files.items()
     for column, classes in enumerate(layout.label_counts):
         for name, records in files.items():
@@ -355,14 +355,12 @@ def _check_labels(layout: Layout, files: dict[str, Records], where: Path) -> Non
             wrong = np.flatnonzero(counts != len(labels) // classes)
             if wrong.size:
                 what = f"{part} files: {counts[wrong[0]]} records of class {wrong[0]}"
-                what = (
-                    f"{what}, expected {len(labels) // classes} (are two files swapped or alike?)"
-                )
+                what += f", expected {len(labels) // classes} (are two files swapped or identical?)"
                 raise _damaged(layout, where, what)
 
 
 def _damaged(layout: Layout, where: Path, what: str) -> DataError:
     return DataError(
-        f"{where}: {what}. Remove it, then let {layout.title} be downloaded again, or give its "
-        "archive to `tinymixer data add FILE`"
+        f"{where}: {what}. Move it away, then download {layout.title} again with `tinymixer data "
+        f"download`, or add its archive with `tinymixer data add FILE`"
     )

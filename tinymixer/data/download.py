@@ -1,7 +1,7 @@
-"""Floor 1. Files from the network: several sources in turn, resumed, limited, checked.
+"""Floor 1. Downloads: several sources in turn, resumed, limited in size, checked.
 
-A file gets its name only after its checksum agreed. What was received of it before a cut lies
-beside it as `.part`, together with the tag that tells whether the server still has the same file.
+A file gets its name only after its checksum was verified. What was received before the connection
+broke is beside it as `.part`, with a tag that tells whether the server still has the same file.
 """
 
 import hashlib
@@ -13,17 +13,15 @@ import urllib.request
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
-
-from tqdm import tqdm
 
 from tinymixer.errors import DataError
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a file can be had, and the MD5 sum (hexadecimal) that it must have."""
+    """Where to download a file, and the MD5 sum (hexadecimal) that it must have."""
 
     url: str
     md5: str
@@ -35,32 +33,32 @@ class Source:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, bytes, and bytes per second."""
+    """When a download is given up."""
 
-    timeout: float = 4.0  # to connect, and between two packets
-    patience: float = 6.0  # after which a network that never answered is taken to be down
-    slow_speed: float = 200e3  # a source that is slower than this ...
-    slow_after: float = 10.0  # ... after this time is left, as long as others are untried
-    attempts: int = 5  # at one source, each resuming where the last was cut
-    size: int = 300_000_000
+    timeout: float = 4.0  # seconds to connect, and between two packets
+    patience: float = 6.0  # seconds without any answer, after which the network counts as down
+    slow_speed: float = 200e3  # bytes/s: a source that is slower than this ...
+    slow_after: float = 10.0  # ... after these seconds is left, as long as others are untried
+    attempts: int = 5  # at one source, each resuming where the last one broke off
+    size: int = 300_000_000  # bytes at most
 
 
 class _Failed(Exception):
-    """This source will not do; the message says why."""
+    """This source cannot be used; the message says why."""
 
 
 class _Unreachable(_Failed):
-    """No connection: perhaps there is no network."""
+    """No connection: there may be no network."""
 
 
 class _Slow(_Failed):
-    """This source would do if there were no better one."""
+    """This source is slow: it is used only if the others fail."""
 
 
 def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = None) -> Path:
     """The file of the first source that serves it well, downloaded into `folder`.
 
-    Slow sources are left for the end. Raises DataError with all that was tried and what to do.
+    Slow sources are tried again at the end. Raises DataError that names what was tried.
     """
     limits = limits or Limits()
     try:
@@ -91,13 +89,13 @@ def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = Non
     reasons = "; ".join(f"{url}: {reason}" for url, reason in tried.items())
     files = " or ".join(dict.fromkeys(source.file for source in sources))
     raise DataError(
-        f"download failed, tried {reasons}. Get {files} some other way and run "
+        f"{files} could not be downloaded; tried {reasons}. Get it in another way and run "
         "`tinymixer data add FILE`, or train on the built-in images with `--dataset shapes`"
     )
 
 
 def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> Path:
-    """Receive, resuming after each cut that came after some progress; check; rename."""
+    """Receive, and resume after a break as long as there is progress; check; rename."""
     target = folder / source.file
     part = folder / f"{source.file}.part"
     for _ in range(limits.attempts):
@@ -108,14 +106,14 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
         except urllib.error.HTTPError as error:
             if error.code != 416 or not had:
                 raise _Failed(f"HTTP {error.code} {error.reason}") from error
-            part.unlink()  # nothing can follow what we have, says the server: it is not the file
+            part.unlink()  # 416: the file there ends before what we have of it, so it is another
         except urllib.error.URLError as error:
             raise _Unreachable(str(error.reason)) from error
         except (OSError, http.client.HTTPException) as error:
             if _size(part) <= had:
                 raise _Failed(str(error)) from error
     else:
-        raise _Failed(f"cut {limits.attempts} times, {_size(part)} bytes received")
+        raise _Failed(f"broke off {limits.attempts} times, {_size(part)} bytes received")
     with part.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if md5 != source.md5:
@@ -127,7 +125,9 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
 
 
 def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
-    """Append to `part` what the server has beyond it; start again if the file there has changed."""
+    """Append to `part` what it lacks of the file; start again if the server has another file."""
+    from tqdm import tqdm  # here, because most programs that read data download none
+
     request = urllib.request.Request(_allowed(source.url))
     request.add_header("User-Agent", "tinymixer")
     offset, validator = _resumable(part, source.url)
@@ -160,18 +160,18 @@ def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
             out.flush()
             os.fsync(out.fileno())
     if total is not None and offset + received < total:
-        raise ConnectionError(f"cut after {offset + received} of {total} bytes")
+        raise ConnectionError(f"broke off after {offset + received} of {total} bytes")
 
 
 def _copy(
     response: http.client.HTTPResponse,
     out: BinaryIO,
-    bar: tqdm,
+    bar: Any,
     limits: Limits,
     patient: bool,
     room: int,
 ) -> int:
-    """Copy what arrives, as it arrives, and measure.  ->  bytes received"""
+    """Copy what arrives and measure its speed.  ->  bytes received"""
     received, start = 0, time.monotonic()
     while chunk := response.read1(2**16):
         received += len(chunk)
@@ -185,15 +185,15 @@ def _copy(
     return received
 
 
-# --- What may be asked, and what is remembered of it ---------------------------------------------
+# --- Which addresses are allowed, and what is remembered of a file --------------------------------
 
 
 def _allowed(url: str) -> str:
-    """`url` itself, if it is https, or on this machine."""
+    """`url` itself, if it is https or on this machine. Raises _Failed if not."""
     parts = urlsplit(url)
     local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
     if parts.scheme != "https" and not local:
-        raise _Failed(f"leads to {url}, and only https is trusted")
+        raise _Failed(f"leads to {url}, but only https is trusted")
     return url
 
 
@@ -221,7 +221,7 @@ def _remember(part: Path, url: str, headers: Message) -> None:
 
 
 def _resumable(part: Path, url: str) -> tuple[int, str]:
-    """How many bytes of `url` are in `part`, and of which version; 0 if that is not known."""
+    """The bytes of `url` in `part`, and their version; 0 if that is not known."""
     if not _size(part) or not _tag(part).exists():
         return 0, ""
     tagged, _, validator = _tag(part).read_text(encoding="utf-8").partition("\n")

@@ -1,8 +1,8 @@
 """Floor 1. Random numbers without a generator: bits = f(seed, stream, epoch, index).
 
-A random number generator has a state, so the n-th number depends on all that was asked before it.
-Here nothing is remembered: a number is looked up by its coordinates. Hence a stopped run resumes
-without a saved state, workers may go in any order, and NumPy and CuPy agree to the last bit.
+A random number generator has a state, so its n-th number depends on all numbers drawn before it.
+Here there is no state: a number is computed from its coordinates. So a stopped run resumes without
+a saved state, workers may run in any order, and NumPy and CuPy agree to the last bit.
 """
 
 import math
@@ -16,7 +16,7 @@ from tinymixer.errors import TinymixerError
 
 
 class Stream(IntEnum):
-    """What numbers are for. Two streams share no number, whatever seed, epoch and index."""
+    """What the numbers are used for. Two streams share no number, for any seed, epoch and index."""
 
     ORDER = 1
     CROP = 2
@@ -39,11 +39,11 @@ _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 
 
 def philox4x32(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> Array:
-    """Ten rounds: multiply two words of the counter, swap halves, stir in the others and the key.
+    """Ten rounds: multiply two words of the counter, swap halves, xor with the others and the key.
 
     counter 4 x uint64 (...), each word below 2**32; key 2 words  ->  bits uint32 (4, ...)
 
-    A bijection of the counter for each key, so different coordinates cannot share a block.
+    For each key a bijection of the counter, so different coordinates never share a block.
     Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
     """
     a, b, c, d = counter
@@ -85,7 +85,7 @@ def integers(bits: Array, n: int | Array) -> Array:
 
     bits uint32 (...), n from 1 to 2**32, a number or an array  ->  int64 (...)
 
-    Each k owns an n-th of all words, give or take one: a relative bias below n / 2**32.
+    Each k gets an n-th of all words, plus or minus one: a relative bias below n / 2**32.
     """
     n = np.uint64(n) if isinstance(n, int) else n.astype(np.uint64)
     return ((bits.astype(np.uint64) * n) >> 32).astype(np.int64)
@@ -99,9 +99,9 @@ def noise(
     index: Array,
     draws: Callable[[int, Stream, int, Array], Array] = draws,
 ) -> Array:
-    """Random bytes, sixteen to a block of four words.
+    """Random bytes, sixteen from each block of four words.
 
-    index (B,), shape (B, ...)  ->  uint8 of that shape; row b depends on index[b] alone
+    index (B,), shape (B, ...)  ->  uint8 of that shape; row b depends on index[b] only
     """
     xp = array_module(index)
     size = math.prod(shape[1:])
@@ -112,7 +112,7 @@ def noise(
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order in which epoch `epoch` visits n images: each draws 64 bits, and they are sorted.
+    """The order of n images in epoch `epoch`: each draws 64 bits, and these are sorted.
 
     ()  ->  int64 (n,)
     """
@@ -121,7 +121,7 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.argsort(ticket, kind="stable")
 
 
-def place(seed: int, stream: Stream, *position: int) -> np.ndarray:
+def rng_key(seed: int, stream: Stream, *position: int) -> np.ndarray:
     """Where the numbers for one position start: uint64 (6,), two of the key, four of the counter.
 
     `position` is up to three integers >= 0, such as (epoch, step, micro-batch). It fills the high
@@ -131,14 +131,14 @@ def place(seed: int, stream: Stream, *position: int) -> np.ndarray:
     return np.array([_checked(seed), stream, *counter], np.uint64)
 
 
-def generator_at(place: np.ndarray) -> np.random.Generator:
-    """A NumPy generator that starts at a place, for many numbers."""
-    return np.random.Generator(np.random.Philox(key=place[:2], counter=place[2:]))
+def generator_from(key: np.ndarray) -> np.random.Generator:
+    """A NumPy generator that starts at a key, for many numbers."""
+    return np.random.Generator(np.random.Philox(key=key[:2], counter=key[2:]))
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """The one for a position: `generator_at(place(seed, stream, *position))`."""
-    return generator_at(place(seed, stream, *position))
+    """The one for a position: `generator_from(rng_key(seed, stream, *position))`."""
+    return generator_from(rng_key(seed, stream, *position))
 
 
 def _checked(seed: int) -> int:

@@ -1,8 +1,8 @@
-"""Floor 1. A data set that needs no file: ten shapes on busy backgrounds, drawn on the fly.
+"""Floor 1. A data set that needs no file: ten shapes on busy backgrounds, drawn by the computer.
 
-Image i is a pure function of (seed, i). Shapes vary in place, size (16 to 25 pixels), angle (up to
-0.5 radians either way) and colour, and are as often lighter as darker than their ground. So no
-pixel says anything by itself: a linear classifier fails, a small Mixer does not.
+Image i is a pure function of (seed, i). Shapes vary in position, size (16 to 25 pixels), angle (up
+to 0.5 radians in both directions) and colour, and are lighter as often as darker than their
+background. So no single pixel tells the class: a linear classifier fails, a small Mixer does not.
 """
 
 import math
@@ -15,13 +15,13 @@ from tinymixer.errors import TinymixerError
 
 SIDE = 32
 _NUMBERS = 52  # random numbers that describe one image, noise apart; a multiple of 4
-_CHUNK = 100  # images drawn together: their arrays stay in the cache
+_CHUNK = 100  # images drawn together: their arrays fit the cache
 
 Plane = np.ndarray  # float32 (n, 1, 32, 32), or what broadcasts against it
 
 # --- What the shapes are -----------------------------------------------------------------------
-# Each is an implicit function f(u, v), negative inside, with a slope of about one across its edge.
-# The shape fills a disc of radius one or a little less.
+# Each is an implicit function f(u, v), negative inside, with a slope of about 1 at its edge. The
+# shape fills a disc of radius 1 or a little less.
 
 
 def _circle(u: Plane, v: Plane, radius: float = 0.88) -> Plane:
@@ -57,7 +57,7 @@ def _triangle(u: Plane, v: Plane) -> Plane:
 
 
 def _star(u: Plane, v: Plane) -> Plane:
-    """Five points: fold the plane into the tenth that lies between a tip and its valley."""
+    """Five points: by symmetry, a tenth of the plane is enough, between a tip and a valley."""
     turn = np.arctan2(u, -v) * (5 / (2 * np.pi))
     angle = abs(turn - np.rint(turn)) * (2 * np.pi / 5)  # 0 at a tip, pi / 5 in a valley
     radius = np.sqrt(u * u + v * v)
@@ -116,7 +116,7 @@ def draw(indices: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
 
 
 def of_pixels(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The class of each pixel: its shape's, or, off the shape, one more, the background.
+    """The class of each pixel: that of its shape, or the last one, the background.
 
     labels (N,), masks bool (N, 32, 32)  ->  uint8 (N, 32, 32)
     """
@@ -124,7 +124,7 @@ def of_pixels(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def _draw_chunk(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """From the ground up: paper, distractors, the shape, grain. Colours lead, as (n, 3, 32, 32)."""
+    """Paper, distractors, the shape, grain, one over the other, in arrays (n, 3, 32, 32)."""
     blocks = indices[:, None] * (_NUMBERS // 4) + np.arange(_NUMBERS // 4)
     numbers = uniform(draws(seed, Stream.SHAPES, 0, blocks))  # (4, n, _NUMBERS / 4)
     queue = iter(numbers.transpose(2, 0, 1).reshape(_NUMBERS, -1, 1, 1, 1))
@@ -145,7 +145,7 @@ def _draw_chunk(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _between(queue: Iterator[Plane], low: Plane | float, high: Plane | float) -> Plane:
-    """The next random number of each image, spread over [low, high).  ->  (n, 1, 1, 1)"""
+    """The next random number of each image, in [low, high).  ->  (n, 1, 1, 1)"""
     return low + (high - low) * next(queue)
 
 
@@ -155,12 +155,12 @@ _Y = _X[:, None]
 
 
 def _colour(queue: Iterator[Plane]) -> Plane:
-    """Any colour.  ->  (n, 3, 1, 1)"""
+    """A random colour.  ->  (n, 3, 1, 1)"""
     return np.concatenate([_between(queue, 0.0, 1.0) for _ in range(3)], 1)
 
 
 def _ink_and_paper(queue: Iterator[Plane]) -> tuple[Plane, Plane]:
-    """Two colours whose brightness differs by 0.36 to 0.6, either way round.  ->  (n, 3, 1, 1)"""
+    """Two colours whose brightness differs by 0.36 to 0.6, up or down.  ->  (n, 3, 1, 1)"""
     half_gap = _between(queue, 0.18, 0.3) * np.sign(_between(queue, -1.0, 1.0))
     middle = _between(queue, 0.4, 0.6)
     tints = [0.5 * _colour(queue) for _ in range(2)]
@@ -169,7 +169,7 @@ def _ink_and_paper(queue: Iterator[Plane]) -> tuple[Plane, Plane]:
 
 
 def _texture(queue: Iterator[Plane]) -> Plane:
-    """A shade across the paper, and two gratings over each other.  ->  (n, 1, 32, 32)"""
+    """A gradient across the paper, and two gratings.  ->  (n, 1, 32, 32)"""
     across, _ = _rotate(_X - 16.0, _Y - 16.0, _between(queue, 0.0, 2 * np.pi))
     brightness = _between(queue, 0.0, 0.1) / 16.0 * across
     for _ in range(2):

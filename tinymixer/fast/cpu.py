@@ -11,7 +11,7 @@ between the products. Three things cost there:
     memory    a large array that is freed and made anew is given back to the operating system and
               comes back page by page: see `keep_freed_memory`.
 
-The twins compute in float32. Given any other precision they turn into their reference.
+The twins compute in float32; whatever else comes is their reference's.
 """
 
 import ctypes
@@ -22,9 +22,8 @@ import numpy as np
 
 from tinymixer import ops
 from tinymixer.backend import Array
-from tinymixer.fast.table import float32_only, twin_of
+from tinymixer.fast.table import channels_fit, float32, tokens_fit, twin_of
 from tinymixer.ops.gelu import CUBIC, SLOPE
-from tinymixer.ops.linear import check_tokens
 
 BLOCK = 32768  # elements: enough for threads not to queue for the interpreter, and near L2's size
 # With AVX-512, NumPy's tanh takes half the time of its exp; with AVX2 it takes half as much again.
@@ -148,11 +147,10 @@ def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array)
     x *= n
 
 
-@twin_of(ops.GELU, "cpu")
+@twin_of(ops.GELU, "cpu", float32)
 class FastGELU(ops.GELU):
     """In backward one pass, dy times what forward kept."""
 
-    @float32_only
     def forward(self, x: Array) -> Array:
         y = x.copy(order="C")
         self.save(gelu_in_place(y, self.form, any(self.needs)))
@@ -166,7 +164,7 @@ class FastGELU(ops.GELU):
 # The MLPs -----------------------------------------------------------------------------------------
 
 
-@twin_of(ops.TokenMLP, "cpu")
+@twin_of(ops.TokenMLP, "cpu", tokens_fit)
 class FastTokenMLP(ops.TokenMLP):
     """What lies between the products: the first bias, GELU with its derivative, one product back.
 
@@ -174,9 +172,7 @@ class FastTokenMLP(ops.TokenMLP):
     forward 10 before and 2 after, backward 20 and 2.
     """
 
-    @float32_only
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
-        check_tokens("TokenMLP", x, W1)
         X = x.reshape(len(x), -1)  # (S, B*C)
         a = W1 @ X  # (D_S, B*C)
         a += b1[:, None]
@@ -200,14 +196,11 @@ class FastTokenMLP(ops.TokenMLP):
         return dx, dW1, db1, dW2, db2
 
 
-@twin_of(ops.ChannelMLP, "cpu")
+@twin_of(ops.ChannelMLP, "cpu", channels_fit)
 class FastChannelMLP(ops.ChannelMLP):
     """As FastTokenMLP, with the channels' products from the right."""
 
-    @float32_only
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
-        if x.shape[-1] != len(W1):
-            return super().forward(x, W1, b1, W2, b2)  # it knows what to say
         X = x.reshape(-1, len(W1))  # (S*B, C)
         a = X @ W1  # (S*B, D_C)
         a += b1
@@ -231,7 +224,7 @@ class FastChannelMLP(ops.ChannelMLP):
         return dx, dW1, db1, dW2, db2
 
 
-@twin_of(ops.LayerNorm, "cpu")
+@twin_of(ops.LayerNorm, "cpu", float32)
 class FastLayerNorm(ops.LayerNorm):
     """Every mean and every sum is a product with a vector.
 
@@ -240,7 +233,6 @@ class FastLayerNorm(ops.LayerNorm):
     by product a mean takes a sixth of the time of `.mean(-1)`, and fewer passes make a new array.
     """
 
-    @float32_only
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         C = x.shape[-1]
         X = x.reshape(-1, C)  # (S*B, C)

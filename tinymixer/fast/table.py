@@ -1,53 +1,53 @@
-"""How twins enter the engine's table, and how they are left out for a while."""
+"""How twins enter the engine's table, what they take, and how they are left out for a while."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tinymixer.backend import Array
-from tinymixer.engine import Function, twins
+from tinymixer.engine import Twin, twins
 
-Twin = TypeVar("Twin", bound=type[Function])
+Code = TypeVar("Code")
 
 
-def twin_of(reference: type[Function], device: str) -> Callable[[Twin], Twin]:
-    """Class decorator: use this subclass of `reference` for arrays on `device`, "cpu" or "gpu"."""
+def twin_of(
+    reference: Any, device: str, takes: Callable[..., bool] | None = None
+) -> Callable[[Code], Code]:
+    """Decorator: on `device`, "cpu" or "gpu", use this instead of `reference` for what it takes.
 
-    def register(twin: Twin) -> Twin:
-        twins[reference, device] = twin
-        return twin
+    Of a Function, it is a subclass whose forward and backward run on nodes of the Function itself:
+    they read the node's options and call nothing of their own class.
+    """
+
+    def register(code: Code) -> Code:
+        twins[reference, device] = Twin(code, takes)
+        return code
 
     return register
 
 
-def float32_only(forward: Callable[..., Array]) -> Callable[..., Array]:
-    """Turn the twin into its reference, for backward too, unless all of its inputs are float32.
-
-    An empty x is the reference's as well: an expert may get no rows, and a GPU launches no grid of
-    no blocks.
+def float32(*arrays: Array) -> bool:
+    """All of them are; and the first is not empty, as it is for an expert that no row is sent to:
+    a GPU launches no grid of no blocks.
     """
-
-    @wraps(forward)
-    def checked(self: Any, *arrays: Array) -> Array:
-        if arrays[0].size and all(array.dtype == np.float32 for array in arrays):
-            return forward(self, *arrays)
-        return as_reference(self, *arrays)
-
-    return checked
+    return arrays[0].size > 0 and all(array.dtype == np.float32 for array in arrays)
 
 
-def as_reference(twin: Any, *arrays: Array) -> Array:
-    """Turn the twin into its reference, for good, and start over: forward(*arrays) of `ops`."""
-    twin.__class__ = type(twin).__base__
-    return twin.forward(*arrays)
+def tokens_fit(x: Array, W: Array, *biases: Array) -> bool:
+    """float32, and W (D, S) mixes the tokens of x (S, ...); the reference says what is wrong."""
+    return float32(x, W, *biases) and len(x) == W.shape[1]
+
+
+def channels_fit(x: Array, W: Array, *biases: Array) -> bool:
+    """float32, and W (C, D) mixes the channels of x (..., C); the reference says what is wrong."""
+    return float32(x, W, *biases) and x.shape[-1] == len(W)
 
 
 @contextmanager
 def reference_ops() -> Iterator[None]:
-    """Within it, every Function called, in any thread, is the one of `ops`.
+    """Within it, nothing is chosen from the table, in any thread: all that runs is the clear code.
 
     A Function already on a tape stays what it was, so a loss computed outside may be walked inside.
     """

@@ -1,7 +1,10 @@
-"""Floor 4. The systems, one a file, and the register of their configurations."""
+"""Floor 4. The systems, one a file, and the register of their configurations.
 
-import math
-from collections.abc import Callable, Sequence
+options.py   what an option of a system may be
+common.py    what the systems share
+"""
+
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -12,6 +15,7 @@ from tinymixer.models import as_mlp, hire_mlp, mixer, raft_mlp, sparse_mlp, vip
 from tinymixer.models.as_mlp import ASMLP
 from tinymixer.models.hire_mlp import HireMLP
 from tinymixer.models.mixer import MLPMixer
+from tinymixer.models.options import check, kinds_of, shown
 from tinymixer.models.raft_mlp import RaftMLP
 from tinymixer.models.sparse_mlp import SparseMLP
 from tinymixer.models.vip import VisionPermutator
@@ -39,65 +43,7 @@ __all__ = [
 ]
 
 
-def _is_size(x: Any) -> bool:
-    return isinstance(x, int | np.integer) and int(x) >= 1
-
-
-def _are_sizes(x: Any) -> bool:
-    return isinstance(x, Sequence) and all(map(_is_size, x))
-
-
-# What the options of any system have to be: which, said in words, and as a test of their values.
-KINDS: list[tuple[set[str], str, Callable[[Any], bool]]] = [
-    (
-        {
-            *("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim"),
-            *("sparse_tokens", "token_experts", "token_top_k", "token_expert_dim"),
-            *("sparse_dim", "channel_experts", "channel_top_k", "channel_expert_dim"),
-            "num_classes",
-        },
-        "a whole number of 1 or more",
-        _is_size,
-    ),
-    (
-        {"dims", "depths", "patch_sizes", "pixels", "strides", "raft_sizes"},
-        "a whole number of 1 or more for each stage",
-        _are_sizes,
-    ),
-    (
-        {"image_size"},
-        "a side or (height, width), in whole pixels of 1 or more",
-        lambda x: _is_size(x) or (_are_sizes(x) and len(x) == 2),
-    ),
-    (
-        {
-            *("mlp_ratio", "tokens_mlp_ratio", "channels_mlp_ratio", "region_ratio"),
-            *("attention_ratio", "eps"),
-        },
-        "a number above 0",
-        lambda x: isinstance(x, int | float) and 0 < x < math.inf,
-    ),
-    (
-        {"init_std"},
-        "a number above 0, or None",
-        lambda x: x is None or (isinstance(x, int | float) and 0 < x < math.inf),
-    ),
-    (
-        {"dropout", "drop_path_rate"},
-        "a number in [0, 1)",
-        lambda x: isinstance(x, int | float) and 0 <= x < 1,
-    ),
-    (
-        {"momentum"},
-        "a number from 0 to 1",
-        lambda x: isinstance(x, int | float) and 0 <= x <= 1,
-    ),
-    (
-        {"loss_weight"},
-        "a number of 0 or more",
-        lambda x: isinstance(x, int | float) and 0 <= x < math.inf,
-    ),
-]
+MOST_PARAMETERS = 2**32  # the largest model here has a tenth of that
 
 
 def list_models() -> list[str]:
@@ -121,26 +67,34 @@ def create_model(
     """
     options = options_of(name, num_classes, **changes)
     system, _ = MODELS[name]
+    try:
+        blank = system(**options, rng=nn.BLANK)
+    except MemoryError:
+        blank = None
+    if blank is None or blank.num_parameters() > MOST_PARAMETERS:
+        raise ValueError(
+            f"{name}: a model of more than {MOST_PARAMETERS:,} parameters, or of more than the "
+            f"memory holds; choose smaller sizes than {shown(changes)}"
+        )
+    if rng is nn.BLANK:
+        return blank
     return system(**options, rng=np.random.default_rng(0) if rng is None else rng)
 
 
 def options_of(name: str, num_classes: int | None = None, **changes: Any) -> dict[str, Any]:
-    """All that `create_model` builds `name` of, what is not changed and the defaults included.
+    """All that `create_model` builds `name` of: its configuration, `changes` and defaults.
 
-    Raises ValueError for a name or an option that does not exist, and for numbers out of range.
+    Raises ValueError for a name or an option that does not exist, and for values out of range.
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; the models are {', '.join(MODELS)}")
-    system, options = MODELS[name]
+    system, configured = MODELS[name]
     known = {option: p for option, p in signature(system).parameters.items() if option != "rng"}
     if unknown := [option for option in changes if option not in known]:
         raise ValueError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known)}")
     defaults = {option: p.default for option, p in known.items() if p.default is not p.empty}
-    options = defaults | options | changes
+    options = defaults | configured | changes
     if num_classes is not None:
         options["num_classes"] = num_classes
-    for names, kind, fits in KINDS:
-        for option, value in options.items():
-            if option in names and not fits(value):
-                raise ValueError(f"{system.__name__}: {option}={value!r}: expected {kind}")
+    check(system.__name__, kinds_of(system), options)
     return options

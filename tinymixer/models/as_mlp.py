@@ -1,4 +1,4 @@
-"""AS-MLP: channels step aside, so that a linear map of one place's channels sees its neighbours.
+"""AS-MLP: groups of channels are shifted, so that a linear map at one position sees its neighbours.
 
 No parameter knows the size of the grid: a model takes images of any size that patches tile.
 
@@ -7,13 +7,26 @@ Source: Lian, Yu, Sun, Gao 2021, "AS-MLP: an axial shifted MLP architecture for 
 the code released with it; serial connection, paddings and dilation as in its ablation study.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
-from tinymixer.ops.gelu import check_form
+from tinymixer.models.common import CIFAR, IMAGENET, hidden_width, linear_rates, outputs, tiled
+from tinymixer.models.options import (
+    Depths,
+    Epsilon,
+    Flag,
+    Gelu,
+    ImageSize,
+    OddSize,
+    Rate,
+    Ratio,
+    Size,
+    checked,
+    one_of,
+)
+from tinymixer.ops.shift import OUTSIDE
 
-CONNECTIONS = ("parallel", "serial")
 # name -> how linear maps start
 INITS: dict[str, dict[str, Any]] = {
     "published": {"init": nn.fan_in_uniform, "bias_init": nn.fan_in_uniform},
@@ -28,9 +41,7 @@ class ASMLPBlock(nn.Module):
         a = g(GN(W_in x))
         h = g(W_h shift(a, along the rows)),  v = g(W_v shift(a, along the columns))
         y = W_out GN(h + v)
-    With connection="serial" the second shift takes h instead of a, and y = W_out GN(v).
-
-    Raises ValueError for options out of range.
+    If `serial`, the second shift takes h instead of a, and y = W_out GN(v).
     """
 
     def __init__(
@@ -40,18 +51,14 @@ class ASMLPBlock(nn.Module):
         shift_size: int,
         dilation: int,
         padding: str,
-        connection: str,
-        mlp_ratio: float,
+        serial: bool,
+        mlp_dim: int,
         gelu: str,
         eps: float,
         init: dict[str, Any],
         drop_path_rate: float,
         rng: nn.Rng,
     ):
-        if connection not in CONNECTIONS:
-            raise ValueError(
-                f"ASMLPBlock: unknown connection {connection!r}; expected 'parallel' or 'serial'"
-            )
         self.norm = nn.GroupNorm(C, eps)
         self.linear_in = nn.ChannelLinear(C, C, **init, rng=rng)
         self.norm_in = nn.GroupNorm(C, eps)
@@ -60,15 +67,14 @@ class ASMLPBlock(nn.Module):
         self.norm_out = nn.GroupNorm(C, eps)
         self.linear_out = nn.ChannelLinear(C, C, **init, rng=rng)
         self.mlp_norm = nn.GroupNorm(C, eps)
-        self.mlp = nn.ChannelMLP(C, int(mlp_ratio * C), gelu=gelu, **init, rng=rng)
+        self.mlp = nn.ChannelMLP(C, mlp_dim, gelu=gelu, **init, rng=rng)
         self.shift: dict[str, Any] = {
             "shift_size": shift_size,
             "dilation": dilation,
             "padding": padding,
         }
-        self.connection, self.gelu = connection, check_form(gelu)
+        self.serial, self.gelu = serial, gelu
         self.drop_path_rate = drop_path_rate
-        self._shifted(0)  # refuses bad options now and not at the first image
 
     def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
         x = x + nn.drop_path(self.axial_mlp(self.norm(x)), self.drop_path_rate, rng)
@@ -78,9 +84,8 @@ class ASMLPBlock(nn.Module):
         """x (H, W, B, C)  ->  y (H, W, B, C)"""
         a = self._activated(self.norm_in(self.linear_in(x)))
         h = self._activated(self.horizontal(self._shifted(1)(a)))
-        serial = self.connection == "serial"
-        v = self._activated(self.vertical(self._shifted(0)(h if serial else a)))
-        return self.linear_out(self.norm_out(v if serial else h + v))
+        v = self._activated(self.vertical(self._shifted(0)(h if self.serial else a)))
+        return self.linear_out(self.norm_out(v if self.serial else h + v))
 
     def _activated(self, x: Tensor) -> Tensor:
         return ops.GELU(self.gelu)(x)
@@ -103,7 +108,7 @@ class PatchMerge(nn.Module):
         return self.linear(self.norm(ops.Unfold(2, 2, padding=(0, 1))(x)))
 
 
-class Stage(nn.Module):
+class AsStage(nn.Module):
     """Merge patches, except in the first stage, then ASMLPBlocks."""
 
     def __init__(self, merge: PatchMerge | None, blocks: list[ASMLPBlock]):
@@ -117,64 +122,56 @@ class Stage(nn.Module):
         return x
 
 
-class ASMLP(nn.Module):
+class ASMLP(nn.Classifier):
     """images (B, height, width, 3), normalised floats  ->  logits (B, K).
 
     patch embedding -> GN -> stages of `depths` ASMLPBlocks -> GN -> mean over the grid -> linear
     head. From stage to stage the grid is halved and the channels, `hidden_dim` at first, doubled.
     Stochastic depth, when on, grows linearly from 0 in the first block to `drop_path_rate` in the
-    last. init="published" starts as the released code does; "lecun" as a Mixer, which a short
-    training is better off with.
+    last. init="published" starts as the released code does; "lecun" as a Mixer, which suits a
+    short training better.
 
     image_size and patch_size are in pixels; image_size is a side or (height, width), the size that
     the model is meant for: it takes others too. Raises ValueError for options out of range, and
     here and when called for images that patches do not tile.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int],
-        patch_size: int,
-        hidden_dim: int,
-        depths: tuple[int, ...],
-        num_classes: int,
-        shift_size: int = 5,
-        dilation: int = 1,
-        padding: str = "zero",
-        connection: str = "parallel",
-        mlp_ratio: float = 4.0,
-        gelu: str = "erf",
-        eps: float = 1e-5,
-        patch_norm: bool = True,
-        init: str = "published",
-        drop_path_rate: float = 0.0,
+        image_size: ImageSize,
+        patch_size: Size,
+        hidden_dim: Size,
+        depths: Depths,
+        num_classes: Size,
+        shift_size: OddSize = 5,
+        dilation: Size = 1,
+        padding: Annotated[str, one_of(*OUTSIDE)] = "zero",
+        connection: Annotated[str, one_of("parallel", "serial")] = "parallel",
+        mlp_ratio: Ratio = 4.0,
+        gelu: Gelu = "erf",
+        eps: Epsilon = 1e-5,
+        patch_norm: Flag = True,
+        init: Annotated[str, one_of(*INITS)] = "published",
+        drop_path_rate: Rate = 0.0,
         rng: nn.Rng,
     ):
-        height, width = nn.sides(image_size)
-        if not depths or min(depths) < 1:
-            raise ValueError(
-                f"ASMLP: expected the number of blocks of each stage, one or more, got {depths}"
-            )
-        if init not in INITS:
-            raise ValueError(f"ASMLP: unknown init {init!r}; expected 'published' or 'lecun'")
-        self.image_size, self.num_classes = (height, width), num_classes
+        self.image_size, self.num_classes = nn.sides(image_size), num_classes
         self.patch_size = patch_size
-        self._check_tiling(height, width)
+        self._check_tiling(self.image_size)
         self.feature_dims = [hidden_dim * 2**i for i in range(len(depths))]
         options: dict[str, Any] = {
             "shift_size": shift_size,
             "dilation": dilation,
             "padding": padding,
-            "connection": connection,
-            "mlp_ratio": mlp_ratio,
+            "serial": connection == "serial",
             "gelu": gelu,
             "eps": eps,
             "init": INITS[init],
             "rng": rng,
         }
-        L = sum(depths)
-        rates = iter([drop_path_rate * i / max(1, L - 1) for i in range(L)])
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.patch_embed = nn.UnfoldLinear(
             3, hidden_dim, kernel=patch_size, stride=patch_size, **INITS[init], rng=rng
         )
@@ -182,8 +179,12 @@ class ASMLP(nn.Module):
         self.stages = []
         for i, (C, depth) in enumerate(zip(self.feature_dims, depths, strict=True)):
             merge = PatchMerge(C // 2, eps=eps, init=INITS[init], rng=rng) if i else None
-            blocks = [ASMLPBlock(C, drop_path_rate=next(rates), **options) for _ in range(depth)]
-            self.stages.append(Stage(merge, blocks))
+            D_C = hidden_width("ASMLP", "mlp_ratio", mlp_ratio, C)
+            blocks = [
+                ASMLPBlock(C, mlp_dim=D_C, drop_path_rate=next(rates), **options)
+                for _ in range(depth)
+            ]
+            self.stages.append(AsStage(merge, blocks))
         self.norm = nn.GroupNorm(C, eps)
         self.head = nn.ChannelLinear(C, num_classes, init=nn.normal(0.02), rng=rng)
 
@@ -194,37 +195,27 @@ class ASMLP(nn.Module):
         many rows and columns.
         """
         grid = nn.grid(images)
-        self._check_tiling(*grid.shape[:2])
+        self._check_tiling(grid.shape[:2])
         x = self.patch_embed(grid)  # (H, W, B, C)
         if self.patch_norm is not None:
             x = self.patch_norm(x)
-        found = []
-        for stage in self.stages:
-            x = stage(x, rng)
-            found.append(x)
-        return found
+        return outputs(self.stages, x, rng)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
-        x = self.features(images, rng)[-1]
-        return self.head(self.norm(x).mean(axis=(0, 1)))  # (B, C) -> (B, K)
+        *_, x = self.features(images, rng)
+        return self.classify(self.norm(x))  # (B, K)
 
-    def _check_tiling(self, height: int, width: int) -> None:
-        P = self.patch_size
-        if height % P or width % P:
-            raise ValueError(
-                f"ASMLP: patches of {P}x{P} do not tile images of {height}x{width}; resize the "
-                "images, or choose a patch_size that divides both sides"
-            )
+    def _check_tiling(self, size: tuple[int, int]) -> None:
+        cure = "resize the images, or choose a patch_size that divides both sides"
+        tiled("ASMLP", size, self.patch_size, cure=cure)
 
 
 def _published(hidden_dim: int, depths: tuple[int, ...], drop_path_rate: float) -> dict[str, Any]:
     """A configuration of the released code, with shift_size 5 and mlp_ratio 4 throughout."""
-    return {
-        "image_size": 224,
+    return IMAGENET | {
         "patch_size": 4,
         "hidden_dim": hidden_dim,
         "depths": depths,
-        "num_classes": 1000,
         "drop_path_rate": drop_path_rate,
     }
 
@@ -233,12 +224,5 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "as_mlp_t": _published(96, (2, 2, 6, 2), 0.2),
     "as_mlp_s": _published(96, (2, 2, 18, 2), 0.3),
     "as_mlp_b": _published(128, (2, 2, 18, 2), 0.5),
-    "as_mlp_nano": {
-        "image_size": 32,
-        "patch_size": 4,
-        "hidden_dim": 64,
-        "depths": (3, 4),
-        "num_classes": 10,
-        "init": "lecun",
-    },
+    "as_mlp_nano": CIFAR | {"patch_size": 4, "hidden_dim": 64, "depths": (3, 4), "init": "lecun"},
 }

@@ -6,11 +6,35 @@ accuracies are the ones published last: BatchNorm where the paper has LayerNorm,
 branches, branches weighed by split attention and not merely added, and a projection after them.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
+from tinymixer.models.common import (
+    CIFAR,
+    IMAGENET,
+    hidden_width,
+    linear_rates,
+    one_per_stage,
+    outputs,
+)
+from tinymixer.models.options import (
+    Depths,
+    Dilations,
+    Epsilon,
+    Gelu,
+    ImageSize,
+    Momentum,
+    Rate,
+    Ratio,
+    Size,
+    Sizes,
+    Std,
+    Window,
+    checked,
+    one_of,
+)
+from tinymixer.ops.region import PADDINGS, SHIFTS
 
 
 class RegionMLP(nn.Module):
@@ -37,7 +61,6 @@ class RegionMLP(nn.Module):
         init: nn.Init,
         rng: nn.Rng,
     ):
-        ops.Shift(step, axis, shift), ops.Regions(p, axis, padding)  # raise now if not possible
         self.p, self.axis, self.step, self.shift, self.padding = p, axis, step, shift, padding
         self.linear_1 = nn.ChannelLinear(p * C, hidden_dim, bias=False, init=init, rng=rng)
         self.norm = nn.BatchNorm(hidden_dim, eps, momentum)
@@ -117,7 +140,7 @@ class Reduction(nn.Module):
         return ops.ReLU()(self.norm(self.convolution(x), rng))
 
 
-class Stage(nn.Module):
+class HireStage(nn.Module):
     """A Reduction to the stage's grid and channels, and its HireBlocks."""
 
     def __init__(self, reduction: Reduction, blocks: list[HireBlock]):
@@ -130,7 +153,7 @@ class Stage(nn.Module):
         return x
 
 
-class HireMLP(nn.Module):
+class HireMLP(nn.Classifier):
     """images (B, height, width, 3), normalised floats  ->  logits (B, K).
 
     stages, each a Reduction and HireBlocks -> BatchNorm -> mean over the grid -> linear head.
@@ -146,39 +169,37 @@ class HireMLP(nn.Module):
     images that leave a stage fewer rows than circular padding repeats.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int],
-        dims: Sequence[int],
-        depths: Sequence[int],
-        pixels: Sequence[int],
-        strides: Sequence[int],
-        dilations: Sequence[int],
-        num_classes: int,
-        stem: tuple[int, int, int] = (7, 4, 2),
-        reduction: tuple[int, int, int] = (3, 2, 1),
-        shift: str = "circular",
-        padding: str = "circular",
-        mlp_ratio: float = 4.0,
-        region_ratio: float = 0.5,
-        attention_ratio: float = 0.25,
-        gelu: str = "erf",
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        drop_path_rate: float = 0.0,
-        init_std: float = 0.02,
+        image_size: ImageSize,
+        dims: Sizes,
+        depths: Depths,
+        pixels: Sizes,
+        strides: Sizes,
+        dilations: Dilations,
+        num_classes: Size,
+        stem: Window = (7, 4, 2),
+        reduction: Window = (3, 2, 1),
+        shift: Annotated[str, one_of(*SHIFTS)] = "circular",
+        padding: Annotated[str, one_of(*PADDINGS)] = "circular",
+        mlp_ratio: Ratio = 4.0,
+        region_ratio: Ratio = 0.5,
+        attention_ratio: Ratio = 0.25,
+        gelu: Gelu = "erf",
+        eps: Epsilon = 1e-5,
+        momentum: Momentum = 0.1,
+        drop_path_rate: Rate = 0.0,
+        init_std: Std = 0.02,
         rng: nn.Rng,
     ):
-        per_stage = {"depths": depths, "pixels": pixels, "strides": strides, "dilations": dilations}
-        for name, values in per_stage.items():
-            if len(values) != len(dims):
-                raise ValueError(
-                    f"HireMLP: dims has {len(dims)} numbers, one for each stage, but {name} has "
-                    f"{len(values)}; give all as many"
-                )
-        self.image_size = nn.sides(image_size)
-        self.feature_dims, self.num_classes = tuple(dims), num_classes
+        one_per_stage(
+            "HireMLP", dims=dims, depths=depths, pixels=pixels, strides=strides, dilations=dilations
+        )
+        self.image_size, self.num_classes = nn.sides(image_size), num_classes
+        self.feature_dims = tuple(dims)
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
         common: dict[str, Any] = {"eps": eps, "momentum": momentum, "rng": rng}
         common["init"] = nn.normal(init_std)
         self.stages = []
@@ -187,11 +208,11 @@ class HireMLP(nn.Module):
             blocks = [
                 HireBlock(
                     C,
-                    region_dim=int(region_ratio * C),
-                    attention_dim=int(attention_ratio * C),
-                    mlp_dim=int(mlp_ratio * C),
+                    region_dim=hidden_width("HireMLP", "region_ratio", region_ratio, C),
+                    attention_dim=hidden_width("HireMLP", "attention_ratio", attention_ratio, C),
+                    mlp_dim=hidden_width("HireMLP", "mlp_ratio", mlp_ratio, C),
                     gelu=gelu,
-                    drop_path_rate=drop_path_rate * (sum(depths[:i]) + j) / max(1, sum(depths) - 1),
+                    drop_path_rate=next(rates),
                     p=pixels[i],
                     step=j % strides[i] * dilations[i],
                     shift=shift,
@@ -200,33 +221,27 @@ class HireMLP(nn.Module):
                 )
                 for j in range(depths[i])
             ]
-            self.stages.append(Stage(reduce, blocks))
+            self.stages.append(HireStage(reduce, blocks))
         self.norm = nn.BatchNorm(dims[-1], eps, momentum)
         self.head = nn.ChannelLinear(dims[-1], num_classes, init=common["init"], rng=rng)
 
     def features(self, images: Any, rng: nn.Rng | None = None) -> list[Tensor]:
         """What each stage ends with, (H_i, W_i, B, feature_dims[i]), from fine to coarse."""
-        x, found = nn.grid(images), []
-        for stage in self.stages:
-            x = stage(x, rng)
-            found.append(x)
-        return found
+        return outputs(self.stages, nn.grid(images), rng)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
-        x = self.features(images, rng)[-1]
-        return self.head(self.norm(x, rng).mean(axis=(0, 1)))  # (B, C) -> (B, K)
+        *_, x = self.features(images, rng)
+        return self.classify(self.norm(x, rng))  # (B, K)
 
 
 def _published(dims: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, Any]:
     """A configuration of the released code, where only widths and depths differ."""
-    return {
-        "image_size": 224,
+    return IMAGENET | {
         "dims": dims,
         "depths": depths,
         "pixels": (4, 3, 3, 2),
         "strides": (2, 2, 3, 2),
         "dilations": (2, 2, 1, 1),
-        "num_classes": 1000,
     }
 
 
@@ -235,8 +250,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "hire_mlp_small": _published((64, 128, 320, 512), (3, 4, 10, 3)),
     "hire_mlp_base": _published((64, 128, 320, 512), (4, 6, 24, 3)),
     "hire_mlp_large": _published((96, 192, 384, 768), (4, 6, 24, 3)),
-    "hire_mlp_nano": {
-        "image_size": 32,
+    "hire_mlp_nano": CIFAR
+    | {
         "dims": (32, 64, 128),
         "depths": (2, 2, 2),
         "pixels": (4, 4, 2),
@@ -244,6 +259,5 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "dilations": (2, 2, 1),
         "stem": (3, 2, 1),
         "init_std": 0.1,  # 0.02 is for ten times as many channels
-        "num_classes": 10,
     },
 }

@@ -8,6 +8,8 @@ from typing import Any
 
 from tinymixer import nn
 from tinymixer.engine import Tensor
+from tinymixer.models.common import CIFAR, IMAGENET, another_size, linear_rates, tiled
+from tinymixer.models.options import Depth, Epsilon, Gelu, ImageSize, Rate, Size, checked
 
 
 class MixerBlock(nn.Module):
@@ -34,49 +36,75 @@ class MixerBlock(nn.Module):
 
     def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
         token_rate, channel_rate = self.drop_path_rates
-        y = nn.dropout(self.token_mlp(self.token_norm(x)), self.dropout, rng)
-        x = x + nn.drop_path(y, token_rate, rng)
-        y = nn.dropout(self.channel_mlp(self.channel_norm(x)), self.dropout, rng)
-        return x + nn.drop_path(y, channel_rate, rng)
+        y = self.token_mlp(self.token_norm(x))
+        x = x + nn.drop_branch(y, self.dropout, token_rate, rng)
+        y = self.channel_mlp(self.channel_norm(x))
+        return x + nn.drop_branch(y, self.dropout, channel_rate, rng)
 
 
-class MLPMixer(nn.Module):
+class Isotropic(nn.Classifier):
     """images (B, height, width, 3), normalised floats  ->  logits (B, K).
 
-    patch embedding -> L MixerBlocks -> LayerNorm -> mean over tokens -> linear head, which starts
-    at zero. Stochastic depth, when on, grows linearly from 0 at the first MLP to `drop_path_rate`
-    at the last.
+    patch embedding -> blocks on tokens (S, B, C) -> LayerNorm -> mean over tokens -> linear head,
+    which starts at zero. "Isotropic": from the first block to the last, S and C stay the same.
 
-    image_size and patch_size are in pixels; image_size is a side or (height, width). Raises
+    A subclass calls `start`, gives the model its `blocks`, and calls `finish`.
+    """
+
+    blocks: list[Any]
+
+    def start(self, image_size: int | tuple[int, int], patch_size: int, C: int, rng: nn.Rng) -> int:
+        """Make the patch embedding, and return S, the number of tokens."""
+        self.image_size = nn.sides(image_size)
+        H, W = tiled(type(self).__name__, self.image_size, patch_size)
+        self.patch_embed = nn.PatchEmbed(patch_size, C, rng=rng)
+        return H * W
+
+    def finish(self, C: int, num_classes: int, eps: float, rng: nn.Rng) -> None:
+        self.num_classes = num_classes
+        self.norm = nn.LayerNorm(C, eps)
+        self.head = nn.ChannelLinear(C, num_classes, rng=rng)
+        self.head.W.data[...] = 0
+
+    def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
+        if images.ndim == 4 and images.shape[1:-1] != self.image_size:
+            raise another_size(self, images, "Mixing tokens")
+        x = self.patch_embed(images)  # (S, B, C)
+        for block in self.blocks:
+            x = block(x, rng)
+        return self.classify(self.norm(x))  # (B, K)
+
+
+class MLPMixer(Isotropic):
+    """patch embedding -> L MixerBlocks -> LayerNorm -> mean over tokens -> linear head.
+
+    images (B, height, width, 3), normalised floats  ->  logits (B, K)
+
+    Stochastic depth, when on, grows linearly from 0 at the first MLP to `drop_path_rate` at the
+    last. image_size and patch_size are in pixels; image_size is a side or (height, width). Raises
     ValueError when they do not fit, here or, for images of another size, when called.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int],
-        patch_size: int,
-        hidden_dim: int,
-        num_blocks: int,
-        tokens_mlp_dim: int,
-        channels_mlp_dim: int,
-        num_classes: int,
-        gelu: str = "tanh",
-        eps: float = 1e-6,
-        dropout: float = 0.0,
-        drop_path_rate: float = 0.0,
+        image_size: ImageSize,
+        patch_size: Size,
+        hidden_dim: Size,
+        num_blocks: Depth,
+        tokens_mlp_dim: Size,
+        channels_mlp_dim: Size,
+        num_classes: Size,
+        gelu: Gelu = "tanh",
+        eps: Epsilon = 1e-6,
+        dropout: Rate = 0.0,
+        drop_path_rate: Rate = 0.0,
         rng: nn.Rng,
     ):
-        height, width = nn.sides(image_size)
-        if height % patch_size or width % patch_size:
-            raise ValueError(
-                f"MLPMixer: patches of {patch_size}x{patch_size} do not tile images of "
-                f"{height}x{width}; choose a patch_size that divides both sides"
-            )
-        S, C, L = height // patch_size * (width // patch_size), hidden_dim, num_blocks
-        rates = [drop_path_rate * i / max(1, 2 * L - 1) for i in range(2 * L)]
-        self.image_size, self.num_classes = (height, width), num_classes
-        self.patch_embed = nn.PatchEmbed(patch_size, C, rng=rng)
+        C, L = hidden_dim, num_blocks
+        S = self.start(image_size, patch_size, C, rng)
+        rates = linear_rates(drop_path_rate, 2 * L)
         self.blocks = [
             MixerBlock(
                 S,
@@ -91,47 +119,28 @@ class MLPMixer(nn.Module):
             )
             for i in range(L)
         ]
-        self.norm = nn.LayerNorm(C, eps)
-        self.head = nn.ChannelLinear(C, num_classes, rng=rng)
-        self.head.W.data[...] = 0
-
-    def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
-        if images.ndim == 4 and images.shape[1:-1] != self.image_size:
-            height, width = self.image_size
-            raise ValueError(
-                f"MLPMixer: expected images (B, {height}, {width}, 3), got {images.shape}. Mixing "
-                "tokens ties a model to one image size: resize the images, or build the model with "
-                "their image_size"
-            )
-        x = self.patch_embed(images)  # (S, B, C)
-        for block in self.blocks:
-            x = block(x, rng)
-        return self.head(self.norm(x).mean(axis=0))  # (B, C) -> (B, K)
+        self.finish(C, num_classes, eps, rng)
 
 
 def _published(patch_size: int, hidden_dim: int, num_blocks: int) -> dict[str, Any]:
     """A configuration of the paper's table 1, where D_S = C/2 and D_C = 4C throughout."""
-    return {
-        "image_size": 224,
+    return IMAGENET | {
         "patch_size": patch_size,
         "hidden_dim": hidden_dim,
         "num_blocks": num_blocks,
         "tokens_mlp_dim": hidden_dim // 2,
         "channels_mlp_dim": 4 * hidden_dim,
-        "num_classes": 1000,
     }
 
 
 def _small(C: int, D_S: int, D_C: int, L: int) -> dict[str, Any]:
     """A configuration for 32x32 images."""
-    return {
-        "image_size": 32,
+    return CIFAR | {
         "patch_size": 4,
         "hidden_dim": C,
         "num_blocks": L,
         "tokens_mlp_dim": D_S,
         "channels_mlp_dim": D_C,
-        "num_classes": 10,
     }
 
 

@@ -1,7 +1,7 @@
 """RaftMLP: columns, then rows, then channels, with a few channels on each raft.
 
 Where a Mixer mixes all S = H*W tokens by one matrix, a raft of r channels mixes the r*H numbers of
-a column, and another the r*W numbers of a row: far smaller matrices, that know up from sideways.
+a column, and another the r*W numbers of a row: far smaller matrices, one for each direction.
 
 Source: Tatsunami, Taki 2022, "RaftMLP: how much can be done without attention and with less
 spatial locality?", arXiv 2108.04384, section 3 and table 1; initialisation, and what happens at
@@ -13,6 +13,19 @@ from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
+from tinymixer.models.common import CIFAR, IMAGENET, one_per_stage
+from tinymixer.models.options import (
+    Depths,
+    Epsilon,
+    Gelu,
+    ImageSize,
+    Kernels,
+    Rate,
+    Size,
+    Sizes,
+    WholeRatio,
+    checked,
+)
 from tinymixer.ops.resample import bicubic_matrix
 
 INIT: dict[str, Any] = {"init": nn.fan_in_uniform, "bias_init": nn.fan_in_uniform}
@@ -66,7 +79,7 @@ class RaftBlock(nn.Module):
     """x = x + vertical MLP,  x = x + horizontal MLP,  x = x + channel MLP, each of a LayerNorm.
 
     x (H, W, B, C)  ->  (H, W, B, C). The two MLPs of places are made for `grid`: another one is
-    resampled to it before them and back after them, what passes beside them included.
+    resampled to it before them and back after them, skip connections included.
     """
 
     def __init__(
@@ -96,7 +109,7 @@ class RaftBlock(nn.Module):
 
     def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
         def branch(y: Tensor) -> Tensor:
-            return nn.drop_path(nn.dropout(y, self.dropout, rng), self.drop_path_rate, rng)
+            return nn.drop_branch(y, self.dropout, self.drop_path_rate, rng)
 
         r, size = self.raft_size, x.shape[:2]
         x = nn.resize(x, self.grid, bicubic_matrix)
@@ -108,14 +121,14 @@ class RaftBlock(nn.Module):
         return x + branch(self.channel_mlp(self.channel_norm(x)))
 
 
-class Level(nn.Module):
+class RaftLevel(nn.Module):
     """An embedding and the blocks that follow it."""
 
     def __init__(self, embed: MultiScaleEmbed, blocks: list[RaftBlock]):
         self.embed, self.blocks = embed, blocks
 
 
-class RaftMLP(nn.Module):
+class RaftMLP(nn.Classifier):
     """images (B, height, width, 3), normalised floats  ->  logits (B, K).
 
     Levels of embedding and RaftBlocks, each on a grid `patch_sizes[i]` times coarser than the one
@@ -127,40 +140,45 @@ class RaftMLP(nn.Module):
     size are taken. Raises ValueError for levels that do not fit together.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int],
-        dims: Sequence[int],
-        depths: Sequence[int],
-        patch_sizes: Sequence[int],
-        raft_sizes: Sequence[int],
-        kernels: Sequence[Sequence[int]] | None = None,
-        num_classes: int,
-        tokens_mlp_ratio: int = 2,
-        channels_mlp_ratio: int = 4,
-        gelu: str = "erf",
-        eps: float = 1e-5,
-        dropout: float = 0.0,
-        drop_path_rate: float = 0.0,
+        image_size: ImageSize,
+        dims: Sizes,
+        depths: Depths,
+        patch_sizes: Sizes,
+        raft_sizes: Sizes,
+        kernels: Kernels = None,
+        num_classes: Size,
+        tokens_mlp_ratio: WholeRatio = 2,
+        channels_mlp_ratio: WholeRatio = 4,
+        gelu: Gelu = "erf",
+        eps: Epsilon = 1e-5,
+        dropout: Rate = 0.0,
+        drop_path_rate: Rate = 0.0,
         rng: nn.Rng,
     ):
-        height, width = nn.sides(image_size)
         if kernels is None:
             kernels = [(P,) for P in patch_sizes]
-        if len({len(x) for x in (dims, depths, patch_sizes, raft_sizes, kernels)}) != 1:
-            raise ValueError(
-                "RaftMLP: expected one entry a level in each of dims, depths, patch_sizes, "
-                f"raft_sizes and kernels, got {dims}, {depths}, {patch_sizes}, {raft_sizes} and "
-                f"{kernels}"
-            )
+        one_per_stage(
+            "RaftMLP",
+            dims=dims,
+            depths=depths,
+            patch_sizes=patch_sizes,
+            raft_sizes=raft_sizes,
+            kernels=kernels,
+        )
         for C, r in zip(dims, raft_sizes, strict=True):
             if C % r:
-                raise ValueError(f"RaftMLP: rafts of {r} do not divide {C} channels")
-        self.image_size, self.num_classes = (height, width), num_classes
+                raise ValueError(
+                    f"RaftMLP: rafts of {r} do not divide {C} channels; choose raft_sizes that "
+                    "divide the dims"
+                )
+        self.image_size, self.num_classes = nn.sides(image_size), num_classes
         self.feature_dims = tuple(dims)
-        self.levels: list[Level] = []
-        grid, C_in = (height, width), 3
+        self.levels: list[RaftLevel] = []
+        grid, C_in = self.image_size, 3
         for C, L, P, r, windows in zip(dims, depths, patch_sizes, raft_sizes, kernels, strict=True):
             embed = MultiScaleEmbed(C_in, C, P, windows, rng=rng)
             grid = -(-grid[0] // P), -(-grid[1] // P)
@@ -179,14 +197,14 @@ class RaftMLP(nn.Module):
                 )
                 for _ in range(L)
             ]
-            self.levels.append(Level(embed, blocks))
+            self.levels.append(RaftLevel(embed, blocks))
             C_in = C
         self.norm = nn.LayerNorm(C_in, eps)
         self.head = nn.ChannelLinear(C_in, num_classes, rng=rng, **INIT)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         *_, (_, x) = self._levels(images, rng)
-        return self.head(self.norm(x).mean(axis=(0, 1)))  # (B, C) -> (B, K)
+        return self.classify(self.norm(x))  # (B, K)
 
     def features(self, images: Any, rng: nn.Rng | None = None) -> list[Tensor]:
         """What a detector or a segmenter builds on: one map (H, W, B, C) a level, finest first.
@@ -207,13 +225,11 @@ class RaftMLP(nn.Module):
             yield embedded, x
 
 
-PYRAMID: dict[str, Any] = {
-    "image_size": 224,
+PYRAMID: dict[str, Any] = IMAGENET | {
     "depths": (2, 2, 6, 2),
     "patch_sizes": (4, 2, 2, 2),
     "raft_sizes": (2, 2, 2, 2),
     "kernels": ((4, 8), (2, 4), (2, 4), (2,)),
-    "num_classes": 1000,
     "drop_path_rate": 0.1,
 }
 
@@ -235,23 +251,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "raft_mlp_12_r2_k32": _single_level(768, 12, 2, (16, 32)),
     "raft_mlp_36_r2": _single_level(384, 36, 2),
     # The released CIFAR-10 model, with its grids made for 32x32 and not, as there, for 224x224.
-    "raft_mlp_cifar": {
-        "image_size": 32,
+    "raft_mlp_cifar": CIFAR
+    | {
         "dims": (128, 256),
         "depths": (2, 2),
         "patch_sizes": (2, 2),
         "raft_sizes": (4, 4),
         "kernels": ((2, 4, 8), (2, 4)),
-        "num_classes": 10,
         "drop_path_rate": 0.1,
     },
-    "raft_mlp_nano": {
-        "image_size": 32,
+    "raft_mlp_nano": CIFAR
+    | {
         "dims": (32, 64, 128, 192),
         "depths": (1, 2, 2, 1),
         "patch_sizes": (2, 2, 2, 2),
         "raft_sizes": (2, 2, 2, 2),
         "kernels": ((2, 4), (2, 4), (2, 4), (2,)),
-        "num_classes": 10,
     },
 }

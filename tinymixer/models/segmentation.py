@@ -1,4 +1,4 @@
-"""A class for every pixel: what is told from the coarse maps of a pyramid, drawn on the fine ones.
+"""Semantic segmentation: a class for every pixel, from the coarse and the fine maps of a pyramid.
 
 The backbone is any model with `features(images, rng) -> maps (H_i, W_i, B, C_i)`, finest first, and
 their `feature_dims`; AS-MLP, Hire-MLP and RaftMLP are such models.
@@ -12,11 +12,11 @@ from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
-from tinymixer.ops.gelu import check_form
+from tinymixer.models.options import Gelu, Size, checked
 from tinymixer.ops.resample import bilinear_matrix
 
 
-class Level(nn.Module):
+class SegmentationLevel(nn.Module):
     """What the head has for each map of the pyramid: C channels come in, D go through and out."""
 
     def __init__(self, C: int, D: int, *, rng: nn.Rng):
@@ -32,7 +32,7 @@ class Segmenter(nn.Module):
     With the maps x_1 ... x_n of the backbone, finest first, and `up` bilinear resizing:
 
         u_i = enter_i(GN(x_i))                         (H_i, W_i, B, D)
-        v_n = u_n,  v_i = u_i + up(v_(i+1))            the coarse tells the fine what it is in
+        v_n = u_n,  v_i = u_i + up(v_(i+1))            context from the coarser maps
         z_i = GELU(mix_i(v_i))
         y   = GELU(b + Σ_i up(leave_i(z_i)))           (H_1, W_1, B, D)
         logits = up(head(y))
@@ -40,13 +40,20 @@ class Segmenter(nn.Module):
     The sum is one linear map of all the z_i, upsampled and laid end to end: a product with a matrix
     cut into blocks is the sum of the blocks' products. As resizing mixes places and a linear map
     channels, either may be first, and here fewer places are the cheaper ones. The head starts at
-    zero. The backbone's own norm and head, which told one class of the whole image, are taken off.
+    zero. The backbone's own norm and head, which classify whole images, are removed.
 
     width is D. Raises ValueError for a backbone without `features`.
     """
 
+    @checked
     def __init__(
-        self, backbone: Any, num_classes: int, *, width: int = 64, gelu: str = "tanh", rng: nn.Rng
+        self,
+        backbone: Any,
+        num_classes: Size,
+        *,
+        width: Size = 64,
+        gelu: Gelu = "tanh",
+        rng: nn.Rng,
     ):
         if not hasattr(backbone, "features"):
             raise ValueError(
@@ -57,10 +64,10 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         for name in ("norm", "head"):
             vars(backbone).pop(name, None)
-        self.levels = [Level(C, width, rng=rng) for C in backbone.feature_dims]
+        self.levels = [SegmentationLevel(C, width, rng=rng) for C in backbone.feature_dims]
         self.bias = nn.zeros(width)
         self.head = nn.ChannelLinear(width, num_classes, init=nn.zero, rng=rng)
-        self.gelu = check_form(gelu)
+        self.gelu = gelu
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         maps = self.backbone.features(images, rng)

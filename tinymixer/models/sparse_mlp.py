@@ -15,15 +15,29 @@ from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
-from tinymixer.experts import MixtureOfExperts, Routing
-from tinymixer.models.mixer import MixerBlock
+from tinymixer.models.common import CIFAR, IMAGENET, linear_rates
+from tinymixer.models.mixer import Isotropic, MixerBlock
+from tinymixer.models.options import (
+    Blocks,
+    CapacityFactor,
+    Depth,
+    Epsilon,
+    Experts,
+    Flag,
+    Gelu,
+    ImageSize,
+    LossWeight,
+    Rate,
+    Size,
+    checked,
+)
 
 
 class ReRepresent(nn.Module):
     """x (S, B, C)  ->  y (S1, B, C1): tokens and channels mixed into other numbers of them.
 
     g(linear(LN(x))) twice, g = GELU: for the tokens, then for the channels, or the other way round
-    with channels_first. LayerNorm is over channels both times. There is no way around it.
+    with channels_first. LayerNorm is over channels both times. There is no skip connection.
     """
 
     def __init__(
@@ -55,7 +69,7 @@ class ReRepresent(nn.Module):
 class SparseBlock(nn.Module):
     """Into S1 tokens and C1 channels, u = x + MoE_S(LN(x)), u + MoE_C(LN(u)), and back.
 
-    x, y (S, B, C). Residuals are around the two mixtures only: x does not get past the block.
+    x, y (S, B, C). The skip connections are around the two mixtures, none around the block.
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class SparseBlock(nn.Module):
         C: tuple[int, int],  # and C1
         token_experts: tuple[int, int, int],
         channel_experts: tuple[int, int, int],
-        routing: Routing,
+        routing: nn.Routing,
         *,
         gelu: str,
         eps: float,
@@ -76,27 +90,26 @@ class SparseBlock(nn.Module):
         self.enter = ReRepresent(S, C, channels_first=False, eps=eps, **common)
         common["routing"] = routing
         self.token_norm = nn.LayerNorm(C[1], eps)
-        self.token_moe = MixtureOfExperts(S[1], token_experts, tokens=True, **common)
+        self.token_moe = nn.MixtureOfExperts(S[1], token_experts, tokens=True, **common)
         self.channel_norm = nn.LayerNorm(C[1], eps)
-        self.channel_moe = MixtureOfExperts(C[1], channel_experts, tokens=False, **common)
+        self.channel_moe = nn.MixtureOfExperts(C[1], channel_experts, tokens=False, **common)
         self.leave = ReRepresent(S[::-1], C[::-1], channels_first=True, gelu=gelu, eps=eps, rng=rng)
         self.dropout, self.drop_path_rates = dropout, drop_path_rates
 
     def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
         token_rate, channel_rate = self.drop_path_rates
         x = self.enter(x)  # (S1, B, C1)
-        y = nn.dropout(self.token_moe(self.token_norm(x), rng), self.dropout, rng)
-        x = x + nn.drop_path(y, token_rate, rng)
-        y = nn.dropout(self.channel_moe(self.channel_norm(x), rng), self.dropout, rng)
-        x = x + nn.drop_path(y, channel_rate, rng)
+        y = self.token_moe(self.token_norm(x), rng)
+        x = x + nn.drop_branch(y, self.dropout, token_rate, rng)
+        y = self.channel_moe(self.channel_norm(x), rng)
+        x = x + nn.drop_branch(y, self.dropout, channel_rate, rng)
         return self.leave(x)  # (S, B, C)
 
 
-class SparseMLP(nn.Module):
-    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+class SparseMLP(Isotropic):
+    """A Mixer of L blocks, of which some are sparse; the dense ones are MixerBlocks.
 
-    patch embedding -> L blocks, dense or sparse -> LayerNorm -> mean over tokens -> linear head,
-    which starts at zero. A dense block is the Mixer's: x + TokenMLP(LN(x)), u + ChannelMLP(LN(u)).
+    images (B, height, width, 3), normalised floats  ->  logits (B, K)
 
     image_size, patch_size     pixels; image_size is a side or (height, width)
     sparse_blocks              how many blocks at the end are sparse; or which ones, as a list:
@@ -105,88 +118,71 @@ class SparseMLP(nn.Module):
     token_experts, token_top_k, token_expert_dim
                                how many experts mix tokens, how many of them a channel gets, and
                                their hidden width; likewise channel_experts, ... for tokens
-    noisy_gates                and what follows it: see experts.Routing
+    noisy_gates                and what follows it: see nn.Routing
 
     Raises ValueError where these do not fit, and for images of another size when called.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int],
-        patch_size: int,
-        hidden_dim: int,
-        num_blocks: int,
-        tokens_mlp_dim: int,
-        channels_mlp_dim: int,
-        sparse_blocks: int | Sequence[int],
-        sparse_tokens: int,
-        sparse_dim: int,
-        token_experts: int,
-        token_expert_dim: int,
-        channel_experts: int,
-        channel_expert_dim: int,
-        num_classes: int,
-        token_top_k: int = 1,
-        channel_top_k: int = 2,
-        noisy_gates: bool = True,
-        loss_weight: float = 0.01,
-        capacity_factor: float | None = None,
-        eval_capacity_factor: float | None = None,
-        prioritised: bool = False,
-        gelu: str = "tanh",
-        eps: float = 1e-6,
-        dropout: float = 0.0,
-        drop_path_rate: float = 0.0,
+        image_size: ImageSize,
+        patch_size: Size,
+        hidden_dim: Size,
+        num_blocks: Depth,
+        tokens_mlp_dim: Size,
+        channels_mlp_dim: Size,
+        sparse_blocks: Blocks,
+        sparse_tokens: Size,
+        sparse_dim: Size,
+        token_experts: Experts,
+        token_expert_dim: Size,
+        channel_experts: Experts,
+        channel_expert_dim: Size,
+        num_classes: Size,
+        token_top_k: Experts = 1,
+        channel_top_k: Experts = 2,
+        noisy_gates: Flag = True,
+        loss_weight: LossWeight = 0.01,
+        capacity_factor: CapacityFactor = None,
+        eval_capacity_factor: CapacityFactor = None,
+        prioritised: Flag = False,
+        gelu: Gelu = "tanh",
+        eps: Epsilon = 1e-6,
+        dropout: Rate = 0.0,
+        drop_path_rate: Rate = 0.0,
         rng: nn.Rng,
     ):
-        height, width = nn.sides(image_size)
-        if height % patch_size or width % patch_size:
-            raise ValueError(
-                f"SparseMLP: patches of {patch_size}x{patch_size} do not tile images of "
-                f"{height}x{width}; choose a patch_size that divides both sides"
-            )
-        S, C, L = height // patch_size * (width // patch_size), hidden_dim, num_blocks
-        rates = [drop_path_rate * i / max(1, 2 * L - 1) for i in range(2 * L)]
+        C, L = hidden_dim, num_blocks
+        S = self.start(image_size, patch_size, C, rng)
+        rates = linear_rates(drop_path_rate, 2 * L)
         sparse = _positions(sparse_blocks, L)
         mixtures = (
             (token_experts, token_top_k, token_expert_dim),
             (channel_experts, channel_top_k, channel_expert_dim),
-            Routing(noisy_gates, loss_weight, capacity_factor, eval_capacity_factor, prioritised),
+            nn.Routing(
+                noisy_gates, loss_weight, capacity_factor, eval_capacity_factor, prioritised
+            ),
         )
         common: Any = {"gelu": gelu, "eps": eps, "dropout": dropout, "rng": rng}
-        self.image_size, self.num_classes = (height, width), num_classes
-        self.patch_embed = nn.PatchEmbed(patch_size, C, rng=rng)
-        self.blocks: list[nn.Module] = []
+        blocks: list[nn.Module] = []
         for i in range(L):
             common["drop_path_rates"] = (rates[2 * i], rates[2 * i + 1])
             if i in sparse:
                 block = SparseBlock((S, sparse_tokens), (C, sparse_dim), *mixtures, **common)
-                self.blocks.append(block)
+                blocks.append(block)
             else:
-                self.blocks.append(MixerBlock(S, C, tokens_mlp_dim, channels_mlp_dim, **common))
-        self.norm = nn.LayerNorm(C, eps)
-        self.head = nn.ChannelLinear(C, num_classes, rng=rng)
-        self.head.W.data[...] = 0
-
-    def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
-        if images.ndim == 4 and images.shape[1:-1] != self.image_size:
-            height, width = self.image_size
-            raise ValueError(
-                f"SparseMLP: expected images (B, {height}, {width}, 3), got {images.shape}. Mixing "
-                "tokens ties a model to one image size: resize the images, or build the model with "
-                "their image_size"
-            )
-        x = self.patch_embed(images)  # (S, B, C)
-        for block in self.blocks:
-            x = block(x, rng=rng)
-        return self.head(self.norm(x).mean(axis=0))  # (B, C) -> (B, K)
+                blocks.append(MixerBlock(S, C, tokens_mlp_dim, channels_mlp_dim, **common))
+        self.blocks = blocks
+        self.finish(C, num_classes, eps, rng)
 
 
 def _positions(blocks: int | Sequence[int], L: int) -> set[int]:
     """Which of L blocks are sparse: the last `blocks` of them, or those listed."""
-    listed = range(-blocks, 0) if isinstance(blocks, int) else list(blocks)
-    if (isinstance(blocks, int) and blocks < 0) or any(not -L <= i < L for i in listed):
+    listed = blocks if isinstance(blocks, Sequence) else range(-blocks, 0)
+    negative = not isinstance(blocks, Sequence) and blocks < 0
+    if negative or any(not -L <= i < L for i in listed):
         raise ValueError(
             f"SparseMLP: sparse_blocks={blocks!r}, but there are {L} blocks. Give the number of "
             f"sparse ones at the end, or a list of positions from {-L} to {L - 1}"
@@ -213,8 +209,8 @@ def _sizes(
 
 def _published(L: int, sparse: int, **sizes: Any) -> dict[str, Any]:
     """L blocks for 224x224 images, of which the last `sparse` are sparse."""
-    frame = {"image_size": 224, "patch_size": 16, "num_classes": 1000, "num_blocks": L}
-    return frame | {"sparse_blocks": sparse} | _sizes(S1=392, **sizes)
+    frame = IMAGENET | {"patch_size": 16, "num_blocks": L, "sparse_blocks": sparse}
+    return frame | _sizes(S1=392, **sizes)
 
 
 # RECONSTRUCTIONS. The paper gives S1 = 2S, C1 = C/2, K, the numbers of experts of B and a range of
@@ -244,10 +240,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "sparse_mlp_l": _published(
         14, 6, C=768, D_S=384, C1=384, token_experts=(16, 768), channel_experts=(4, 1536)
     ),
-    "sparse_mlp_nano": {  # ours, for 32x32 images
-        "image_size": 32,
+    "sparse_mlp_nano": CIFAR  # ours
+    | {
         "patch_size": 4,
-        "num_classes": 10,
         "num_blocks": 6,
         "sparse_blocks": 2,
         **_sizes(C=64, D_S=64, S1=128, C1=32, token_experts=(4, 256), channel_experts=(4, 128)),

@@ -1,18 +1,38 @@
-"""Vision Permutator: rows, columns and channels mixed beside one another, and weighed.
+"""Vision Permutator: rows, columns and channels are mixed in three branches, then weighted.
 
-Every mixing is one C x C matrix over channels. For rows and columns, places and segments of the
-channels change roles before it, and back after it.
+Each branch is one C x C matrix over channels. For rows and columns, positions and segments of the
+channels are swapped before it, and swapped back after it.
 
 Source: Hou et al. 2021, "Vision Permutator: a permutable MLP-like architecture for visual
 recognition", arXiv 2106.12368, section 3, algorithm 1 and table 1; where paper and released code
 differ, the code.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
+from tinymixer.models.common import (
+    CIFAR,
+    IMAGENET,
+    another_size,
+    linear_rates,
+    one_per_stage,
+    tiled,
+)
+from tinymixer.models.options import (
+    Depths,
+    Epsilon,
+    Flag,
+    Gelu,
+    ImageSize,
+    Rate,
+    Size,
+    Sizes,
+    StdOrNone,
+    WholeRatio,
+    checked,
+)
 
 
 class PermuteMLP(nn.Module):
@@ -76,20 +96,27 @@ class PermutatorBlock(nn.Module):
         self.dropout, self.drop_path_rate = dropout, drop_path_rate
 
     def forward(self, x: Tensor, rng: nn.Rng | None = None) -> Tensor:
-        y = nn.dropout(self.permute_mlp(self.permute_norm(x)), self.dropout, rng)
-        x = x + nn.drop_path(y, self.drop_path_rate, rng)
-        y = nn.dropout(self.channel_mlp(self.channel_norm(x)), self.dropout, rng)
-        return x + nn.drop_path(y, self.drop_path_rate, rng)
+        y = self.permute_mlp(self.permute_norm(x))
+        x = x + nn.drop_branch(y, self.dropout, self.drop_path_rate, rng)
+        y = self.channel_mlp(self.channel_norm(x))
+        return x + nn.drop_branch(y, self.dropout, self.drop_path_rate, rng)
 
 
-class Stage(nn.Module):
+class PermutatorStage(nn.Module):
     """An embedding, None where grid and width stay as they are, and the blocks that follow it."""
 
     def __init__(self, embed: nn.UnfoldLinear | None, blocks: list[PermutatorBlock]):
         self.embed, self.blocks = embed, blocks
 
+    def forward(self, x: Any, rng: nn.Rng | None = None) -> Tensor:
+        if self.embed is not None:
+            x = self.embed(x)
+        for block in self.blocks:
+            x = block(x, rng)
+        return x
 
-class VisionPermutator(nn.Module):
+
+class VisionPermutator(nn.Classifier):
     """images (B, height, width, 3), normalised floats  ->  logits (B, K).
 
     Stages of patch embedding and PermutatorBlocks, each on a grid `patch_sizes[i]` times coarser
@@ -103,42 +130,40 @@ class VisionPermutator(nn.Module):
     ValueError where sizes do not fit, here or, for images of another size, when called.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_size: int | tuple[int, int],
-        dims: Sequence[int],
-        depths: Sequence[int],
-        patch_sizes: Sequence[int],
-        num_classes: int,
-        weighted: bool = True,
-        attention_ratio: int = 4,
-        mlp_ratio: int = 3,
-        gelu: str = "erf",
-        eps: float = 1e-5,
-        dropout: float = 0.0,
-        drop_path_rate: float = 0.0,
-        init_std: float | None = 0.02,
+        image_size: ImageSize,
+        dims: Sizes,
+        depths: Depths,
+        patch_sizes: Sizes,
+        num_classes: Size,
+        weighted: Flag = True,
+        attention_ratio: WholeRatio = 4,
+        mlp_ratio: WholeRatio = 3,
+        gelu: Gelu = "erf",
+        eps: Epsilon = 1e-5,
+        dropout: Rate = 0.0,
+        drop_path_rate: Rate = 0.0,
+        init_std: StdOrNone = 0.02,
         rng: nn.Rng,
     ):
         init = nn.lecun_normal if init_std is None else nn.normal(init_std)
-        height, width = nn.sides(image_size)
-        if len({len(x) for x in (dims, depths, patch_sizes)}) != 1:
-            raise ValueError(
-                "VisionPermutator: expected one entry a stage in each of dims, depths and "
-                f"patch_sizes, got {dims}, {depths} and {patch_sizes}"
-            )
-        self.image_size, self.num_classes = (height, width), num_classes
-        self.stages: list[Stage] = []
-        H, W, C_in, before = height, width, 3, 0
+        one_per_stage("VisionPermutator", dims=dims, depths=depths, patch_sizes=patch_sizes)
+        self.image_size, self.num_classes = nn.sides(image_size), num_classes
+        self.stages: list[PermutatorStage] = []
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
+        (H, W), C_in = self.image_size, 3
         for C, L, P in zip(dims, depths, patch_sizes, strict=True):
-            if H % P or W % P:
+            if weighted and attention_ratio > C:
                 raise ValueError(
-                    f"VisionPermutator: patches of {P}x{P} do not tile a grid of {H}x{W}; choose "
-                    "patch_sizes that divide both sides"
+                    f"VisionPermutator: attention_ratio={attention_ratio} leaves less than one of "
+                    f"{C} channels; choose one of at most {C}"
                 )
-            H, W = H // P, W // P
-            if L and (C % H or C % W):
+            cure = "choose patch_sizes that divide both sides"
+            H, W = tiled("VisionPermutator", (H, W), P, "a grid", cure)
+            if C % H or C % W:
                 raise ValueError(
                     f"VisionPermutator: {C} channels cannot be cut into one segment for each place "
                     f"of a column and of a row of a {H}x{W} grid. Choose a width in dims that "
@@ -157,41 +182,31 @@ class VisionPermutator(nn.Module):
                     gelu=gelu,
                     eps=eps,
                     dropout=dropout,
-                    drop_path_rate=drop_path_rate * i / max(1, sum(depths) - 1),
+                    drop_path_rate=next(rates),
                     init=init,
                     rng=rng,
                 )
-                for i in range(before, before + L)
+                for _ in range(L)
             ]
-            self.stages.append(Stage(embed, blocks))
-            C_in, before = C, before + L
+            self.stages.append(PermutatorStage(embed, blocks))
+            C_in = C
         self.norm = nn.LayerNorm(C_in, eps)
         self.head = nn.ChannelLinear(C_in, num_classes, init=init, rng=rng)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         if images.shape[1:-1] != self.image_size:
-            height, width = self.image_size
-            raise ValueError(
-                f"VisionPermutator: expected images (B, {height}, {width}, 3), got {images.shape}. "
-                "One segment for each place ties a model to one image size: resize the images, or "
-                "build the model with their image_size"
-            )
+            raise another_size(self, images, "One segment of channels for each position")
         x = nn.grid(images)
         for stage in self.stages:
-            if stage.embed is not None:
-                x = stage.embed(x)
-            for block in stage.blocks:
-                x = block(x, rng)
-        return self.head(self.norm(x).mean(axis=(0, 1)))  # (B, C) -> (B, K)
+            x = stage(x, rng)
+        return self.classify(self.norm(x))  # (B, K)
 
 
 def _published(dims: Any, depths: Any, patch_sizes: Any, drop_path_rate: float) -> dict[str, Any]:
-    return {
-        "image_size": 224,
+    return IMAGENET | {
         "dims": dims,
         "depths": depths,
         "patch_sizes": patch_sizes,
-        "num_classes": 1000,
         "drop_path_rate": drop_path_rate,
     }
 
@@ -202,12 +217,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vip_m7": _published((256, 256, 512, 512), (4, 3, 14, 3), (7, 1, 2, 1), 0.2),
     "vip_l7": _published((256, 512, 512, 512), (8, 8, 16, 4), (7, 2, 1, 1), 0.3),
     "vip_s16": _published((336,), (18,), (16,), 0.1),  # of the paper's tables; not in its code
-    "vip_nano": {
-        "image_size": 32,
-        "dims": (64, 128),
-        "depths": (4, 4),
-        "patch_sizes": (4, 2),
-        "num_classes": 10,
-        "init_std": None,
-    },
+    "vip_nano": CIFAR
+    | {"dims": (64, 128), "depths": (4, 4), "patch_sizes": (4, 2), "init_std": None},
 }

@@ -1,4 +1,4 @@
-"""Split attention: every image decides, channel by channel, how much of each branch it takes."""
+"""Split attention: for each image and channel, a softmax decides the weight of each branch."""
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
@@ -12,9 +12,9 @@ class SplitAttention(Function):
     z lists all channels of the first branch, then all of the second: read as (B, n, C) it needs no
     copy, and has one weight for each image, branch and channel. All positions of an image share it.
 
-    With dα[b] = Σ_positions dy x_b, what each weight alone would change:
+    With dα[b] = Σ_positions dy x_b, the gradient with respect to α[b]:
         dx_b = α[b] dy,  dz[b] = α[b] (dα[b] - Σ_k α[k] dα[k])
-    Added up over the branches, dz is 0: to raise all z alike changes no weight.
+    Summed over the branches, dz is 0: adding a constant to all z changes no weight.
 
     Raises ValueError where z or a branch does not fit the first branch. Source: Zhang et al. 2020,
     "ResNeSt: split-attention networks", arXiv 2004.08955, section 3.1.
@@ -43,5 +43,5 @@ class SplitAttention(Function):
             dalpha = array_module(dy).stack([(dy * x).sum(positions) for x in branches], 1)
             dz = alpha * (dalpha - (alpha * dalpha).sum(1, keepdims=True))  # (B, n, C)
             dz = dz.reshape(len(dz), -1)
-        wanted = self.needs[1 : 1 + len(branches)]
-        return dz, *(alpha[:, b] * dy if needed else None for b, needed in enumerate(wanted))
+        needed = [self.needs[1 + b] for b in range(len(branches))]
+        return dz, *(alpha[:, b] * dy if needed[b] else None for b in range(len(branches)))

@@ -1,13 +1,13 @@
-"""Keeping experts equally busy: two measures of how busy each is, and one of how unequal they are.
+"""Load balancing of experts: two measures of how busy each is, and one of how unequal they are.
 
-A gate that prefers an expert trains it more, which makes it better, which makes the gate prefer it:
-left alone, a few experts end up with all the rows. So a small loss asks for balance, of
+A gate that prefers an expert trains it more, which improves it, so the gate prefers it even more:
+without a loss against it, a few experts end up with all the rows. That loss measures
 
-    importance[e] = Σ_n p[n, e]                        what the gate gives expert e in all
-    load[e]       = Σ_n Φ((z[n, e] - t[n]) / σ)        how many rows expert e gets, smoothed
+    importance[e] = Σ_n p[n, e]                        the total weight of expert e
+    load[e]       = Σ_n Φ((z[n, e] - t[n]) / σ)        a smooth count of the rows of expert e
 
-Importance alone would be content with one expert that gets few rows with large p and another that
-gets many with small p.
+Importance alone would not notice one expert with few rows of large p and another with many rows of
+small p.
 
 Source: Shazeer et al. 2017, arXiv 1701.06538, section 4 and appendix A; in the form of Riquelme et
 al. 2021, arXiv 2106.05974, appendix A.
@@ -19,16 +19,16 @@ from tinymixer.ops.erf import normal_cdf, normal_density
 
 
 class Load(Function):
-    """How many rows an expert gets, as far as noise decides: load[e] = Σ_n Φ((z[n, e] - t[n]) / σ).
+    """A smooth count of the rows that an expert gets: load[e] = Σ_n Φ((z[n, e] - t[n]) / σ).
 
-    z (N, E) logits, noisy (N, E): the same with the noise that chose, last (N,): the K-th choice of
-    each row  ->  load (E,)
+    z (N, E) logits, noisy (N, E) the same with noise, by which experts were chosen, last (N,) the
+    K-th choice of each row  ->  load (E,)
 
-    t[n] = noisy[n, last[n]] is what it took to be chosen. If the noise of expert e alone, of
-    standard deviation σ, were drawn again, Φ is the chance that e would get there. A count of rows
-    has no slope; this has one, φ density of Φ:
+    t[n] = noisy[n, last[n]] is the threshold for being chosen. Φ is the probability that expert e
+    would pass it if its noise, of standard deviation σ, were drawn again. A count of rows has no
+    derivative; this has one, with φ the density of Φ:
         dz[n, e] = dload[e] φ(a[n, e]) / σ,  a = (z - t) / σ,
-    and the threshold, to which noisy[n, last[n]] lends its value, gets minus their sum over e.
+    and noisy[n, last[n]], the threshold, gets minus their sum over e.
     """
 
     def __init__(self, sigma: float):
@@ -51,11 +51,11 @@ class Load(Function):
 class Imbalance(Function):
     """How unequal the numbers v are: L = (s / m)², m their mean and s their standard deviation.
 
-    v (E,)  ->  L ();  0 if all are equal, E - 1 if one has everything. A common factor of v is
-    nothing to it.
+    v (E,)  ->  L ();  0 if all are equal, E - 1 if all but one are 0. A common factor of v does not
+    change it.
 
     s² is the mean of (v - m)². dv[e] = (2 / E) ((v[e] - m) / m² - s² / m³) dL:  the second term is
-    what a larger mean excuses.
+    the derivative of the 1 / m².
     """
 
     def forward(self, v: Array) -> Array:

@@ -5,13 +5,13 @@ from tinymixer.engine import Function
 
 
 class Dropout(Function):
-    """y = x keep / (1 - rate): drop at random, and scale so that the expectation stays.
+    """y = x keep / (1 - rate): drop at random, and scale so that the expectation stays the same.
 
     x (S, B, C), keep, booleans that broadcast to x  ->  y (S, B, C)
 
     keep (S, B, C) drops single activations; keep (B, 1) drops whole images, which on a residual
-    branch is stochastic depth: for the images dropped, that layer is skipped. The mask is an input
-    and not drawn here, so that a forward can be repeated and its gradient checked.
+    branch is stochastic depth: the images dropped take only the skip connection. The mask is an
+    input and not drawn here, so that a forward can be repeated and its gradient checked.
 
     Sources: Srivastava et al. 2014, "Dropout", JMLR 15, section 4; Huang et al. 2016, "Deep
     networks with stochastic depth", arXiv 1603.09382, equation 2 (scaled here, not at test time).

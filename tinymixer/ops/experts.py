@@ -1,16 +1,15 @@
-"""A mixture of experts: each row is worked on by the few experts that suit it best.
+"""A mixture of experts: each row is processed by the few experts that a gate prefers for it.
 
-    y[n] = Σ_{e in T(n)} p[n, e] f_e(x[n])       p = softmax(z), z (N, E) what a gate says to row n
+    y[n] = Σ_{e in T(n)} p[n, e] f_e(x[n])       p = softmax(z), z (N, E) the logits of a gate
 
-T(n) are the K experts with the largest p; the others are not computed. Their p is left out and not
-shared among the chosen: so even with K = 1 the weight of an expert depends on z, and the gate
-learns.
+T(n) are the K experts with the largest p; the others are not computed. The p of the chosen are not
+normalised again: so even with K = 1 the weight of an expert depends on z, and the gate learns.
 
-Who goes where is a decision. It jumps, so it has no derivative, and the functions that make it work
-on plain arrays: `top_k`, `within_capacity`, `by_expert`. What the experts compute and how it is
-weighed is smooth as long as no decision changes: `Dispatch` gives an expert its rows, `Combine`
-puts the answers back. Rows are the rows of a matrix (axis 0), as tokens are in (S*B, C), or its
-columns (axis 1), as channels are in (S, B*C): neither is turned round.
+The choice is discrete and has no derivative, so the functions that make it work on plain arrays:
+`top_k`, `within_capacity`, `by_expert`. The outputs of the experts and their weights are smooth as
+long as no choice changes: `Dispatch` gives an expert its rows, `Combine` puts the outputs back in
+place. Rows are the rows of a matrix (axis 0), as tokens are in (S*B, C), or its columns (axis 1),
+as channels are in (S, B*C): neither is transposed.
 
 Sources: Shazeer et al. 2017, arXiv 1701.06538, section 2; Riquelme et al. 2021, "Scaling vision
 with sparse mixture of experts", arXiv 2106.05974, section 2 and appendix C (capacity).
@@ -37,7 +36,7 @@ def top_k(p: Array, K: int) -> Array:
 
 
 def expert_capacity(N: int, E: int, K: int, factor: float) -> int:
-    """How many rows an expert takes: `factor` times its fair share of K N, to a multiple of 4."""
+    """How many rows an expert takes: `factor` times an equal share K N / E, to a multiple of 4."""
     return 4 * math.ceil(math.ceil(factor * K * N / E) / 4)
 
 
@@ -73,9 +72,9 @@ def by_expert(
 
     choice (N, K) experts, kept (N, K) booleans: which of the choices count
 
-    Parts are as long as there are rows for them, and to ask a GPU how many that is takes a wait.
-    Given `room`, at least as many as come to any expert, all parts have that length: behind the
-    rows that go to an expert follow others, whose p has to be 0.
+    Parts are as long as there are rows for them, and reading these lengths from a GPU means waiting
+    for it. Given `room`, at least the longest of them, all parts have that length: the rows of an
+    expert are followed by others, whose p has to be 0.
     """
     xp = array_module(choice)
     goes = goes_to(choice, kept, E).T  # (E, N)
@@ -96,7 +95,7 @@ class Dispatch(Function):
 
     x (N, D), rows (n,), none of them twice  ->  y (n, D);  with axis=1 x (D, N)  ->  y (D, n)
 
-    dx is dy in these rows and 0 elsewhere: as none comes twice, nothing has to be added up.
+    dx is dy in these rows and 0 elsewhere: as no row comes twice, there is nothing to add up.
     """
 
     def __init__(self, axis: int = 0):
@@ -121,7 +120,7 @@ class Combine(Function):
 
     A row that no expert has taken gets 0. For expert e and its rows,
         da_e[i] = p[n, e] dy[n],  dp[n, e] = <a_e[i], dy[n]>:
-    a weight is pushed down where the answer points along dy, the gradient of the loss.
+    a step against the gradient lowers the weight of an answer that points along dy.
     """
 
     def __init__(self, axis: int = 0):
@@ -159,10 +158,10 @@ class Combine(Function):
             start += n
 
     def _weights(self, p: Array, rows: Array, e: int) -> Array:
-        """p[rows, e], lying as the rows do: (n, 1), or (1, n) with axis=1."""
+        """p[rows, e] as a column (n, 1), or, with axis=1, as a row (1, n)."""
         return p[rows, e].reshape((1, -1) if self.axis else (-1, 1))
 
 
 def _along(axis: int, rows: Array) -> tuple:
-    """What picks `rows` of a matrix: x[rows], or x[:, rows] with axis=1."""
+    """The index of `rows` of a matrix: x[rows], or x[:, rows] with axis=1."""
     return (slice(None),) * axis + (rows,)

@@ -1,4 +1,4 @@
-"""GELU, the smooth gate of every MLP here, in its two forms.
+"""GELU, the activation function of every MLP here, in its two forms.
 
     erf:   y = x Φ(x)                                 Φ the standard normal distribution function
     tanh:  y = x (1 + tanh u) / 2,  u = √(2/π) (x + 0.044715 x³)

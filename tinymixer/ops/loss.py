@@ -5,20 +5,20 @@ from tinymixer.engine import Function
 
 
 class SoftmaxCrossEntropy(Function):
-    """How many nats the target distribution q is surprised by p = softmax(logits), on average.
+    """Mean cross-entropy, in nats, of p = softmax(logits) with the target distributions q.
 
     p[k] = exp(logits[k]) / Σ_j exp(logits[j]),  loss = -(1/n) Σ_n Σ_k q[k] log p[k]
 
     logits (..., K), targets (...) class numbers or (..., K) probabilities  ->  loss ()
 
-    The n things to classify are images, (B, K), or the pixels of images, (H, W, B, K). Those whose
-    class number is `ignore` are left out, of n as well; of nothing at all the loss is 0.
+    The n items to classify are images, (B, K), or the pixels of images, (H, W, B, K). Those whose
+    class number is `ignore` are left out, also of n; if all are, the loss is 0.
 
     q is the target, smoothed: (1 - α) onehot + α/K, with α = label_smoothing. As each q sums to 1,
-    dlogits = (p - q) / n: predicted minus wanted.
+    dlogits = (p - q) / n: predicted minus target.
 
-    Raises ValueError for class numbers out of range, targets of another shape and a batch of
-    nothing. Source of the smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
+    Raises ValueError for class numbers out of range, targets of another shape and an empty
+    batch. Source of the smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
     """
 
     def __init__(self, label_smoothing: float = 0.0, ignore: int | None = None):
@@ -53,8 +53,7 @@ class SoftmaxCrossEntropy(Function):
         *places, K = logits.shape
         if not logits.size:
             raise ValueError(
-                f"SoftmaxCrossEntropy: logits {logits.shape} are of nothing; expected one or more "
-                "images"
+                f"SoftmaxCrossEntropy: logits {logits.shape} are empty; expected one or more images"
             )
         real = logits.real.dtype
         if targets.shape == logits.shape:
@@ -64,7 +63,7 @@ class SoftmaxCrossEntropy(Function):
             if lowest < 0 or highest >= K:
                 raise ValueError(
                     f"SoftmaxCrossEntropy: class numbers run from {lowest} to {highest}, but {K} "
-                    f"logits know classes 0..{K - 1}. Build the model with the data set's "
+                    f"logits are for classes 0..{K - 1}. Build the model with the data set's "
                     "num_classes"
                 )
             q = (targets[..., None] == xp.arange(K)).astype(real)

@@ -13,11 +13,11 @@ class Norm(Function):
 
     With g = γ dy, and means over the same axes:
         dx = (g - mean(g) - x̂ mean(g x̂)) / √(σ² + eps)
-    The two means are what g loses by moving μ and σ: the output feels neither a shift nor a
-    stretch of a group, so dx is orthogonal to both.
+    The two means are the part of g that acts through μ and σ: the output does not change when a
+    group is shifted or scaled, so dx is orthogonal to both directions.
 
-    `statistics` is (μ, σ²) of the last forward, with the axes kept: nn.BatchNorm follows it. Fast
-    twins of LayerNorm, where nobody does, leave it out.
+    `statistics` is (μ, σ²) of the last forward, with the axes kept, for the running statistics of
+    nn.BatchNorm. Twins of LayerNorm, which has none, leave it out.
     """
 
     axes: tuple[int, ...]

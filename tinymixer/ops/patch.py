@@ -9,8 +9,8 @@ class Patchify(Function):
 
     images (B, H*P, W*P, 3)  ->  x (S, B, P*P*3),  S = H*W,  token s = row * W + column
 
-    The channels of a token run over (row, column, colour) within the patch. This is the one
-    transpose of a Mixer, and on images, which need no gradient, it has no backward to pay for.
+    The channels of a token run over (row, column, colour) within the patch. This is the only
+    transpose in a Mixer; as images need no gradient, its backward is usually not computed.
 
     Raises ValueError for anything but a batch of images that the patches tile, TypeError for
     integer pixels.
@@ -61,8 +61,8 @@ class Unfold(Function):
     x (H, W, B, C)  ->  y (H', W', B, kernel*kernel*C),  H' = (H + 2 padding - kernel) // stride + 1
 
     A window's channels run over (row, column, channel); outside the grid there are zeros. A linear
-    map of such vectors is a convolution. backward is the fold: each position collects what all
-    windows that saw it send back.
+    map of such vectors is a convolution. backward is the fold: each position adds
+    up the gradients from all windows that contain it.
 
     padding is the width of the zeros on every side, or a pair: above and on the left, below and on
     the right, with their sum for `2 padding`. With (0, 1), windows of 2 x 2 tile odd grids too.

@@ -1,4 +1,4 @@
-"""Places for channels: what lets one matrix over channels mix a row or a column of the grid.
+"""Swap positions with segments of channels, so that a matrix over channels mixes rows or columns.
 
 Source: Hou et al. 2021, "Vision Permutator", arXiv 2106.12368, section 3.2 and figure 2.
 """

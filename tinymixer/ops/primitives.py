@@ -3,7 +3,7 @@
 Element-wise ones broadcast as NumPy does. Broadcasting repeats an operand, so its adjoint sums:
 `unbroadcast` adds up the gradient along the axes where the operand was repeated.
 
-Importing this file gives Tensor its operators and methods.
+Beside each stands the operator or method of Tensor that it is.
 """
 
 import math
@@ -28,7 +28,7 @@ class Add(Function):
     """z = x + y;  dx = dz,  dy = dz."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(np.shape(x), np.shape(y))
+        self.save(getattr(x, "shape", ()), getattr(y, "shape", ()))
         return x + y
 
     def backward(self, dz: Array) -> tuple:
@@ -38,11 +38,15 @@ class Add(Function):
         return dx, dy
 
 
+Tensor.__add__ = lambda x, y: Add()(x, y)
+Tensor.__radd__ = lambda x, y: Add()(x, y)
+
+
 class Subtract(Function):
     """z = x - y;  dx = dz,  dy = -dz."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(np.shape(x), np.shape(y))
+        self.save(getattr(x, "shape", ()), getattr(y, "shape", ()))
         return x - y
 
     def backward(self, dz: Array) -> tuple:
@@ -50,6 +54,10 @@ class Subtract(Function):
         dx = unbroadcast(dz, x_shape) if self.needs[0] else None
         dy = unbroadcast(-dz, y_shape) if self.needs[1] else None
         return dx, dy
+
+
+Tensor.__sub__ = lambda x, y: Subtract()(x, y)
+Tensor.__rsub__ = lambda x, y: Subtract()(y, x)
 
 
 class Multiply(Function):
@@ -66,12 +74,17 @@ class Multiply(Function):
         return dx, dy
 
 
+Tensor.__mul__ = lambda x, y: Multiply()(x, y)
+Tensor.__rmul__ = lambda x, y: Multiply()(x, y)
+Tensor.__neg__ = lambda x: Multiply()(x, -1.0)
+
+
 class Divide(Function):
     """z = x / y;  dx = dz / y,  dy = -dz * z / y."""
 
     def forward(self, x: Array, y: Array) -> Array:
         z = x / y
-        self.save(np.shape(x), y, z)
+        self.save(getattr(x, "shape", ()), y, z)
         return z
 
     def backward(self, dz: Array) -> tuple:
@@ -79,6 +92,10 @@ class Divide(Function):
         dx = unbroadcast(dz / y, x_shape) if self.needs[0] else None
         dy = unbroadcast(-dz * z / y, np.shape(y)) if self.needs[1] else None
         return dx, dy
+
+
+Tensor.__truediv__ = lambda x, y: Divide()(x, y)
+Tensor.__rtruediv__ = lambda x, y: Divide()(y, x)
 
 
 class MatMul(Function):
@@ -108,6 +125,10 @@ class MatMul(Function):
         return math.prod(stacked) * x.shape[-2] * y.shape[-2] * y.shape[-1]
 
 
+Tensor.__matmul__ = lambda x, y: MatMul()(x, y)
+Tensor.__rmatmul__ = lambda x, y: MatMul()(y, x)
+
+
 class Exp(Function):
     """y = exp(x);  dx = dy * y."""
 
@@ -121,6 +142,9 @@ class Exp(Function):
         return dy * y
 
 
+Tensor.exp = lambda x: Exp()(x)
+
+
 class Log(Function):
     """y = log(x), natural;  dx = dy / x."""
 
@@ -131,6 +155,9 @@ class Log(Function):
     def backward(self, dy: Array) -> Array:
         (x,) = self.saved
         return dy / x
+
+
+Tensor.log = lambda x: Log()(x)
 
 
 class Sqrt(Function):
@@ -146,6 +173,9 @@ class Sqrt(Function):
         return 0.5 * dy / y
 
 
+Tensor.sqrt = lambda x: Sqrt()(x)
+
+
 class Tanh(Function):
     """y = tanh(x);  dx = dy * (1 - y²)."""
 
@@ -157,6 +187,9 @@ class Tanh(Function):
     def backward(self, dy: Array) -> Array:
         (y,) = self.saved
         return dy * (1 - y * y)
+
+
+Tensor.tanh = lambda x: Tanh()(x)
 
 
 class Sum(Function):
@@ -174,6 +207,9 @@ class Sum(Function):
         return _repeat(dy, shape, self.axis, self.keepdims)
 
 
+Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
+
+
 class Mean(Function):
     """y = (1/n) Σ x over `axis` (all of them if None), n values each;  dx = dy / n, repeated."""
 
@@ -188,6 +224,9 @@ class Mean(Function):
     def backward(self, dy: Array) -> Array:
         shape, n = self.saved
         return _repeat(dy / n, shape, self.axis, self.keepdims)
+
+
+Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
 
 
 def _repeat(dy: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Array:
@@ -213,6 +252,9 @@ class Reshape(Function):
         return dy.reshape(shape)
 
 
+Tensor.reshape = lambda x, *shape: Reshape(*shape)(x)
+
+
 class Transpose(Function):
     """y = x with its axes in the order `axes` (reversed if none given);  dx = dy, put back."""
 
@@ -226,6 +268,9 @@ class Transpose(Function):
     def backward(self, dy: Array) -> Array:
         (axes,) = self.saved
         return dy.transpose(tuple(np.argsort([axis % dy.ndim for axis in axes])))
+
+
+Tensor.transpose = lambda x, *axes: Transpose(*axes)(x)
 
 
 class Index(Function):
@@ -246,32 +291,4 @@ class Index(Function):
         return dx
 
 
-def _install() -> None:
-    """Give Tensor the operators and methods that are declared in engine.py."""
-    operators = {
-        "__add__": lambda x, y: Add()(x, y),
-        "__radd__": lambda x, y: Add()(x, y),
-        "__sub__": lambda x, y: Subtract()(x, y),
-        "__rsub__": lambda x, y: Subtract()(y, x),
-        "__mul__": lambda x, y: Multiply()(x, y),
-        "__rmul__": lambda x, y: Multiply()(x, y),
-        "__truediv__": lambda x, y: Divide()(x, y),
-        "__rtruediv__": lambda x, y: Divide()(y, x),
-        "__matmul__": lambda x, y: MatMul()(x, y),
-        "__rmatmul__": lambda x, y: MatMul()(y, x),
-        "__neg__": lambda x: Multiply()(x, -1.0),
-        "__getitem__": lambda x, key: Index(key)(x),
-        "exp": lambda x: Exp()(x),
-        "log": lambda x: Log()(x),
-        "sqrt": lambda x: Sqrt()(x),
-        "tanh": lambda x: Tanh()(x),
-        "sum": lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x),
-        "mean": lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x),
-        "reshape": lambda x, *shape: Reshape(*shape)(x),
-        "transpose": lambda x, *axes: Transpose(*axes)(x),
-    }
-    for name, operator in operators.items():
-        setattr(Tensor, name, operator)
-
-
-_install()
+Tensor.__getitem__ = lambda x, key: Index(key)(x)

@@ -1,8 +1,8 @@
-"""Raft tokens: a column of the grid, or a row, that takes some of its channels along.
+"""Raft tokens: a column of the grid, or a row, together with some of its channels.
 
-A vertical MLP of its own would see, of one column, one channel at H places. On a raft it sees r
-channels at once, r*H numbers: those m apart, m = C/r, so that every r-th part of the channels is
-one member of each raft. Raft and Unraft only move numbers, and each is the other's adjoint.
+Without rafts, a vertical MLP sees one channel of one column, H numbers. With a raft it sees r
+channels at once, r*H numbers: every m-th channel, m = C/r. Raft and Unraft only move numbers, and
+each is the other's inverse and adjoint.
 
 Source: Tatsunami, Taki 2022, "RaftMLP", arXiv 2108.04384, section 3.2 and figure 2.
 """
@@ -39,7 +39,7 @@ class Raft(Function):
 
 
 class Unraft(Function):
-    """Every number back to the place that Raft took it from.
+    """The inverse of Raft: every number back in its place.
 
     x[h, w, b, q*m + u] = y[q*H + h, w, b, u]
 

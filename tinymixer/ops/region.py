@@ -1,12 +1,12 @@
-"""Hire-MLP's rearrangements: rows move on, and neighbouring rows become the channels of one token.
+"""Hire-MLP's rearrangements: rows are shifted, and neighbouring rows become channels of one token.
 
-A region is p neighbouring rows of the grid, or p columns. Lined up behind one another they have p*C
-channels, which an ordinary channel MLP mixes: so Hire-MLP mixes places without a weight for each
-place, and is not tied to an image size. Where all rows have moved a few steps on before, a region
-holds rows of two regions of the block before it, and what they know crosses over.
+A region is p neighbouring rows of the grid, or p columns. Concatenated they have p*C channels,
+which an ordinary channel MLP mixes: so Hire-MLP mixes positions without a weight for each position,
+and is not tied to an image size. Where all rows are shifted before, a region holds rows of two
+regions of the previous block, and information passes between regions.
 
 `axis` is 0 to work along the rows of x (H, W, B, C), 1 along its columns; below, "row" means
-either. Nothing is computed here: whole runs of C channels change place.
+either. Nothing is computed here: whole runs of C channels are moved.
 
 Source: Guo et al. 2021, "Hire-MLP: vision MLP via hierarchical rearrangement", arXiv 2108.13341,
 section 3.2; the choice of shifts and paddings as in the code released with it.
@@ -49,7 +49,7 @@ class Shift(Function):
 
 
 class Regions(Function):
-    """Line up the p rows of each region: y[g, r*C + c] = x[g*p + r, c].
+    """Concatenate the p rows of each region: y[g, r*C + c] = x[g*p + r, c].
 
     x (H, W, B, C)  ->  y (G, W, B, p*C), G = ceil(H/p), or along columns (H, G, B, p*C)
 
@@ -104,7 +104,7 @@ class Regions(Function):
 
 
 class Unregions(Function):
-    """Make rows of regions again, and keep the first n of them: x[g*p + r, c] = y[g, r*C + c].
+    """Split regions into rows again, and keep the first n of them: x[g*p + r, c] = y[g, r*C + c].
 
     y (G, W, B, p*C)  ->  x (n, W, B, C), or along columns y (H, G, B, p*C)  ->  x (H, n, B, C)
 
@@ -147,7 +147,7 @@ def take_apart(y: Array, p: int, axis: int) -> Array:
 
 
 def _one_of(known: tuple, value: Any, what: str) -> Any:
-    """`value`, or ValueError if it is none of `known`."""
+    """`value`; ValueError if it is not one of `known`."""
     if value not in known:
         raise ValueError(f"{what} is {value!r}; expected {' or '.join(map(repr, known))}")
     return value

@@ -1,4 +1,4 @@
-"""ReLU, the hard gate that Hire-MLP has beside GELU."""
+"""ReLU, the activation function of Hire-MLP's region branches."""
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
@@ -9,7 +9,7 @@ class ReLU(Function):
 
     x (any shape)  ->  y (the same shape)
 
-    At exactly 0 there is a kink and no derivative; 0 is taken, as everywhere in this field.
+    At exactly 0 there is no derivative; 0 is used, as is usual.
     """
 
     def forward(self, x: Array) -> Array:

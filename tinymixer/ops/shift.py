@@ -29,7 +29,7 @@ class AxialShift(Function):
 
     The channels are cut in order into k = shift_size groups of ⌈C/k⌉, the last ones smaller or
     empty, and group g is moved by δ = dilation * (g - (k - 1)/2) lines: the first group towards 0,
-    the middle one not at all. A linear map behind it then sees, in the channels of one place, what
+    the middle one not at all. A linear map after it then sees, in the channels of one place, what
     lay up to (k - 1)/2 * dilation places away.
 
     A line i - δ outside of the grid is, by padding,
@@ -37,7 +37,7 @@ class AxialShift(Function):
         circular    the one that left at the other end
         reflect     its mirror image, the border itself not doubled
         replicate   the border
-    and so it is too, however far, when δ exceeds the axis.
+    and the same holds where δ exceeds the axis.
 
     y[i] is a copy of one line or of none, so dx[j] adds up the dy[i] of all the lines i that copied
     it: with zeros, the opposite shift.

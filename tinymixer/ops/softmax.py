@@ -9,8 +9,8 @@ class Softmax(Function):
 
     z (..., E)  ->  p (..., E)
 
-    dz[e] = p[e] (dp[e] - Σ_j p[j] dp[j]):  a z grows at the cost of all others, so also one whose p
-    nobody looked at has a gradient. Over the last axis dz adds up to 0.
+    dz[e] = p[e] (dp[e] - Σ_j p[j] dp[j]):  a larger z lowers all other p, so z[e] has a gradient
+    even where p[e] is not used. Over the last axis dz sums to 0.
     """
 
     def forward(self, z: Array) -> Array:

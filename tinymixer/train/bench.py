@@ -1,10 +1,10 @@
 """How fast a step is: timed only once its result is known to be right.
 
-A training step is the one of `Trainer`, by the same functions: forward with all that is drawn in
+A training step is the `TrainingStep` that `Trainer` uses: forward with all that is drawn in
 training, mean softmax cross-entropy, backward, one sum of gradients, AdamW. It is repeated on the
-same batch of random images, at a fixed learning rate and without clipping the gradient. Weight
-decay is 0.05 for matrices and none for vectors, as in training. An inference step is forward and
-loss, and records nothing.
+same batch of random images, at a fixed learning rate, without augmentation and without clipping
+the gradient. Weight decay is 0.05 for matrices and none for vectors, as in training. An inference
+step is forward and loss, and records nothing.
 """
 
 import copy
@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import backend, fast, ops, optim
+from tinymixer import data, fast, ops
 from tinymixer.backend import (
     Array,
     device_of,
-    gpu_ms,
-    numbers,
+    read_scalars,
     synchronize,
     to_device,
     to_numpy,
@@ -35,20 +34,25 @@ from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, no_grad
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.launches import Kind, Launches, gpu_ms, noted, timed
+from tinymixer.fast.gpu.products import operand_type, product
+from tinymixer.fast.gpu.products import precision as precision_of_products
 from tinymixer.nn import Module, Rng
 from tinymixer.summary import summarise
-from tinymixer.train.launches import Kind, Launches, noted, timed
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.config import Config
+from tinymixer.train.parallel import GradientSum, Workers, micro_batches
 from tinymixer.train.profile import (
+    OperationTime,
     Product,
     ProductsAlone,
-    Row,
     Stopwatch,
     around,
     products_of,
     profile_rows,
-    reference_name,
+    replaced,
 )
+from tinymixer.train.step import TrainingStep
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
@@ -68,7 +72,7 @@ class Bench:
     """A model, a fixed batch, and the step that is timed. Use it `with bench:` around all calls.
 
     model has an `image_size` and `num_classes`; its weights are changed a little, and then trained.
-    precision is that of a GPU's products, see backend.precision. With `graph`, on a GPU, training
+    precision is that of a GPU's products, see fast.gpu. With `graph`, on a GPU, training
     steps are replayed, all but AdamW in one launch.
     """
 
@@ -86,32 +90,35 @@ class Bench:
     ):
         rng = np.random.default_rng(1)
         self.model, self.infer, self.device = model.to(device), infer, device
-        images = rng.standard_normal((batch, *model.image_size, 3), dtype=np.float32)
-        self.images = to_device(images, device)
-        self.labels = to_device(rng.integers(0, model.num_classes, batch), device)
-        self.pieces = cut(to_device(np.arange(batch), device), micro_batch)
-        self.micro_batch, self.precision = micro_batch, precision
-        self.flat = FlatParameters(model)
-        # A head that starts at zero lets no gradient through, and would hide what is wrong below.
-        noise = 0.02 * rng.standard_normal(self.flat.weights.size, dtype=np.float32)
-        self.flat.weights += to_device(noise, device)
+        dataset = _random_dataset(rng, batch, model.image_size, model.num_classes)
+        self.config = Config(
+            batch_size=batch,
+            micro_batch=micro_batch,
+            weight_decay=WEIGHT_DECAY,
+            clip_norm=0.0,
+            label_smoothing=0.0,
+            precision=precision,
+        )
         self.workers = Workers(workers)
-        self.replay = backend.Replay() if graph else None
+        self.replay = Replay() if graph else None
+        self.dataset = dataset.to(device)
+        self.images = data.normalise(self.dataset.train_images, dataset.mean, dataset.std)
+        self.labels = self.dataset.train_labels
+        self.batch = to_device(np.arange(batch), device)
         self.steps_done = 0
-
-    # Made by the first step, so that the check before it can use their memory.
-
-    @cached_property
-    def optimizer(self) -> optim.AdamW:
-        return fast.adamw(self.flat.decay_mask(), weight_decay=WEIGHT_DECAY)
+        # A head that starts at zero lets no gradient through, and would hide what is wrong below.
+        for parameter in model.parameters():
+            noise = 0.02 * rng.standard_normal(parameter.shape, dtype=np.float32)
+            parameter.data += to_device(noise, device)
 
     @cached_property
-    def gradients(self) -> GradientSum:
-        return GradientSum(self.flat.weights)
+    def training_step(self) -> TrainingStep:
+        """Made by the first step, so that the check before it can use its memory."""
+        return TrainingStep(self.config, self.model, self.dataset, self.workers, replay=self.replay)
 
     def __enter__(self) -> "Bench":
         with ExitStack() as stack:
-            stack.enter_context(backend.precision(self.precision, self.device))
+            stack.enter_context(precision_of_products(self.config.precision, self.device))
             stack.enter_context(self.workers)
             self._left_at_exit = stack.pop_all()
         return self
@@ -121,36 +128,15 @@ class Bench:
 
     def step(self) -> float:
         """One step; the mean loss, before the update if there is one."""
-        return self._step(self.workers, self.replay)
-
-    def _step(self, workers: Workers, replay: backend.Replay | None = None) -> float:
+        pieces = micro_batches(self.batch, self.config.micro_batch)
         if self.infer:
-            losses = numbers(workers.map(self._evaluate, self.pieces))
+            losses: Sequence[Array] = self.workers.map(self._evaluate, pieces)
         else:
-            done = batch_gradient(
-                self._loss,
-                self.pieces,
-                self.flat,
-                self.gradients,
-                workers,
-                inputs_of=self._inputs,
-                replay=replay,
-            )
-            losses = numbers([loss for loss, _ in done])
-            self.optimizer.step(
-                self.flat.weights, self.gradients.total, LEARNING_RATE, self.steps_done
-            )
+            losses = self.training_step(
+                self.batch, 0, self.steps_done, number=self.steps_done, lr=LEARNING_RATE
+            ).losses
         self.steps_done += 1
-        sums = (loss * len(piece) for loss, piece in zip(losses, self.pieces, strict=True))
-        return math.fsum(sums) / len(self.images)
-
-    def _inputs(self, g: int, piece: Array) -> tuple[Array, Array, Array]:
-        place = fast.place(self.flat.weights, 0, Stream.DROPOUT, 0, self.steps_done, g)
-        return self.images[piece], self.labels[piece], place
-
-    def _loss(self, images: Array, labels: Array, place: Array) -> tuple[Tensor, None]:
-        logits = self.model(images, rng=fast.generator_at(place))
-        return ops.SoftmaxCrossEntropy()(logits, labels), None
+        return _mean(losses, pieces)
 
     def _evaluate(self, piece: Array) -> Array:
         with no_grad():
@@ -176,8 +162,8 @@ class Bench:
         Returns the largest error that is left, as a share of what is allowed. Raises
         TinymixerError if that is more than 1.
         """
-        few = to_device(np.arange(min(CHECKED_IMAGES, len(self.images))), self.device)
-        found = self._as_the_step_does(cut(few, CHECKED_TOGETHER))
+        few = self.batch[:CHECKED_IMAGES]
+        found = self._as_the_step_does(few)
         with fast.reference_ops():
             plain = self._at_once(self.model, few, np.float32)
             exact = self._at_once(self._on_the_host().astype(np.float64), few, np.float64)
@@ -186,7 +172,8 @@ class Bench:
             size = float(np.linalg.norm(expected))
             plain_error = float(np.linalg.norm(plain[name] - expected))
             allowed = (
-                TIMES_THE_PLAIN_ERROR * plain_error + ROUNDINGS * ROUNDING[self.precision] * size
+                TIMES_THE_PLAIN_ERROR * plain_error
+                + ROUNDINGS * ROUNDING[self.config.precision] * size
             )
             error = float(np.linalg.norm(found[name] - expected))
             if not error <= allowed:  # NaN too
@@ -198,21 +185,18 @@ class Bench:
             worst = max(worst, error / allowed if allowed else 0.0)
         return worst
 
-    def _as_the_step_does(self, pieces: list[Array]) -> dict[str, np.ndarray]:
-        """The loss, and logits or gradients by name, of the images in `pieces`."""
+    def _as_the_step_does(self, few: Array) -> dict[str, np.ndarray]:
+        """The loss, and logits or gradients by name, of a few images cut into micro-batches."""
+        pieces = micro_batches(few, CHECKED_TOGETHER)
         if self.infer:
-            losses = numbers(self.workers.map(self._evaluate, pieces))
+            losses = self.workers.map(self._evaluate, pieces)
             found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
         else:
-            gradients = GradientSum(self.flat.weights)
-            done = batch_gradient(
-                lambda _, piece: (self._loss_of(self.model, piece, np.float32), None),
-                *(pieces, self.flat, gradients, self.workers),
-            )
-            losses = numbers([loss for loss, _ in done])
-            found = _named(self.flat.named(to_numpy(gradients.total)))
-        sizes = [len(piece) for piece in pieces]
-        return {"the loss": np.asarray(np.average(losses, weights=sizes)), **found}
+            model = copy.deepcopy(self.model)
+            step = TrainingStep(self.config, model, self.dataset, self.workers, drops=False)
+            gradient, losses, *_ = step.gradient(pieces, 0, 0)
+            found = _named(step.flat.named(to_numpy(gradient)))
+        return {"the loss": np.asarray(_mean(losses, pieces)), **found}
 
     def _logits(self, piece: Array) -> np.ndarray:
         with no_grad():
@@ -277,11 +261,12 @@ class Bench:
                 self._loss_of(model, piece, np.float32, rng).backward(into={})
 
         by_size: dict[int, list[Product]] = {}
+        pieces = micro_batches(self.batch, self.config.micro_batch)
         with fast.reference_ops():
-            for piece in self.pieces:
+            for piece in pieces:
                 if len(piece) not in by_size:
                     by_size[len(piece)] = products_of(partial(compute, piece))
-        return [by_size[len(piece)] for piece in self.pieces]
+        return [by_size[len(piece)] for piece in pieces]
 
     def time_products(self, times: int) -> tuple[float, float]:
         """A step's matrix products alone, in the same threads: ms and CPU seconds, medians."""
@@ -296,8 +281,9 @@ class Bench:
 
     def launches(self) -> list[Kind]:
         """What kernels and products of fast/gpu one more step launches, by kind; no replay."""
+        self.training_step.replay = None
         with noted() as kinds:
-            self._step(self.workers)
+            self.step()
         return kinds
 
     def timed(self, kinds: Sequence[Kind]) -> list[Launches]:
@@ -322,21 +308,23 @@ class Bench:
         weights and the two moments are read and written, gradients and decay read.
         """
         kept = summarise(self._on_the_host()).memory * len(self.images)
-        return 2 * kept + 8 * self.flat.weights.size * self.flat.weights.dtype.itemsize
+        return 2 * kept + 8 * 4 * self.model.num_parameters()
 
-    def profile(self, steps: int) -> list[Row]:
+    def profile(self, steps: int) -> list[OperationTime]:
         """Where the time of a step goes, if one thread does it all; the longest first."""
-        watch, one = Stopwatch(), Workers(1)
+        watch, step, add = Stopwatch(), self.training_step, GradientSum.add
+        self.workers = step.workers = one = Workers(1)
+        summing = ("sum of gradients", "other")
         with one:
-            self._step(one)
+            self.step()
             with (
-                around(lambda f, way, g, xs: watch.run((reference_name(f), way), g, *xs)),
-                watch.on(("AdamW", "other"), self.optimizer, "step"),
-                watch.on(("sum of gradients", "other"), self.flat, "gather"),
-                watch.on(("sum of gradients", "other"), self.gradients, "add"),
+                around(lambda f, way, g, xs: watch.run((type(f).__name__, way), g, *xs)),
+                watch.on(("AdamW", "other"), step.optimizer, "step_and_average"),
+                watch.on(summing, step.flat, "gather"),
+                replaced(GradientSum, "add", lambda *xs: watch.run(summing, add, *xs)),
             ):
                 for _ in range(steps):
-                    watch.run(("tape and the rest", "other"), self._step, one)
+                    watch.run(("tape and the rest", "other"), self.step)
             alone, by_name = ProductsAlone(), defaultdict(list)
             for product in chain(*self.products()):
                 by_name[product.by].append(product)
@@ -348,11 +336,27 @@ class Bench:
         return profile_rows(watch, steps)
 
 
+def _mean(losses: Sequence[Array], pieces: Sequence[Array]) -> float:
+    """The mean loss of a batch from those of its micro-batches."""
+    return float(np.average(read_scalars(losses), weights=[len(piece) for piece in pieces]))
+
+
 def _large_product() -> Callable[[], Any]:
     """A call of a product that keeps a GPU at work for a millisecond at least."""
     made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
-    x = to_device(made, "gpu").astype(backend.operand_type(), copy=False)
-    return lambda: backend.product(x, x, x.dtype)
+    x = to_device(made, "gpu").astype(operand_type(), copy=False)
+    return lambda: product(x, x, x.dtype)
+
+
+def _random_dataset(
+    rng: np.random.Generator, images: int, sides: tuple[int, int], K: int
+) -> data.Dataset:
+    """Images of uniform pixels with random labels of K classes."""
+    pixels = rng.integers(0, 256, (images, *sides, 3), np.uint8)
+    labels = rng.integers(0, K, images)
+    mean, std = (127.5,) * 3, (255 / math.sqrt(12),) * 3  # of such pixels
+    names = tuple(map(str, range(K)))
+    return data.Dataset("random pixels", pixels, labels, pixels, labels, names, mean, std)
 
 
 def _beside(model: Module, x: Array) -> Array:

@@ -3,19 +3,18 @@
     weights/<parameter>   what the model is, and its buffers
     ema/<parameter>       the average of its weights, where one is kept
     optimizer/<name>      the optimizer's flat arrays
-    header                JSON, as bytes: format, names of the arrays, configuration, data set,
-                          position, history
+    header                JSON, as bytes: the format, a digest, and what `records.Header` says
 
-Writing is atomic: the old file or the new one, never a part. Reading admits no pickle, and nothing
-is used before all of it has been read, its checksums (the zip's CRC-32) have passed, and no array
-or entry is missing.
+Writing is atomic: the old file or the new one, never a part. A file is read in this order: the
+header; the names, shapes and types of all arrays, which must be those that its configuration
+needs; the numbers. Nothing is used before all of it has been read and the digest is right.
 """
 
+import hashlib
 import json
 import math
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,50 +22,31 @@ from typing import Any
 import numpy as np
 
 from tinymixer import nn
+from tinymixer.arrays import ArrayFile, Stored, all_finite, opened
 from tinymixer.backend import Array, to_numpy
-from tinymixer.errors import CheckpointError
+from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
-from tinymixer.train.config import Config
+from tinymixer.train.records import Header, shown
 
-FORMAT = 1
+FORMAT = 2
 NAMES = ("last.npz", "best.npz")  # of a run's checkpoints: the latest first
-ENTRIES = ("config", "dataset", "position", "history", "so_far")  # of a header
-OF_DATASET = ("name", "fingerprint", "class_names", "mean", "std")
-OF_SO_FAR = ("loss", "correct", "images", "seconds")  # sums over the epoch that is not done yet
-OF_EPOCH = (
-    *("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
-    *("lr", "seconds", "images_per_s"),
-)
+GROUPS = ("weights", "ema", "optimizer")
+MOST_HEADER = 2**26  # bytes
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the file `path` holds: the header's entries, and arrays by name in three groups."""
+    """What the file `path` holds: its header, and arrays by name in three groups."""
 
     path: Path
-    header: dict[str, Any]
+    header: Header
     weights: dict[str, np.ndarray]
     ema: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
 
-    @property
-    def config(self) -> Config:
-        """The run's Config. Raises CheckpointError for one that this tinymixer cannot make."""
-        with self.fitting():
-            return Config.from_dict(self.header["config"])
-
-    @contextmanager
-    def fitting(self) -> Iterator[None]:
-        """Within it, to fail at what is made of this checkpoint is a CheckpointError naming it."""
-        try:
-            yield
-        except CheckpointError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise CheckpointError(
-                f"{self.path} does not fit its own configuration: {what}"
-            ) from error
+    def fitting(self) -> AbstractContextManager[None]:
+        """Within it, a ValueError is a CheckpointError: this file does not fit its own options."""
+        return _fitting(self.path)
 
 
 def require_unused(folder: Path) -> None:
@@ -86,7 +66,7 @@ def of_run(folder: Path) -> Path | None:
 
 def save(
     path: Path,
-    header: Mapping[str, Any],
+    header: Header,
     weights: Mapping[str, Array],
     ema: Mapping[str, Array],
     optimizer: Mapping[str, Array],
@@ -94,10 +74,11 @@ def save(
     """Write a checkpoint to `path`, or raise CheckpointError and leave what was there."""
     arrays = {
         f"{group}/{name}": to_numpy(array)
-        for group, members in (("weights", weights), ("ema", ema), ("optimizer", optimizer))
+        for group, members in zip(GROUPS, (weights, ema, optimizer), strict=True)
         for name, array in members.items()
     }
-    text = json.dumps({"format": FORMAT, "arrays": list(arrays), **header})
+    said = header.to_json()
+    text = json.dumps({"format": FORMAT, "digest": _digest(said, arrays), **said})
     arrays["header"] = np.frombuffer(text.encode(), np.uint8)
     try:
         write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
@@ -111,21 +92,14 @@ def save(
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint whole, or raise CheckpointError saying what is wrong with it."""
     try:
-        arrays = _read(path)
-        header = json.loads(arrays.pop("header").tobytes())
-        if header["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} has checkpoint format {header['format']}; this tinymixer reads format "
-                f"{FORMAT}. Use the tinymixer that wrote it, or a newer one"
-            )
-        if arrays.keys() != set(header["arrays"]):
-            raise ValueError("its arrays are not those that its header names")
-        _check(header)
-        groups: dict[str, dict[str, np.ndarray]] = {"weights": {}, "ema": {}, "optimizer": {}}
-        for key, array in arrays.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = array
-    except CheckpointError:
+        with opened(path, compressed=False) as file:
+            said = _read_header(path, file)
+            digest = said.pop("digest")
+            header = Header.from_json(said)
+            with _fitting(path):
+                _require_same(file.stored, _needed(header, file.stored))
+            arrays = {key: file.read(key) for key in file.stored if key != "header"}
+    except (CheckpointError, MemoryError):
         raise
     except FileNotFoundError:
         raise CheckpointError(
@@ -133,54 +107,18 @@ def load(path: Path) -> Checkpoint:
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever a damaged file makes its reader raise
-        raise CheckpointError(
-            f"{path} is not a whole tinymixer checkpoint ({str(error).partition(chr(10))[0]}). It "
-            "is damaged or was written by something else; take another one of the run's"
-        ) from error
+    except Exception as error:  # a damaged file can make its reader raise anything
+        raise _not_whole(path, error) from error
+    if digest != _digest(said, arrays):
+        raise _not_whole(path, "its content is not what was written: the digests differ")
+    for key, array in arrays.items():
+        if not all_finite(array):
+            raise _not_whole(path, f"{key} is not finite")
+    groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
+    for key, array in arrays.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = array
     return Checkpoint(path, header, **groups)
-
-
-def _check(header: Mapping[str, Any]) -> None:
-    """Raise ValueError, or what comes of it, for a header that no run writes."""
-    dataset, so_far = header.get("dataset", {}), header.get("so_far", {})
-    history = header.get("history", [])
-    wanted = [(header, ENTRIES), (dataset, OF_DATASET), (so_far, OF_SO_FAR)]
-    wanted += [(row, OF_EPOCH) for row in history]
-    missing = [name for entries, names in wanted for name in names if name not in entries]
-    if missing:
-        raise ValueError(f"its header has no {missing[0]}")
-    epoch, step = header["position"]
-    names, mean, std = dataset["class_names"], dataset["mean"], dataset["std"]
-    for name, fits in {
-        "position": type(epoch) is type(step) is int and epoch == len(history) and step >= 0,
-        "so_far": _are_numbers(so_far.values()),
-        "history": all(_are_numbers(row.values()) for row in history),
-        "class_names": len(names) > 0 and all(isinstance(name, str) for name in names),
-        "mean": len(mean) == 3 and all(0 <= x < math.inf for x in mean),
-        "std": len(std) == 3 and all(0 < x < math.inf for x in std),
-    }.items():
-        if not fits:
-            raise ValueError(f"its header's {name} is none that a run writes")
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(isinstance(x, int | float) for x in values)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file whose members are stored as they are, not compressed.
-
-    So a file is never larger in memory than on the disk, and what a header claims is bounded.
-    """
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("it has compressed members")
-        if sum(member.file_size for member in members) > path.stat().st_size:
-            raise ValueError("its members claim more bytes than the file has")
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def load_model(path: Path) -> tuple[Any, Checkpoint]:
@@ -190,6 +128,112 @@ def load_model(path: Path) -> tuple[Any, Checkpoint]:
     """
     saved = load(path)
     with saved.fitting():
-        model = saved.config.build_model(len(saved.header["dataset"]["class_names"]), nn.BLANK)
+        model = _model(saved.header, nn.BLANK)
         model.load_state(saved.weights | saved.ema)
     return model, saved
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} does not fit its own configuration: {brief(error)}"
+        ) from error
+
+
+def _not_whole(path: Path, why: Exception | str) -> CheckpointError:
+    reason = f"it has no {why}" if isinstance(why, KeyError) else brief(why)
+    return CheckpointError(
+        f"{path} is not a whole tinymixer checkpoint ({reason}). It is damaged or was written by "
+        "something else; take another one of the run's"
+    )
+
+
+def _read_header(path: Path, file: ArrayFile) -> dict[str, Any]:
+    """What the file says beside its arrays; CheckpointError for another format."""
+    stored = file.stored["header"]
+    if stored.dtype != np.uint8 or stored.nbytes > MOST_HEADER:
+        raise ValueError("its header is no text")
+    said = json.loads(file.read("header").tobytes())
+    if not isinstance(said, dict):
+        raise ValueError("its header is no object")
+    found = said.pop("format")
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {shown(found)}; this tinymixer reads format {FORMAT}. "
+            "Use the tinymixer that wrote it, or a newer one"
+        )
+    return said
+
+
+def _digest(said: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over what a header says, and over the name, shape, type and numbers of each array."""
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for key in sorted(arrays):
+        array = arrays[key]
+        digest.update(f"{key} {array.shape} {array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class _Zeros:
+    """In place of a generator: zeros for weights, as many as a file can hold, in as many arrays."""
+
+    def __init__(self, numbers: int, arrays: int):
+        self.numbers, self.arrays = numbers, arrays
+
+    def random(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        self.numbers, self.arrays = self.numbers - math.prod(shape), self.arrays - 1
+        if self.numbers < 0 or self.arrays < 0:
+            raise ValueError("it describes a larger model than the file holds")
+        return np.zeros(shape, dtype)
+
+    standard_normal = random
+
+
+def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The arrays that a run of this configuration has, built with no more than the file holds."""
+    numbers = sum(x.size for x in stored.values())
+    if max(_whole_numbers(header.config.model_options), default=0) > numbers:
+        raise ValueError("it describes a larger model than the file holds")
+    try:
+        model = _model(header, _Zeros(numbers, len(stored)))
+    except MemoryError:
+        raise ValueError("it describes a larger model than fits into memory") from None
+    weights = model.state()
+    ema = {name: x.data for name, x in model.named_parameters()} if header.config.ema else {}
+    flat = np.zeros(model.num_parameters(), np.float32)
+    optimizer = header.config.build_optimizer(flat).state
+    return {
+        f"{group}/{name}": Stored(array.shape, array.dtype)
+        for group, arrays in zip(GROUPS, (weights, ema, optimizer), strict=True)
+        for name, array in arrays.items()
+    }
+
+
+def _model(header: Header, rng: Any) -> Any:
+    return header.config.build_model(len(header.dataset.class_names), rng)
+
+
+def _whole_numbers(found: Any) -> Iterator[int]:
+    """All integers in a value of JSON."""
+    if isinstance(found, int):
+        yield abs(found)
+    elif isinstance(found, dict | list):
+        for value in found.values() if isinstance(found, dict) else found:
+            yield from _whole_numbers(value)
+
+
+def _require_same(stored: Mapping[str, Stored], needed: Mapping[str, Stored]) -> None:
+    """Raise ValueError for the first array that is not there, not needed, or another one."""
+    for key in sorted(needed.keys() | stored.keys() - {"header"}):
+        found, expected = stored.get(key), needed.get(key)
+        if found is None or expected is None or found.shape != expected.shape:
+            shapes = ["nothing" if x is None else x.shape for x in (found, expected)]
+            raise ValueError(f"{key} is {shapes[0]}, expected {shapes[1]}")
+        if found.dtype != expected.dtype:
+            raise ValueError(f"{key} is {found.dtype}, expected {expected.dtype}")

@@ -16,7 +16,7 @@ the machine keeps its speed, and the table tells those that it really took.
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from tinymixer import data, nn
 from tinymixer.errors import CheckpointError, TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.summary import summarise
-from tinymixer.train import figures, report
+from tinymixer.train import report
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
+from tinymixer.train.records import EpochFigures
 from tinymixer.train.tasks import TASKS
 from tinymixer.train.trainer import Trainer
 
@@ -69,7 +70,7 @@ class Result:
     parameters: int
     macs: int  # multiply-accumulates of one image, forward
     images: int  # of one epoch
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[EpochFigures]
     metric: str = "test_accuracy"
 
     @property
@@ -91,7 +92,7 @@ class Result:
         return PRODUCTS * self.macs * self.images * self.epochs
 
     def _column(self, name: str) -> np.ndarray:
-        return np.array([row[name] for row in self.history], float)
+        return np.array([getattr(row, name) for row in self.history], float)
 
     def cells(self) -> list[str]:
         seconds = self.spent_seconds[-1]
@@ -267,9 +268,11 @@ class Comparison:
         )
         options: dict[str, Any] = self.options | {"quiet": True}
         history = Trainer(self._config(model, epochs), few, **options).run()
-        return statistics.median(row["images_per_s"] for row in history[1:])
+        return statistics.median(row.images_per_s for row in history[1:])
 
     def _report(self, results: Sequence[Result]) -> None:
+        from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
+
         text = f"{self.statement()}\n\n{table(results)}\n"
         write_atomically(self.out / "comparison.md", text.encode())
         for name, axis in (

@@ -1,94 +1,69 @@
 """What decides a training run, in one frozen object."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tinymixer import data, fast, models, optim
-from tinymixer.backend import PRECISIONS, Array
+from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.nn import Module
+from tinymixer.options import Between, OneOf, check_options, option
 from tinymixer.train.tasks import TASKS
+
+OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
+    "adamw": lambda c, decay: fast.chosen(optim.AdamW, device_of(decay))(
+        decay, weight_decay=c.weight_decay
+    ),
+    "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
+}
+
+BATCH, PART = Between(1, 2**31), Between(1, data.MOST_SHAPES)  # images of a batch, of a data set
+SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
+AMOUNT = Between(0, 10**9)
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that decides the trained weights: two runs of one Config end in the same bits.
 
-    model, model_options   a name of `list_models()` and changes to its options
-    task                   "classify" images or "segment" them, which is to classify their pixels
-    dataset                a name of `data.NAMES`; train_size, test_size: images used, None for all
-    epochs                 passes over the training images; 2.5 stops half way through the third
-    batch_size             images per update; micro_batch: those computed together
-    lr                     the learning rate at its highest, reached after warmup_epochs
-    lr_final               the share of lr that is left at the end
-    schedule, optimizer    keys of optim.SCHEDULES and of OPTIMIZERS
-    clip_norm              the most that the gradient's norm may be; 0: no limit
-    ema                    decay per update of the averaged weights; 0: none are kept
-    precision              of matrix products on a GPU, see backend.precision; a CPU knows only fp32
-
+    model_options are changes to the options of `model`; `build_model` checks them.
     Raises TinymixerError for options out of range.
     """
 
-    model: str = "mixer_pico"
+    model: str = option("mixer_pico", OneOf(models.MODELS), "model to train")
     model_options: dict[str, Any] = field(default_factory=dict)
-    task: str = "classify"
-    dataset: str = "cifar10"
-    train_size: int | None = None
-    test_size: int | None = None
-    epochs: float = 10
-    batch_size: int = 64
-    micro_batch: int = 16
-    optimizer: str = "adamw"
-    lr: float = 4e-3
-    lr_final: float = 0.01
-    schedule: str = "cosine"
-    warmup_epochs: float = 0.5
-    weight_decay: float = 0.05
-    momentum: float = 0.9
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.1
-    ema: float = 0.0
+    task: str = option("classify", OneOf(TASKS), "classify images, or segment them pixel by pixel")
+    dataset: str = option("cifar10", OneOf(data.NAMES), "data set to train and test on")
+    train_size: int | None = option(None, PART, "training images used, counted from the first")
+    test_size: int | None = option(None, PART, "test images used, counted from the first")
+    epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
+    batch_size: int = option(64, BATCH, "images for each update of the weights")
+    micro_batch: int = option(16, BATCH, "images of a batch computed together")
+    optimizer: str = option("adamw", OneOf(OPTIMIZERS), "rule that updates the weights")
+    lr: float = option(4e-3, Between(1e-12, 1000), "learning rate after the warm-up, its highest")
+    lr_final: float = option(0.01, SHARE, "share of --lr that is left at the end, 0 to 1")
+    schedule: str = option("cosine", OneOf(optim.SCHEDULES), "how the learning rate falls")
+    warmup_epochs: float = option(0.5, AMOUNT, "epochs in which the learning rate rises to --lr")
+    weight_decay: float = option(0.05, AMOUNT, "how strongly an update pulls the weights towards 0")
+    momentum: float = option(0.9, DECAY, "share of the last update that sgd keeps, 0 to 1")
+    clip_norm: float = option(1.0, AMOUNT, "gradients are scaled down to this norm; 0: never")
+    label_smoothing: float = option(0.1, SHARE, "share of each target spread over all classes")
+    ema: float = option(0.0, DECAY, "decay of averaged weights, which are then tested; 0: none")
     augment: data.Augment = field(default_factory=data.Augment)
-    seed: int = 0
-    precision: str = "fp32"
+    seed: int = option(0, Between(0, 2**64 - 1), "seed of all random numbers of the run")
+    precision: str = option("fp32", OneOf(PRECISIONS), "number format of matrix products on a GPU")
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            kinds: dict[Any, Any] = {float: float | int, dict[str, Any]: dict}
-            kind = kinds.get(option.type, option.type)
-            if not isinstance(getattr(self, option.name), kind):
-                expected = getattr(option.type, "__name__", option.type)
-                raise _error(option.name, getattr(self, option.name), str(expected))
-        for names, low, high in (
-            (("epochs",), 1e-9, 1e9),
-            (("batch_size", "micro_batch"), 1, 2**31),
-            (("lr",), 1e-12, 1e3),
-            (("lr_final", "label_smoothing"), 0, 1),
-            (("momentum", "ema"), 0, 1 - 1e-9),
-            (("warmup_epochs", "weight_decay", "clip_norm"), 0, 1e9),
-            (("seed",), 0, 2**64 - 1),
-        ):
-            for name in names:
-                if not low <= getattr(self, name) <= high:
-                    raise _error(name, getattr(self, name), f"{low} to {high}")
-        for name, known in (
-            ("model", models.list_models()),
-            ("task", TASKS),
-            ("dataset", data.NAMES),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", optim.SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise _error(name, getattr(self, name), _choice(known))
+        check_options(self, "training option")
         if TASKS[self.task].pixels and self.augment.mixes:
             raise TinymixerError(
-                "mixup and cutmix mix the classes of whole images, which --task segment has not; "
-                "leave them out"
+                "mixup and cutmix mix the classes of whole images, but --task segment learns the "
+                "classes of pixels; leave them out"
             )
 
     @classmethod
@@ -100,8 +75,23 @@ class Config:
         """The options as a file gives them back: JSON knows no tuples."""
         return json.loads(json.dumps(asdict(self)))
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """How many steps the run takes in all."""
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, counted from 0 over the whole run."""
+        return optim.learning_rate(
+            step,
+            base=self.lr,
+            final=self.lr * self.lr_final,
+            warmup=round(self.warmup_epochs * steps_per_epoch),
+            total=self.steps(steps_per_epoch),
+            schedule=self.schedule,
+        )
+
     def load_dataset(self, data_dir: str | None = None, *, download: bool = False) -> data.Dataset:
-        """The data set that is trained on. Raises DataError where it is not to be had."""
+        """The data set to train on. Raises DataError if it is missing or damaged."""
         return data.load(
             self.dataset,
             data_dir,
@@ -112,7 +102,7 @@ class Config:
         )
 
     def build_model(self, num_classes: int, rng: np.random.Generator) -> Module:
-        """The model, freshly initialised. Raises TinymixerError where its options do not fit."""
+        """The model, freshly initialised. Raises TinymixerError for options that do not fit it."""
         if "num_classes" in self.model_options:
             raise TinymixerError(
                 f"model {self.model}: the data set decides num_classes; leave out "
@@ -126,17 +116,11 @@ class Config:
             raise TinymixerError(f"model {self.model}{changes}: {error}") from error
 
     def build_optimizer(self, decay: Array) -> optim.Optimizer:
-        """The optimizer of flat weights that feel weight decay as far as `decay` (N,) says."""
+        """The optimizer of N flat weights; decay (N,): the share of weight decay each feels."""
         return OPTIMIZERS[self.optimizer](self, decay)
 
 
-OPTIMIZERS: dict[str, Callable[[Config, Array], optim.Optimizer]] = {
-    "adamw": lambda c, decay: fast.adamw(decay, weight_decay=c.weight_decay),
-    "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
-}
-
-
-# What `tinymixer train` does unless told otherwise: on a data set, and then for a task.
+# Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
@@ -148,14 +132,6 @@ TASK_RECIPES: dict[str, dict[str, Any]] = {
 
 
 def recipe(dataset: str, task: str) -> Config:
-    """The options for a data set and a task that are not Config's own. One unknown is refused."""
+    """The default Config for a data set and a task. Raises TinymixerError for an unknown one."""
     options = RECIPES.get(dataset, {}) | TASK_RECIPES.get(task, {})
     return Config(dataset=dataset, task=task, **options)
-
-
-def _error(name: str, value: Any, expected: str) -> TinymixerError:
-    return TinymixerError(f"training option {name}={value!r}: expected {expected}")
-
-
-def _choice(names: Iterable[str]) -> str:
-    return " or ".join(names)

@@ -9,7 +9,7 @@ from tinymixer.backend import Array, array_module, device_of, to_numpy
 from tinymixer.engine import no_grad
 from tinymixer.nn import Module
 from tinymixer.train import metrics
-from tinymixer.train.parallel import Workers, cut
+from tinymixer.train.parallel import Workers, micro_batches
 from tinymixer.train.tasks import Classification
 
 EVAL_BATCH = {"cpu": 64, "gpu": 1024}  # images that a worker evaluates at once
@@ -64,7 +64,7 @@ def segments(
 
 def _to_evaluate(model: Module, x: Array) -> list[Array]:
     """x (N, ...) in pieces of as many images as are evaluated at once where the model is."""
-    return cut(x, EVAL_BATCH[device_of(model.parameters()[0].data)])
+    return micro_batches(x, EVAL_BATCH[device_of(model.parameters()[0].data)])
 
 
 def _log_softmax(

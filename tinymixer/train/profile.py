@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import backend
 from tinymixer.backend import Array, array_module, to_device
-from tinymixer.engine import Function, twins
+from tinymixer.engine import Function
+from tinymixer.fast.gpu import products as gpu_products
+from tinymixer.fast.gpu.launches import Launches
 
 # call(function, direction, method, arrays): what is done in place of method(*arrays).
 Call = Callable[[Function, str, Callable[..., Any], tuple[Any, ...]], Any]
@@ -53,12 +54,6 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, own)
-
-
-def reference_name(function: Function) -> str:
-    """What the operation is called in `ops`, whichever twin computes it."""
-    references = {twin: reference for (reference, _), twin in twins.items()}
-    return references.get(type(function), type(function)).__name__
 
 
 def _below(cls: Any) -> Iterator[type]:
@@ -119,7 +114,7 @@ def products_of(compute: Callable[[], Any]) -> list[Product]:
         function: Function, direction: str, method: Callable[..., Any], arrays: tuple[Any, ...]
     ) -> Any:
         nonlocal caller
-        caller = reference_name(function)
+        caller = type(function).__name__
         return method(*(x.view(Witness) if isinstance(x, np.ndarray) else x for x in arrays))
 
     with around(call):
@@ -152,8 +147,8 @@ class ProductsAlone:
     def _computation(self, of: Product) -> Callable[[], Any]:
         a, b, y = (to_device(x, self._device) for x in of.operands(np.random.default_rng(0)))
         if self._device == "gpu" and a.ndim == b.ndim == 2:  # as twins do, in the set precision
-            a, b = (x.astype(backend.operand_type()) for x in (a, b))
-            return partial(backend.product, a, b, a.dtype)
+            a, b = (x.astype(gpu_products.operand_type()) for x in (a, b))
+            return partial(gpu_products.product, a, b, a.dtype)
         return partial(array_module(a).matmul, a, b, out=y)
 
 
@@ -190,7 +185,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Row:
+class OperationTime:
     """What one operation takes of a step that one thread does alone, in ms of processor time.
 
     `other` is time that is neither a Function's forward nor its backward; `products` is that of
@@ -209,8 +204,8 @@ class Row:
         return self.forward + self.backward + self.other
 
 
-def profile_rows(watch: Stopwatch, steps: int) -> list[Row]:
-    """The longest first, of seconds in `steps` steps under (name, one of Row's four kinds)."""
+def profile_rows(watch: Stopwatch, steps: int) -> list[OperationTime]:
+    """The longest first, of seconds in `steps` steps under (name, kind of time)."""
     rows = []
     for name in dict.fromkeys(name for name, _ in watch.seconds):
         forward, backward, other, products = (
@@ -218,17 +213,17 @@ def profile_rows(watch: Stopwatch, steps: int) -> list[Row]:
             for kind in ("forward", "backward", "other", "products")
         )
         calls = (watch.calls[name, "forward"] or watch.calls[name, "other"]) // steps
-        rows.append(Row(name, calls, forward, backward, other, products))
+        rows.append(OperationTime(name, calls, forward, backward, other, products))
     return sorted(rows, key=lambda row: -row.total)
 
 
-def profile_table(rows: Sequence[Row]) -> str:
+def profile_table(rows: Sequence[OperationTime]) -> str:
     """The rows as a table, and their sum below it."""
     sums = (
         sum(getattr(row, kind) for row in rows)
         for kind in ("forward", "backward", "other", "products")
     )
-    whole = Row("total", 0, *sums)
+    whole = OperationTime("total", 0, *sums)
     cells = [["operation", "calls", "forward", "backward", "total ms", "share", "products alone"]]
     for row in [*rows, whole]:
         times = [f"{ms:.1f}" if ms else "" for ms in (row.forward, row.backward, row.total)]
@@ -237,6 +232,25 @@ def profile_table(rows: Sequence[Row]) -> str:
     head, *body, last = aligned(cells)
     rule = "-" * len(head)
     return "\n".join([head, rule, *body, rule, last])
+
+
+def launch_table(
+    rows: Sequence[Launches], step_ms: float, peak_gflop_s: float, copy_gb_s: float
+) -> str:
+    """The rows as a table, with the share that each reaches of what the GPU can do at most.
+
+    That is to multiply or to read and write, whichever a row comes closer to.
+    """
+    cells = [["kernel or product", "launches", "ms a step", "share", "GB/s", "GFLOP/s", "of most"]]
+    for row in rows:
+        reached = max(row.gflop_s / peak_gflop_s, row.gb_s / copy_gb_s)
+        times = f"{row.count}", f"{row.total_ms:.3f}", f"{row.total_ms / step_ms:.1%}"
+        rates = f"{row.gb_s:,.0f}", f"{row.gflop_s:,.0f}" if row.flops else "", f"{reached:.1%}"
+        cells.append([row.name, *times, *rates])
+    rest = step_ms - sum(row.total_ms for row in rows)
+    cells.append(["all else", "", f"{rest:.3f}", f"{rest / step_ms:.1%}", "", "", ""])
+    head, *body = aligned(cells)
+    return "\n".join([head, "-" * len(head), *body])
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> list[str]:

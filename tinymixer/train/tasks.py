@@ -1,7 +1,7 @@
-"""What a model is asked: the class of each image, or the class of each pixel.
+"""What a model predicts: the class of each image, or the class of each pixel.
 
-A task knows how its labels lie beside the logits, what is left out of the loss, and by what number
-an answer is judged. All else, from the order of the images to the checkpoint, is the same.
+A task knows how its labels lie beside the logits, what is left out of the loss, and which metric
+judges a prediction. All else, from the order of the images to the checkpoint, is the same.
 """
 
 from typing import Any
@@ -36,8 +36,8 @@ class Classification:
         op = ops.SoftmaxCrossEntropy(label_smoothing, self.ignore)
         return op(logits, self.beside_logits(targets))
 
-    def right(self, logits: Array, targets: Array) -> Array:
-        """How many images are answered right, (); where one has many answers, in parts of it."""
+    def correct(self, logits: Array, targets: Array) -> Array:
+        """How many images are classified correctly, (); of one with many labels, a part."""
         wanted = targets if targets.ndim == 1 else targets.argmax(1)
         return (logits.argmax(1) == wanted).sum()
 
@@ -63,11 +63,11 @@ class Segmentation(Classification):
     def beside_logits(self, targets: Array) -> Array:
         return array_module(targets).ascontiguousarray(targets.transpose(1, 2, 0))  # (H, W, B)
 
-    def right(self, logits: Array, targets: Array) -> Array:
+    def correct(self, logits: Array, targets: Array) -> Array:
         wanted = self.beside_logits(targets)
         counted = wanted != IGNORED
-        right = (logits.argmax(-1) == wanted) & counted
-        return right.sum() / array_module(right).maximum(counted.sum(), 1) * len(targets)
+        correct = (logits.argmax(-1) == wanted) & counted
+        return correct.sum() / array_module(correct).maximum(counted.sum(), 1) * len(targets)
 
     def scores(self, matrix: np.ndarray) -> dict[str, float]:
         return super().scores(matrix) | {"test_iou": metrics.mean_iou(matrix)}

@@ -1,56 +1,39 @@
-"""Training: a loop whose every random number is looked up, so that it can stop and go on anywhere.
+"""A run: epochs of training steps, evaluations, and checkpoints from which it goes on.
 
-    images -> augment -> normalise -> model -> loss -> backward -> one sum -> optimizer
+    order of the images -> train/step.py, step by step -> evaluation -> checkpoint
 
-The order of the images, their augmentation and the dropped paths are functions of (seed, epoch,
-step, image or micro-batch). Nothing else varies: a run that was stopped at any moment goes on from
-its last checkpoint to the same weights, bit for bit, on any number of workers.
+Every random number is looked up, see step.py, and nothing else varies. So a run that was stopped at
+any moment goes on from its last checkpoint to the same weights, bit for bit, on any number of
+workers.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tinymixer import data, fast, optim
-from tinymixer.backend import (
-    Array,
-    Replay,
-    array_module,
-    numbers,
-    precision,
-    to_device,
-)
+from tinymixer import data
+from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.engine import Tensor, enable_grad, no_grad
-from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
-from tinymixer.summary import first_non_finite
+from tinymixer.engine import no_grad
+from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.fast.gpu.graphs import Replay
+from tinymixer.fast.gpu.products import precision
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, batch_gradient, cut
+from tinymixer.train.non_finite import non_finite_error
+from tinymixer.train.parallel import Workers
+from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
+from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
-from tinymixer.train.tasks import TASKS
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
-NOTHING = {"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}  # sums, at an epoch's start
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step that is done, and figures of it that are still where they were computed."""
-
-    number: int
-    batch: Array  # indices
-    losses: Sequence[Array]  # of each micro-batch: its mean loss,
-    hits: Sequence[Array]  # and how many of its images are answered right
-    norm: Array  # of the gradient, before clipping
 
 
 class Trainer:
@@ -85,23 +68,23 @@ class Trainer:
         graph: bool = False,
     ):
         self.config, self.dataset, self.out = config, dataset.to(device), out
-        self.device = device
-        self.task = TASKS[config.task]
-        self.augment = fast.augment(config.augment, device)
-        self.save_every, self.quiet = save_every, quiet
+        self.device, self.save_every, self.quiet = device, save_every, quiet
         self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
-        self.flat = FlatParameters(self.model.to(device))
-        self.optimizer = config.build_optimizer(self.flat.decay_mask())
-        self.average = self.flat.weights.copy() if config.ema else None
-        self.steps_per_epoch = -(-len(dataset.train_images) // config.batch_size)
-        self.steps = max(1, round(config.epochs * self.steps_per_epoch))  # in all
-        self.epoch, self.step = 0, 0
-        self.history: list[dict[str, Any]] = []
-        self._so_far: dict[str, Any] = dict(NOTHING)  # of this epoch
-        self._gradients = GradientSum(self.flat.weights)
         self.workers = Workers.of_this_machine(workers, device)
-        self._read_every, self._unread = READ_EVERY[device], list[Step]()
-        self._replay = Replay(self._say_why_not) if graph else None
+        self.training_step = TrainingStep(
+            config,
+            self.model.to(device),
+            self.dataset,
+            self.workers,
+            replay=Replay(self._say_why_not) if graph else None,
+        )
+        self.flat, self.average = self.training_step.flat, self.training_step.average
+        self.optimizer, self.task = self.training_step.optimizer, self.training_step.task
+        self.steps_per_epoch = -(-len(dataset.train_images) // config.batch_size)
+        self.steps = config.steps(self.steps_per_epoch)  # in all
+        self.step, self.progress = 0, Progress()
+        self.history: list[EpochFigures] = []
+        self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
         self._owns_folder = False  # whether the checkpoints in `out` are this run's
         self._saved_at = time.monotonic()
@@ -126,27 +109,44 @@ class Trainer:
                 f"{path} cannot go on beside {last}, which it would write over; resume {last}, or "
                 f"copy {path.name} to a folder of its own and resume it there"
             )
-        if header["dataset"]["fingerprint"] != dataset.fingerprint:
+        if header.dataset.fingerprint != dataset.fingerprint:
             raise CheckpointError(
-                f"{path} was trained on other data: {header['dataset']['name']} with fingerprint "
-                f"{header['dataset']['fingerprint'][:12]}, not {dataset.name} with "
+                f"{path} was trained on other data: {header.dataset.name} with fingerprint "
+                f"{header.dataset.fingerprint[:12]}, not {dataset.name} with "
                 f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
             )
         with saved.fitting():
-            trainer = cls(saved.config, dataset, path.parent, **options)
+            trainer = cls(header.config, dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
             _copy("ema", saved.ema, trainer._averages())
             _copy("optimizer", saved.optimizer, trainer.optimizer.state)
-            trainer.epoch, trainer.step = header["position"]
-            trainer.history, trainer._so_far = header["history"], header["so_far"]
-            begun = trainer.step * saved.config.batch_size
-            if header["so_far"]["images"] != min(begun, len(dataset.train_images)):
-                raise ValueError(f"{header['so_far']['images']} images are no {trainer.step} steps")
+            trainer.step, trainer.progress = header.step, header.progress
+            trainer.history = list(header.history)
+            trained = min(header.step * header.config.batch_size, len(dataset.train_images))
+            if header.progress.images != trained:
+                raise ValueError(
+                    f"it says {header.step} steps but {header.progress.images} images, expected "
+                    f"{trained}"
+                )
         trainer._owns_folder = True
         return trainer
 
-    def run(self) -> list[dict[str, Any]]:
-        """Train to the end of the last epoch; the history, one dict of figures per epoch.
+    @property
+    def epoch(self) -> int:
+        """The epoch that the run is in, from 0: as many are done."""
+        return len(self.history)
+
+    @property
+    def steps_done(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch, which may be a part of one, is trained and evaluated."""
+        return self.epoch * self.steps_per_epoch >= self.steps
+
+    def run(self) -> list[EpochFigures]:
+        """Train to the end of the last epoch; the history, one record of figures per epoch.
 
         Raises Stopped after SIGINT or SIGTERM, once the position is saved, even if that is the end;
         NonFiniteError when the loss or its gradient is no longer finite; and CheckpointError,
@@ -162,172 +162,86 @@ class Trainer:
                 self._finish_epoch()
         return self.history
 
-    @property
-    def finished(self) -> bool:
-        """Whether the last epoch, which may be a part of one, is trained and evaluated."""
-        return self.epoch * self.steps_per_epoch >= self.steps
-
-    def _steps_done(self) -> int:
-        return self.epoch * self.steps_per_epoch + self.step
-
     def _train_epoch(self) -> None:
-        images = len(self.dataset.train_images)
-        order = to_device(permutation(self.config.seed, self.epoch, images), self.device)
+        config, images = self.config, len(self.dataset.train_images)
+        order = to_device(permutation(config.seed, self.epoch, images), self.device)
         with tqdm(
-            desc=f"epoch {self.epoch + 1}/{self.config.epochs:g}",
+            desc=f"epoch {self.epoch + 1}/{config.epochs:g}",
             total=len(order),
-            initial=self._so_far["images"],
+            initial=self.progress.images,
             unit=" images",
             leave=False,
             disable=self.quiet or None,  # None: only where there is a terminal
         ) as bar:
-            while self.step < self.steps_per_epoch and not self._trained:
+            while self.step < self.steps_per_epoch and self.steps_done < self.steps:
                 start = time.perf_counter()
-                batch = order[self.step * self.config.batch_size :][: self.config.batch_size]
-                self._train_step(batch)
+                batch = order[self.step * config.batch_size :][: config.batch_size]
+                figures = self.training_step(
+                    *(batch, self.epoch, self.step),
+                    number=self.steps_done,
+                    lr=config.learning_rate(self.steps_done, self.steps_per_epoch),
+                )
+                self._unread.append((batch, figures))
                 self.step += 1
                 stop = self._stop.number
                 saves = stop or time.monotonic() - self._saved_at > self.save_every
-                if saves or self.step == self.steps_per_epoch or self._trained:
+                done = self.step == self.steps_per_epoch or self.steps_done == self.steps
+                if saves or done or len(self._unread) == READ_EVERY[self.device]:
                     self._read()
-                self._so_far["seconds"] += time.perf_counter() - start
+                self.progress = self.progress.plus(seconds=time.perf_counter() - start)
                 bar.update(len(batch))
-                if self._so_far["images"]:
-                    bar.set_postfix(loss=f"{self._so_far['loss'] / self._so_far['images']:.3f}")
+                if self.progress.images:
+                    bar.set_postfix(loss=f"{self.progress.loss / self.progress.images:.3f}")
                 if saves:
                     self._save("last")
                 if stop:
                     raise Stopped(stop, self.out)
 
-    @property
-    def _trained(self) -> bool:
-        return self._steps_done() >= self.steps
-
-    def _train_step(self, batch: Array) -> None:
-        """One update from the images at indices `batch`."""
-        if self._read_every > 1 and not self._unread:
-            self._known_good = [array.copy() for array in self._changing()]
-        pieces = cut(batch, self.config.micro_batch)
-        done = batch_gradient(
-            self._loss,
-            pieces,
-            self.flat,
-            self._gradients,
-            self.workers,
-            inputs_of=self._inputs,
-            replay=self._replay,
-        )
-        norm = optim.clip_by_global_norm(self._gradients.total, self.config.clip_norm)
-        losses, hits = zip(*done, strict=True)
-        self._unread.append(Step(self.step, batch, losses, hits, norm))
-        if len(self._unread) >= self._read_every:
-            self._read()
-        self.optimizer.step_and_average(
-            self.flat.weights,
-            self._gradients.total,
-            self._learning_rate(),
-            self._steps_done(),
-            self.average,
-            self.config.ema,
-        )
-
-    def _changing(self) -> list[Array]:
-        """All arrays that a step changes."""
-        arrays = [*self.model.state().values(), *self.optimizer.state.values()]
-        return arrays if self.average is None else [*arrays, self.average]
-
     def _read(self) -> None:
         """Add up the figures of the steps done since the last time, in one copy from the device.
 
-        Raises NonFiniteError where one is not finite. If updates were done with it, those steps
-        are done again, one by one, from where all was well.
+        Raises NonFiniteError for the first step in which one is not finite. That step and those
+        after it have changed nothing.
         """
-        if not self._unread:
-            return
-        steps, self._unread = self._unread, []
-        figures = iter(numbers([x for s in steps for x in (*s.losses, *s.hits, s.norm)]))
-        for step in steps:
-            pieces = cut(step.batch, self.config.micro_batch)
-            losses, hits = [next(figures) for _ in pieces], [next(figures) for _ in pieces]
-            norm = next(figures)
+        unread, self._unread = self._unread, []
+        scalars = [x for _, f in unread for x in (*f.losses, *f.correct, f.norm)]
+        numbers = iter(read_scalars(scalars))
+        for i, (batch, figures) in enumerate(unread):
+            losses = [next(numbers) for _ in figures.losses]
+            correct, norm = [next(numbers) for _ in figures.correct], next(numbers)
             if not all(map(math.isfinite, (*losses, norm))):
-                if self._read_every > 1:
-                    self._repeat(steps)
-                raise self._non_finite(pieces, losses, norm)
-            sizes = map(len, pieces)
-            sums = (loss * size for loss, size in zip(losses, sizes, strict=True))
-            self._so_far["loss"] += math.fsum(sums)
-            self._so_far["correct"] += sum(hits)
-            self._so_far["images"] += len(step.batch)
-
-    def _repeat(self, steps: Sequence[Step]) -> None:
-        self._read_every = 1
-        for array, good in zip(self._changing(), self._known_good, strict=True):
-            array[...] = good
-        for step in steps:
-            self.step = step.number
-            self._train_step(step.batch)
-
-    def _inputs(self, g: int, indices: Array) -> tuple[Array, ...]:
-        """Micro-batch g, the images at `indices`: as they are to be learned now, and their targets;
-        and the place of the numbers that are drawn for it."""
-        seed, dataset = self.config.seed, self.dataset
-        images, targets = self.augment(
-            dataset.train_images,
-            dataset.train_labels,
-            indices,
-            epoch=self.epoch,
-            seed=seed,
-            num_classes=dataset.num_classes,
-        )
-        position = self.epoch, self.step, g
-        return images, targets, fast.place(self.flat.weights, seed, Stream.DROPOUT, *position)
-
-    def _loss(self, images: Array, targets: Array, place: Array) -> tuple[Tensor, Array]:
-        """The mean loss of a micro-batch, and how many of its images are answered right."""
-        config, dataset, rng = self.config, self.dataset, fast.generator_at(place)
-        pixels = fast.pixels(self.model, images, dataset.mean, dataset.std)
-        logits = self.model(pixels, rng=rng)
-        loss = self.task.loss(logits, targets, config.label_smoothing)
-        return loss, self.task.right(logits.data, targets)
-
-    def _learning_rate(self) -> float:
-        config = self.config
-        return optim.learning_rate(
-            self._steps_done(),
-            base=config.lr,
-            final=config.lr * config.lr_final,
-            warmup=round(config.warmup_epochs * self.steps_per_epoch),
-            total=self.steps,
-            schedule=config.schedule,
-        )
+                self.step -= len(unread) - i
+                self.training_step.healthy[...] = True
+                position = (batch, self.epoch, self.step)
+                raise non_finite_error(self.training_step, *position, losses, norm, self.out)
+            loss = math.fsum(map(math.prod, zip(losses, figures.sizes, strict=True)))
+            self.progress = self.progress.plus(loss=loss, correct=sum(correct), images=len(batch))
 
     def _finish_epoch(self) -> None:
         """Evaluate, note the figures, save."""
-        so_far, cut_short = self._so_far, self.step < self.steps_per_epoch
+        progress, cut_short = self.progress, self.step < self.steps_per_epoch
         with self._averaged_weights():
             test_loss, matrix = measure(self.task, self.model, self.dataset, self.workers)
-        figures_of_epoch = {
-            "epoch": self._steps_done() / self.steps_per_epoch if cut_short else self.epoch + 1,
-            "train_loss": so_far["loss"] / so_far["images"],
-            "train_accuracy": so_far["correct"] / so_far["images"],
-            "test_loss": test_loss,
+        figures = EpochFigures(
+            epoch=self.steps_done / self.steps_per_epoch if cut_short else self.epoch + 1,
+            train_loss=progress.loss / progress.images,
+            train_accuracy=progress.correct / progress.images,
+            test_loss=test_loss,
             **self.task.scores(matrix),
-            "lr": self._learning_rate(),
-            "seconds": so_far["seconds"],
-            "images_per_s": so_far["images"] / so_far["seconds"],
-        }
+            lr=self.config.learning_rate(self.steps_done, self.steps_per_epoch),
+            seconds=progress.seconds,
+            images_per_s=progress.images / progress.seconds,
+        )
         metric = self.task.metric
-        best_before = max((figures[metric] for figures in self.history), default=-1.0)
-        self.history.append(figures_of_epoch)
-        self._so_far = dict(NOTHING)
-        self.epoch, self.step = self.epoch + 1, 0
-        if figures_of_epoch[metric] > best_before:
+        best_before = max((getattr(f, metric) for f in self.history), default=-1.0)
+        self.history.append(figures)
+        self.step, self.progress = 0, Progress()
+        if getattr(figures, metric) > best_before:
             self._save("best")  # before "last": if cut off between, the epoch is done again
         self._save("last")
         self._report()
         if not self.quiet:
-            report.say(report.line(figures_of_epoch))
+            report.say(report.line(figures))
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -357,23 +271,10 @@ class Trainer:
         self._saved_at = time.monotonic()
         if self.out is None:
             return
-        header = {
-            "config": asdict(self.config),
-            "dataset": {
-                "name": self.dataset.name,
-                "fingerprint": self.dataset.fingerprint,
-                "class_names": self.dataset.class_names,
-                "mean": self.dataset.mean,
-                "std": self.dataset.std,
-            },
-            "position": (self.epoch, self.step),
-            "history": self.history,
-            "so_far": self._so_far,
-            "versions": {"numpy": np.__version__},
-        }
+        record = DatasetRecord.of(self.dataset)
         checkpoint.save(
             self.out / f"{name}.npz",
-            header,
+            Header(self.config, record, self.step, self.progress, tuple(self.history)),
             self.model.state(),
             self._averages(),
             self.optimizer.state,
@@ -386,30 +287,6 @@ class Trainer:
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:
             tqdm.write(f"no graph, launch by launch instead: {why_not}")
-
-    def _non_finite(
-        self, pieces: Sequence[Array], losses: Sequence[float], norm: float
-    ) -> NonFiniteError:
-        """What to raise for a step whose update is not done yet."""
-        bad = [g for g, loss in enumerate(losses) if not math.isfinite(loss)]
-        where: str | None = None
-        if bad:
-            what = f"the loss is {losses[bad[0]]}"
-            with np.errstate(all="ignore"), enable_grad():
-                loss, _ = self._loss(*self._inputs(bad[0], pieces[bad[0]]))
-                where = first_non_finite(self.model, loss)
-        else:
-            what, xp = f"the gradient's norm is {norm}", array_module(self.flat.weights)
-            for name, gradient in reversed(self.flat.named(self._gradients.total).items()):
-                if not xp.isfinite(gradient).all():
-                    where = f"the gradient of {name}"
-        clipping = "a smaller --clip-norm" if self.config.clip_norm else "--clip-norm 1"
-        saved = f"The last good checkpoint is {self.out / 'last.npz'}. " if self.out else ""
-        return NonFiniteError(
-            f"epoch {self.epoch + 1}, step {self.step + 1}: {what}"
-            f"{f'; first to blame: {where}' if where else ''}. {saved}Try a lower --lr, a longer "
-            f"--warmup-epochs or {clipping}"
-        )
 
 
 def _copy(group: str, saved: Mapping[str, np.ndarray], own: Mapping[str, Array]) -> None:

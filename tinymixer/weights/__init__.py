@@ -1,6 +1,8 @@
-"""Floor 5. Weights of others: the names and layouts of released checkpoints, read and written."""
+"""Floor 5. Other people's weights: released checkpoints, read and written in their layouts."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from tinymixer.backend import to_numpy
 from tinymixer.errors import CheckpointError
 from tinymixer.nn import Module
-from tinymixer.weights.files import read_file, write_file
+from tinymixer.weights.files import InFile, opened, read_file, write_file
 from tinymixer.weights.layouts import LAYOUTS, correspondence
 from tinymixer.weights.rules import View
 
@@ -30,12 +32,13 @@ def load_state(
     source is a mapping of names to arrays, or an .npz or .safetensors file of them, or a checkpoint
     of a training run; `name` is what errors call it. Every array must be used, every shape must fit
     and every number be finite in the model's precision, or CheckpointError lists what is missing,
-    left over, misshapen or not finite, and the model stays as it was. ValueError for a layout that
-    the model's system does not have.
+    left over, misshapen or not finite, and the model stays as it was. No numbers of a file are read
+    before all names and shapes fit. ValueError for a layout that the model's system does not have.
     """
     if not name:
         name = str(source) if isinstance(source, str | Path) else "the mapping"
-    model.load_state(_as_ours(model, _arrays(source), layout, name))
+    with _arrays(source) as theirs:
+        model.load_state(_as_ours(model, theirs, layout, name))
 
 
 def save_state(model: Module, path: Path | str, layout: str = "tinymixer") -> None:
@@ -61,40 +64,36 @@ def state_in(model: Module, layout: str) -> dict[str, np.ndarray]:
 def num_classes_in(
     source: Mapping[str, Any] | Path | str, model: Module, layout: str
 ) -> int | None:
-    """For how many classes weights were made, by the bias of the head; None if it is not there."""
-    for name, [(our_name, _), *_] in correspondence(model, layout).items():
-        if our_name == "head.b" and name in (arrays := _arrays(source)):
-            return arrays[name].size
+    """The number of classes of `source`, from the bias of its head; None if it has none."""
+    with _arrays(source) as theirs:
+        for name, [(our_name, _), *_] in correspondence(model, layout).items():
+            if our_name == "head.b" and name in theirs:
+                return math.prod(theirs[name].shape)
     return None
 
 
 def _as_ours(
-    model: Module, theirs: Mapping[str, np.ndarray], layout: str, source: str
+    model: Module, theirs: Mapping[str, np.ndarray | InFile], layout: str, source: str
 ) -> dict[str, np.ndarray]:
     """Our arrays by name, or CheckpointError with all that is wrong."""
-    state, expected = model.state(), correspondence(model, layout)
     ours: dict[str, np.ndarray] = {}
-    wrong: dict[str, list[str]] = {"missing": [], "misshapen": [], "not finite": []}
-    for name, parts in expected.items():
-        dtype = state[parts[0][0]].dtype
-        shape = _their_shape([view for _, view in parts])
-        if name not in theirs:
-            wrong["missing"].append(f"{name} {shape}")
-        elif theirs[name].shape != shape:
-            wrong["misshapen"].append(f"{name} {theirs[name].shape}, expected {shape}")
-        elif not _finite(theirs[name], dtype):
-            read_as = "" if theirs[name].dtype == dtype else f", read as {dtype}"
-            wrong["not finite"].append(f"{name} {theirs[name].dtype}{read_as}")
-        else:
-            widths = np.cumsum([view.theirs[1] for _, view in parts[:-1]])
-            pieces = np.split(theirs[name], widths, axis=1) if len(parts) > 1 else [theirs[name]]
-            for (our_name, view), piece in zip(parts, pieces, strict=True):
-                ours[our_name] = view.read(piece, state[our_name].shape)
-    wrong["left over"] = [
-        f"{name} {array.shape}"
-        for name, array in theirs.items()
-        if name not in expected and not name.endswith(COUNTER)
-    ]
+    expected = correspondence(model, layout)
+    shapes = {name: _their_shape([view for _, view in parts]) for name, parts in expected.items()}
+    wrong = {
+        "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in theirs],
+        "misshapen": [
+            f"{name} {theirs[name].shape}, expected {shape}"
+            for name, shape in shapes.items()
+            if name in theirs and theirs[name].shape != shape
+        ],
+        "left over": [
+            f"{name} {array.shape}"
+            for name, array in theirs.items()
+            if name not in expected and not name.endswith(COUNTER)
+        ],
+    }
+    if not any(wrong.values()):
+        ours, wrong["not finite"] = _read(model, theirs, expected)
     if any(wrong.values()):
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__} in the layout {layout!r}: "
@@ -104,10 +103,32 @@ def _as_ours(
     return ours
 
 
+def _read(
+    model: Module,
+    theirs: Mapping[str, np.ndarray | InFile],
+    expected: Mapping[str, list[tuple[str, View]]],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Our arrays by name, and those of theirs that are not finite in the model's precision."""
+    state, ours, not_finite = model.state(), {}, []
+    for name, parts in expected.items():
+        array, dtype = theirs[name], state[parts[0][0]].dtype
+        if isinstance(array, InFile):
+            array = array.read()
+        if not _finite(array, dtype):
+            read_as = "" if array.dtype == dtype else f", read as {dtype}"
+            not_finite.append(f"{name} {array.dtype}{read_as}")
+            continue
+        widths = np.cumsum([view.theirs[1] for _, view in parts[:-1]])
+        pieces = np.split(array, widths, axis=1) if len(parts) > 1 else [array]
+        for (our_name, view), piece in zip(parts, pieces, strict=True):
+            ours[our_name] = view.read(piece, state[our_name].shape)
+    return ours, not_finite
+
+
 def _finite(array: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether `array` holds numbers that are finite in the precision they are read in."""
+    """Whether `array` holds floating-point numbers, finite in the precision they are read in."""
     with np.errstate(over="ignore"):  # 1e39 is infinite in float32
-        return array.dtype.kind in "fiu" and bool(np.isfinite(array.astype(dtype)).all())
+        return array.dtype.kind == "f" and bool(np.isfinite(array.astype(dtype)).all())
 
 
 def _their_shape(views: list[View]) -> tuple[int, ...]:
@@ -122,22 +143,26 @@ def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _arrays(source: Mapping[str, Any] | Path | str) -> dict[str, np.ndarray]:
-    """Names and NumPy arrays of a mapping or file; what wraps all of them is taken off."""
-    found: Any = read_file(Path(source)) if isinstance(source, str | Path) else source
-    for wrapper in ("model", "state_dict"):
-        if isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-    if "header" in found and any(name.startswith("weights/") for name in found):
-        found = _trained(found)
-    return {name: np.asarray(array) for name, array in found.items()}
+@contextmanager
+def _arrays(
+    source: Mapping[str, Any] | Path | str,
+) -> Iterator[Mapping[str, np.ndarray | InFile]]:
+    """Names and arrays of a mapping or file, unwrapped from a "model" or "state_dict"."""
+    if isinstance(source, str | Path):
+        with opened(Path(source)) as found:
+            trained = "header" in found and any(name.startswith("weights/") for name in found)
+            yield _trained(Path(source)) if trained else found
+    else:
+        named: Any = source
+        for wrapper in ("model", "state_dict"):
+            if isinstance(named.get(wrapper), Mapping):
+                named = named[wrapper]
+        yield {name: np.asarray(array) for name, array in named.items()}
 
 
-def _trained(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights in the arrays of a training run's checkpoint, averaged if an average was kept."""
-    return {
-        name.removeprefix(group): array
-        for group in ("weights/", "ema/")
-        for name, array in checkpoint.items()
-        if name.startswith(group)
-    }
+def _trained(path: Path) -> dict[str, np.ndarray]:
+    """The weights in a training run's checkpoint, averaged if an average was kept."""
+    from tinymixer.train import checkpoint  # here, because it imports all of training
+
+    saved = checkpoint.load(path)
+    return saved.weights | saved.ema

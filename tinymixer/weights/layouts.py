@@ -1,4 +1,4 @@
-"""The layouts of released checkpoints, a function each: a list of rules for one system's models.
+"""The layouts of released checkpoints: for each a function that lists the rules of its models.
 
 Sources: the checkpoints released with each system's code, and timm's for Mixer.
 """

@@ -1,8 +1,8 @@
-"""The words of a layout: where a layer of ours is found in theirs, and how its arrays are viewed.
+"""The terms of a layout: where a layer of ours is in a released checkpoint, and in what form.
 
-A Rule names a layer of ours, the place of its arrays in a released checkpoint, and what they are
-called there; where they are laid out differently, a View says how: theirs split into axes, the axes
-in another order, joined again into ours. So each rule can be read in both directions.
+A Rule names a layer of ours, its place in a released checkpoint ("theirs"), and the names that its
+arrays have there. Where they are laid out differently, a View says how: their array is split into
+axes, the axes are put into another order, and joined into ours. Both work in both directions.
 """
 
 import re
@@ -96,7 +96,7 @@ def linear(weight: Viewed = transposed, bias: Viewed = same) -> Arrays:
 
 
 def mlp(view: Viewed = transposed, first: str = "fc1", second: str = "fc2") -> Arrays:
-    """Of a ChannelMLP. The weights of a TokenMLP are (out, in) already: view=same."""
+    """The arrays of a ChannelMLP. Those of a TokenMLP are (out, in) already: view=same."""
     return {
         "W1": (f"{first}.weight", view),
         "b1": (f"{first}.bias", same),

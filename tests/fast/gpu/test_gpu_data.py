@@ -8,28 +8,17 @@ import cupy_stand_in
 import numpy as np
 import pytest
 from on_device import LAYOUTS, assert_same, on, swap_source
+from twin_cases import AUGMENTS
 
 from tinymixer import backend, create_model, data, fast, ops
 from tinymixer.backend import to_numpy
 from tinymixer.data import autoaugment
+from tinymixer.engine import chosen
 from tinymixer.fast import gpu
 from tinymixer.fast.gpu import kernels
 from tinymixer.train import Config, Trainer
 
 SOURCE = kernels.sources()["data.cu"]
-HOLES = {"cutout": 4, "random_erasing": 0.5}
-AUGMENTS = [
-    *(
-        data.Augment(crop_padding=margin, padding=padding, flip=flip)
-        for margin in (0, 3, 6)
-        for padding in ("reflect", "zero")
-        for flip in ("none", "random", "alternating")
-    ),
-    data.Augment(crop_padding=2, flip="random", **HOLES),
-    data.Augment(auto_augment="cifar10"),
-    data.Augment(crop_padding=2, flip="random", auto_augment="cifar10", **HOLES, mixup=0.4),
-    data.Augment(crop_padding=2, padding="zero", flip="alternating", **HOLES, mixup=0.4, cutmix=1),
-]
 PIXELS = [(11, 7, 7, 3), (11, 7, 13, 3), (11, 41, 37, 3)]  # the last is more than one block's
 SOME = np.array([9, 0, 3, 3, 10, 1, 6])  # of eleven
 PLACES = [{"epoch": 0, "seed": 0}, {"epoch": 1, "seed": 5}, {"epoch": 6, "seed": 2**64 - 3}]
@@ -39,11 +28,15 @@ def pixels_of(shape):
     return np.random.default_rng(shape).integers(1, 255, shape, np.uint8)  # nothing is black
 
 
+def twin_of(augment):
+    return chosen(data.Augment, "gpu")(**vars(augment))
+
+
 def augmented(augment, images, labels, place, cupy=None):
     """What augmentation makes of SOME of the images: on the CPU, or by its twin on a device."""
     arrays = images, labels, SOME
     if cupy:
-        augment, arrays = fast.augment(augment, "gpu"), on(cupy, arrays)
+        augment, arrays = twin_of(augment), on(cupy, arrays)
     return [to_numpy(a) for a in augment(*arrays, **place, num_classes=5)]
 
 
@@ -64,7 +57,7 @@ def test_augmentation_is_that_of_the_cpu_to_the_last_bit(cupy, augment, shape, p
 def test_augmentation_of_images_in_any_memory_order(cupy, layout):
     arrays, options = (pixels_of(PIXELS[1]), np.arange(11), SOME), {**PLACES[1], "num_classes": 11}
     expected = AUGMENTS[9](*map(LAYOUTS[layout], arrays), **options)
-    assert_same(fast.augment(AUGMENTS[9], "gpu")(*on(cupy, arrays, layout), **options), expected)
+    assert_same(twin_of(AUGMENTS[9])(*on(cupy, arrays, layout), **options), expected)
 
 
 def test_crop_and_flip_are_one_launch_and_so_are_a_policy_and_each_draw(cupy, monkeypatch):
@@ -75,7 +68,7 @@ def test_crop_and_flip_are_one_launch_and_so_are_a_policy_and_each_draw(cupy, mo
     arrays = pixels_of(PIXELS[0]), np.arange(11) % 5, PLACES[0]
     augmented(AUGMENTS[9], *arrays, cupy)
     assert launched == {"crop_and_flip": 1}
-    augmented(AUGMENTS[-1], *arrays, cupy)  # holes and noise in images and in partners; the mixing
+    augmented(AUGMENTS[-2], *arrays, cupy)  # holes and noise in images and in partners; the mixing
     assert launched == {"crop_and_flip": 1 + 2, "random_words": 2 * 3 + 2}
     launched.clear()
     augmented(data.Augment(auto_augment="cifar10"), *arrays, cupy)
@@ -124,14 +117,15 @@ def test_patches_are_those_of_the_cpu_to_the_last_bit(cupy, monkeypatch, shape, 
     monkeypatch.setattr(
         kernels, "launch", lambda name, *a, **v: launched.update([name]) or launch(name, *a, **v)
     )
-    assert_same([gpu.patches(*on(cupy, [images], layout), *constants, P)], [expected])
+    arguments = (*on(cupy, [images], layout), *constants, P)
+    assert_same([chosen(fast.patches, "gpu", *arguments)(*arguments)], [expected])
     assert launched == {"cut_patches": 1}
 
 
 def test_images_that_patches_do_not_tile_are_told_as_the_reference_tells_them(cupy):
     images = cupy.asarray(np.zeros((2, 6, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="patches of 4x4 do not tile images of 6x8"):
-        gpu.patches(images, MEAN, STD, 4)
+        chosen(fast.patches, "gpu", images, MEAN, STD, 4)(images, MEAN, STD, 4)
 
 
 @pytest.mark.parametrize("name", ["mixer_pico", "sparse_mlp_nano", "raft_mlp_nano"])
@@ -179,9 +173,9 @@ STARTS = [(0, ()), (2**64 - 1, (2**63, 7, 2**64 - 1)), (5, (1, 2, 3))]
 @pytest.mark.parametrize(("seed", "position"), STARTS)
 def test_a_generator_draws_what_numpys_draws(cupy, seed, position):
     start = seed, data.draws.Stream.DROPOUT, *position
-    place = fast.place(cupy.zeros(1), *start)
-    assert_same([place], [data.draws.place(*start)])
-    there, here = fast.generator_at(place), data.draws.generator(*start)
+    key = chosen(data.draws.rng_key, "gpu")(*start)
+    assert_same([key], [data.draws.rng_key(*start)])
+    there, here = chosen(data.draws.generator_from, "gpu")(key), data.draws.generator(*start)
     for shape in SIZES_DRAWN:
         drawn = there.random(shape, dtype=np.float32)
         assert backend.device_of(drawn) == "gpu"
@@ -261,7 +255,7 @@ def operated(monkeypatch, operation, kind, cupy=None):
     augment, arrays = data.Augment(auto_augment=name), (images, images[..., 0].copy())
     arrays = *arrays, np.arange(len(images))
     if cupy:
-        augment, arrays = fast.augment(augment, "gpu"), on(cupy, arrays)
+        augment, arrays = twin_of(augment), on(cupy, arrays)
     return [to_numpy(a) for a in augment(*arrays, **PLACES[2], num_classes=5)]
 
 

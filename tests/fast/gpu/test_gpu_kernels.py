@@ -8,7 +8,6 @@ from pathlib import Path
 import cupy_stand_in
 import pytest
 
-from tinymixer import backend
 from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import PLAIN, Variant
 
@@ -30,7 +29,7 @@ def test_nvcc_compiles_every_kernel_and_keeps_it_in_registers(file, variant, tmp
     if nvcc is None:
         pytest.skip("no nvcc, CUDA's compiler")
     source = kernels.sources()[file]
-    module = backend.cuda_module(cupy_stand_in, source, kernels.constants(variant))
+    module = kernels.cuda_module(cupy_stand_in, source, kernels.constants(variant))
     words = [nvcc, *module._options, "-arch=sm_90", "-cubin", "-Xptxas", "-v", "-Werror"]
     words += ["all-warnings", "-o", tmp_path / "kernels", FOLDER / file]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

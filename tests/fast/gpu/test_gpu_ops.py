@@ -14,13 +14,30 @@ import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
-from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
+from checks import channel_shapes, norm_shapes, token_shapes
 from on_device import LAYOUTS, assert_close, assert_same, on, swap_source
+from twin_cases import (
+    FORMS,
+    ON_GPU,
+    channel_linear_shapes,
+    grid_norm_shapes,
+    hard_shapes,
+    ignoring,
+    inputs_of,
+    matrix_shapes,
+    options_in,
+    resample_shapes,
+    run,
+    token_linear_shapes,
+    truth,
+)
 
-from tinymixer import backend, create_model, data, engine, fast, ops
+from tinymixer import create_model, data, engine, fast, ops
 from tinymixer.backend import to_device, to_numpy
+from tinymixer.engine import chosen
 from tinymixer.fast import gpu
 from tinymixer.fast.gpu import kernels
+from tinymixer.fast.gpu.products import precision, product
 from tinymixer.ops.primitives import Add, MatMul
 from tinymixer.train import Config, Trainer
 
@@ -35,114 +52,17 @@ SIZES = [  # S, B, C, D_S, D_C; K is C
 LONG_ROWS = [(2, 67, 67, 3, 2), (2, 40, 136, 4, 8)]  # B*C more than a block takes of a row
 
 
-def soft_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (S, B, C)]
-
-
-def token_linear_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (D_S, S), (D_S,)]
-
-
-def channel_linear_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (C, D_C), (D_C,)]
-
-
-def unbiased_shapes(S, B, C, D_S, D_C):
-    return channel_linear_shapes(S, B, C, D_S, D_C)[:2]
-
-
-def hard_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (S, B)]
-
-
-def matrix_shapes(S, B, C, D_S, D_C):
-    return [(S * B, C), (C, D_C)]
-
-
-def same_shapes(S, B, C, D_S, D_C):
-    return [(S, B, C), (S, B, C)]
-
-
-def grid_norm_shapes(S, B, C, D_S, D_C):
-    return [(S, D_S, B, C), (C,), (C,)]
-
-
-def resample_shapes(S, B, C, D_S, D_C):
-    return [(S, B, 2, C), (D_S, S), (D_C, B)]
-
-
-FORMS = [("tanh",), ("erf",)]
-CASES = [  # reference, its options, the shapes of its inputs
-    *((ops.GELU, form, gelu_shapes) for form in FORMS),
-    *((ops.TokenMLP, form, token_shapes) for form in FORMS),
-    *((ops.ChannelMLP, form, channel_shapes) for form in FORMS),
-    (ops.TokenLinear, (), token_linear_shapes),
-    (ops.ChannelLinear, (), channel_linear_shapes),
-    (ops.ChannelLinear, (), unbiased_shapes),
-    (ops.LayerNorm, (), norm_shapes),
-    (ops.GroupNorm, (), grid_norm_shapes),
-    (ops.BatchNorm, (), grid_norm_shapes),
-    (Add, (), same_shapes),
-    *((ops.SoftmaxCrossEntropy, (alpha,), soft_shapes) for alpha in (0.0, 0.1)),
-    *((ops.SoftmaxCrossEntropy, (alpha,), hard_shapes) for alpha in (0.0, 0.1)),
-    (ops.SoftmaxCrossEntropy, (0.1, 0), hard_shapes),  # class 0 is ignored,
-    (ops.SoftmaxCrossEntropy, (0.1, 0), soft_shapes),  # of which probabilities know nothing
-    (MatMul, (), matrix_shapes),
-    (ops.Resample, (), resample_shapes),
-]
-OF_TOKENS = ops.TokenLinear, ops.TokenMLP, ops.Resample
-TWINS = {reference: twin for (reference, device), twin in engine.twins.items() if device == "gpu"}
 EACH = [
     pytest.param(*case, id="-".join(map(str, (case[0].__name__, *case[1], case[2].__name__))))
-    for case in CASES
+    for case in ON_GPU
 ]
 each_case = pytest.mark.parametrize(("reference", "options", "shapes"), EACH)
 
 
-def inputs_of(reference, shapes, sizes, dtype=np.float32):
-    """Standard normal inputs, weights scaled by their fan-in, and a cotangent of y."""
-    rng = np.random.default_rng(sizes)
-    x, *others = [rng.standard_normal(shape).astype(dtype) for shape in shapes(*sizes)]
-    S, B, _, D_S, D_C = sizes
-    of_y = {
-        ops.TokenLinear: (D_S, *x.shape[1:]),
-        ops.ChannelLinear: (S, B, D_C),
-        MatMul: (S * B, D_C),
-        ops.Resample: (D_S, D_C, *x.shape[2:]),
-    }
-    dy = rng.standard_normal(of_y.get(reference, x.shape)).astype(dtype)
-    if reference is ops.SoftmaxCrossEntropy:
-        K, dy = x.shape[-1], np.asarray(rng.standard_normal(), dtype)
-        q = np.abs(others[0])
-        soft = shapes is soft_shapes
-        others = [q / q.sum(-1, keepdims=True) if soft else rng.integers(0, K, x.shape[:-1])]
-    else:
-        for a in others:
-            a /= np.sqrt(a.shape[-1] if reference in OF_TOKENS else len(a)).astype(dtype)
-    return [x, *others], dy
-
-
-def run(op, arrays, dy):
-    """y and the gradients, as a list."""
-    y = op.forward(*arrays)
-    gradients = op.backward(dy)
-    return [y, *(gradients if isinstance(gradients, tuple) else (gradients,))]
-
-
-def truth(reference, options, arrays, dy):
-    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
-    return run(reference(*options), wide, dy.astype(np.float64))
-
-
 def run_on(cupy, op, arrays, dy, layout="C"):
+    """y and the gradients of a Function, by its twin if that takes them, as a list."""
     *arrays, dy = on(cupy, [*arrays, dy], layout)
-    return run(op, arrays, dy)
-
-
-def test_every_twin_has_its_case():
-    assert set(TWINS) == {reference for reference, _, _ in CASES}
-    for reference, twin in TWINS.items():
-        assert twin.__base__ is reference
+    return run(chosen(type(op), "gpu", *arrays), op, arrays, dy)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -150,7 +70,10 @@ def test_every_twin_has_its_case():
 @each_case
 def test_twin_agrees_with_its_reference(cupy, reference, options, shapes, sizes, layout):
     arrays, dy = inputs_of(reference, shapes, sizes)
-    got = run_on(cupy, TWINS[reference](*options), arrays, dy, layout)
+    *placed, placed_dy = on(cupy, [*arrays, dy], layout)
+    twin = engine.twins[reference, "gpu"].code
+    assert chosen(reference, "gpu", *placed) is twin
+    got = run(twin, reference(*options), placed, placed_dy)
     turned = [to_numpy(a) for a in on(cupy, [*arrays, dy], layout)]
     expected = truth(reference, options, turned[:-1], turned[-1])
     if (
@@ -163,51 +86,69 @@ def test_twin_agrees_with_its_reference(cupy, reference, options, shapes, sizes,
         assert_close(got, expected)
 
 
+@pytest.mark.parametrize(("reference", "option"), options_in(ON_GPU))
+def test_a_twin_that_ignores_an_option_is_caught(cupy, monkeypatch, reference, option):
+    twin, takes = engine.twins[reference, "gpu"]
+    wrong = engine.Twin(ignoring(twin, reference, option), takes)
+    monkeypatch.setitem(engine.twins, (reference, "gpu"), wrong)
+
+    def all_agree():
+        for function, options, shapes in ON_GPU:
+            if function is reference:
+                test_twin_agrees_with_its_reference(cupy, function, options, shapes, SIZES[1], "C")
+
+    with pytest.raises(AssertionError):
+        all_agree()
+
+
 @pytest.mark.parametrize("sizes", LONG_ROWS, ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_row_longer_than_a_block_takes(cupy, form, sizes):
     arrays, dy = inputs_of(ops.TokenMLP, token_shapes, sizes)
     assert arrays[0][0].size > kernels.WIDE
-    got = run_on(cupy, TWINS[ops.TokenMLP](*form), arrays, dy)
+    got = run_on(cupy, ops.TokenMLP(*form), arrays, dy)
     assert_close(got, truth(ops.TokenMLP, form, arrays, dy))
 
 
 @each_case
 def test_the_same_bits_every_time(cupy, reference, options, shapes):
     arrays, dy = inputs_of(reference, shapes, SIZES[2])
-    first, again = (run_on(cupy, TWINS[reference](*options), arrays, dy) for _ in range(2))
+    first, again = (run_on(cupy, reference(*options), arrays, dy) for _ in range(2))
     assert_same(first, again)
 
 
 @each_case
 def test_other_precisions_are_the_reference(cupy, reference, options, shapes):
     arrays, dy = inputs_of(reference, shapes, SIZES[1], np.float64)
-    op = TWINS[reference](*options)
-    got = run_on(cupy, op, arrays, dy)
-    assert type(op) is reference
-    assert_same(got, run_on(cupy, reference(*options), arrays, dy))
+    *placed, placed_dy = on(cupy, [*arrays, dy])
+    assert chosen(reference, "gpu", *placed) is reference
+    assert_same(
+        run_on(cupy, reference(*options), arrays, dy),
+        run(reference, reference(*options), placed, placed_dy),
+    )
 
 
 @pytest.mark.parametrize(("reference", "options", "shapes"), EACH[:6])
 def test_an_empty_input_is_the_references(cupy, reference, options, shapes):
     """As an expert has it that no row is sent to."""
     arrays, dy = inputs_of(reference, shapes, (7, 0, 5, 11, 13))
-    got = run_on(cupy, TWINS[reference](*options), arrays, dy)
-    assert_same(got, run(reference(*options), arrays, dy))
+    got = run_on(cupy, reference(*options), arrays, dy)
+    assert_same(got, run(reference, reference(*options), arrays, dy))
 
 
 @each_case
 def test_gradients_that_nobody_needs_change_nothing(cupy, reference, options, shapes):
     arrays, dy = inputs_of(reference, shapes, SIZES[1])
-    everything = run_on(cupy, TWINS[reference](*options), arrays, dy)
+    everything = run_on(cupy, reference(*options), arrays, dy)
     if reference in (ops.GELU, ops.SoftmaxCrossEntropy, ops.Resample):
         return  # one gradient: it is needed, or backward is not called
     *placed, placed_dy = on(cupy, [*arrays, dy])
     for needs in itertools.product([False, True], repeat=len(arrays)):
-        op = TWINS[reference](*options)
+        op, twin = reference(*options), chosen(reference, "gpu", *placed)
         op.needs = needs
-        assert_same([op.forward(*placed)], everything[:1])
-        for got, wanted, needed in zip(op.backward(placed_dy), everything[1:], needs, strict=True):
+        assert_same([twin.forward(op, *placed)], everything[:1])
+        found = twin.backward(op, placed_dy)
+        for got, wanted, needed in zip(found, everything[1:], needs, strict=True):
             assert_same([got], [wanted if needed else None])
 
 
@@ -216,7 +157,7 @@ def test_gradients_that_nobody_needs_change_nothing(cupy, reference, options, sh
 def test_extreme_values(cupy, reference, options, shapes, value):
     arrays, dy = inputs_of(reference, shapes, SIZES[1])
     arrays[0].reshape(-1)[::3] = value
-    got = run_on(cupy, TWINS[reference](*options), arrays, dy)
+    got = run_on(cupy, reference(*options), arrays, dy)
     assert_close(got, truth(reference, options, arrays, dy))
 
 
@@ -229,7 +170,7 @@ def test_norms_far_from_zero(cupy, reference, shapes):
     """A mean about 1000 is off by up to 6e-5; by a difference of squares, x̂ would be by 6e-2."""
     arrays, dy = inputs_of(reference, shapes, SIZES[2])
     arrays[0] += 1000
-    got = run_on(cupy, TWINS[reference](), arrays, dy)
+    got = run_on(cupy, reference(), arrays, dy)
     assert_close(got, truth(reference, (), arrays, dy), 1e-3)
 
 
@@ -237,8 +178,9 @@ def test_norms_far_from_zero(cupy, reference, shapes):
 @pytest.mark.parametrize(("reference", "shapes"), NORMS[1:])
 def test_statistics_are_those_of_the_reference(cupy, reference, shapes, sizes):
     (x, *others), _ = inputs_of(reference, shapes, sizes)
-    op, exact = TWINS[reference](), reference()
-    op.forward(*on(cupy, [x, *others]))
+    op, exact = reference(), reference()
+    op(*on(cupy, [x, *others]))
+    assert op.implementation is engine.twins[reference, "gpu"].code
     exact.forward(x.astype(np.float64), *others)
     assert_close(op.statistics, exact.statistics)
 
@@ -246,9 +188,9 @@ def test_statistics_are_those_of_the_reference(cupy, reference, shapes, sizes):
 def test_what_is_repeated_is_added_by_the_reference(cupy):
     x, row, number = on(cupy, [np.ones(shape, np.float32) for shape in ((3, 4), (4,), ())])
     for inputs in ((x, row), (row, x), (x, number), (x, 1.0), (1.0, x), (number, number)):
-        op = TWINS[Add]()
-        z = op.forward(*inputs)
-        assert type(op) is Add
+        op = Add()
+        z = op(*inputs).data
+        assert op.implementation is Add
         assert to_numpy(z).tolist() == np.full(z.shape, 2).tolist()
 
 
@@ -256,15 +198,14 @@ def test_what_is_repeated_is_added_by_the_reference(cupy):
 def test_cross_entropy_of_large_logits(cupy, middle):
     arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
     arrays[0] = 1000 * arrays[0] + np.float32(middle)
-    got = run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](), arrays, dy)
+    got = run_on(cupy, ops.SoftmaxCrossEntropy(), arrays, dy)
     assert_close(got, truth(ops.SoftmaxCrossEntropy, (), arrays, dy))
 
 
 @pytest.mark.parametrize("label", [-1, 5, 2**32])
 def test_a_class_that_is_none_makes_the_loss_nan(cupy, label):
     logits, classes = cupy.asarray(np.ones((3, 5), np.float32)), np.array([0, label, 1])
-    op = TWINS[ops.SoftmaxCrossEntropy](0.1)
-    assert np.isnan(float(op.forward(logits, cupy.asarray(classes))))
+    assert np.isnan(ops.SoftmaxCrossEntropy(0.1)(logits, cupy.asarray(classes)).item())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
@@ -272,7 +213,7 @@ def test_labels_of_any_integer_type(cupy, dtype):
     arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
     expected = truth(ops.SoftmaxCrossEntropy, (), arrays, dy)
     arrays[1] = arrays[1].astype(dtype)
-    assert_close(run_on(cupy, TWINS[ops.SoftmaxCrossEntropy](), arrays, dy), expected)
+    assert_close(run_on(cupy, ops.SoftmaxCrossEntropy(), arrays, dy), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
@@ -283,23 +224,22 @@ def test_what_is_to_be_ignored_loses_nothing_and_is_not_counted(cupy, ignore, pl
     arrays[1] = arrays[1].astype(dtype)
     arrays[1].reshape(-1)[places] = ignore
     expected = truth(ops.SoftmaxCrossEntropy, (0.1, ignore), arrays, dy)
-    op = TWINS[ops.SoftmaxCrossEntropy](0.1, ignore)
+    op = ops.SoftmaxCrossEntropy(0.1, ignore)
     assert_close(run_on(cupy, op, arrays, dy), expected)
-    assert type(op) is TWINS[ops.SoftmaxCrossEntropy]
+    assert chosen(type(op), "gpu", *on(cupy, arrays)) is gpu.ops.FastSoftmaxCrossEntropy
     assert (expected[0] == 0) == (places is ...)
 
 
 def test_a_class_that_is_none_makes_the_loss_nan_where_others_are_ignored(cupy):
     logits, classes = cupy.asarray(np.ones((3, 5), np.float32)), np.array([0, 255, 6])
-    op = TWINS[ops.SoftmaxCrossEntropy](0.1, 255)
-    assert np.isnan(float(op.forward(logits, cupy.asarray(classes))))
+    assert np.isnan(ops.SoftmaxCrossEntropy(0.1, 255)(logits, cupy.asarray(classes)).item())
 
 
 def test_wrong_shapes_of_labels_are_told_by_the_reference(cupy):
     arrays, _ = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
     for options in ((), (0.1, 3)):
         with pytest.raises(ValueError, match="SoftmaxCrossEntropy"):
-            TWINS[ops.SoftmaxCrossEntropy](*options).forward(*on(cupy, [arrays[0], arrays[1][0]]))
+            ops.SoftmaxCrossEntropy(*options)(*on(cupy, [arrays[0], arrays[1][0]]))
 
 
 def test_wrong_shapes_are_told_as_the_reference_tells_them(cupy):
@@ -309,7 +249,7 @@ def test_wrong_shapes_are_told_as_the_reference_tells_them(cupy):
         with pytest.raises(ValueError, match=reference.__name__) as expected:
             reference().forward(*arrays)
         with pytest.raises(ValueError, match=reference.__name__) as got:
-            TWINS[reference]().forward(*arrays)
+            reference()(*arrays)
         assert str(got.value) == str(expected.value)
 
 
@@ -333,13 +273,13 @@ def test_products_in_a_named_precision(cupy, reference, name, within, sizes):
         pytest.importorskip("ml_dtypes", reason="no ml_dtypes to round to bfloat16 with")
     arrays, dy = inputs_of(reference, PRODUCTS[reference], sizes)
     exact = truth(reference, (), arrays, dy)
-    with backend.precision(name):
-        got = run_on(cupy, TWINS[reference](), arrays, dy)
+    with precision(name):
+        got = run_on(cupy, reference(), arrays, dy)
     assert_close(got, exact, within)
     if name != "fp32":  # and it is not float32 by another name
         with pytest.raises(AssertionError):
             assert_close(got, exact, within / 100)
-    plain = run_on(cupy, TWINS[reference](), arrays, dy)
+    plain = run_on(cupy, reference(), arrays, dy)
     assert_close(plain, exact)  # the setting is gone
 
 
@@ -348,10 +288,10 @@ def test_products_that_decide_or_interpolate_are_not_in_bfloat16(cupy, reference
     pytest.importorskip("ml_dtypes", reason="no ml_dtypes to round to bfloat16 with")
     shapes = {MatMul: matrix_shapes, ops.Resample: resample_shapes}[reference]
     arrays, dy = inputs_of(reference, shapes, SIZES[2])
-    plain = run_on(cupy, TWINS[reference](), arrays, dy)
+    plain = run_on(cupy, reference(), arrays, dy)
     for name, same in (("bf16", True), ("tf32", False)):
-        with backend.precision(name):
-            got = run_on(cupy, TWINS[reference](), arrays, dy)
+        with precision(name):
+            got = run_on(cupy, reference(), arrays, dy)
         assert np.array_equal(*(to_numpy(y) for y in (got[0], plain[0]))) == same
         assert_close(got, truth(reference, (), arrays, dy), 1e-3)
 
@@ -362,34 +302,33 @@ def test_only_products_of_two_matrices_are_left_to_the_library(cupy, monkeypatch
     monkeypatch.setattr(
         gpu.ops,
         "product",
-        lambda A, B, *d: shapes.append((A.ndim, B.ndim)) or backend.product(A, B),
+        lambda A, B, *d: shapes.append((A.ndim, B.ndim)) or product(A, B),
     )
     for reference, shape in ((MatMul, matrix_shapes), (ops.Resample, resample_shapes)):
-        run_on(cupy, TWINS[reference](), *inputs_of(reference, shape, SIZES[1]))
+        run_on(cupy, reference(), *inputs_of(reference, shape, SIZES[1]))
     assert shapes == [(2, 2)] * (3 + 4)
     stacks = on(cupy, [np.ones(shape, np.float32) for shape in ((2, 3, 4), (4, 5))])
-    op = TWINS[MatMul]()
-    assert op.forward(*stacks).shape == (2, 3, 5)
-    assert type(op) is MatMul
+    op = MatMul()
+    assert op(*stacks).shape == (2, 3, 5)
+    assert op.implementation is MatMul
     with pytest.raises(ValueError, match="MatMul: expected matrices"):
-        TWINS[MatMul]().forward(stacks[1], stacks[1][0])
+        MatMul()(stacks[1], stacks[1][0])
     with pytest.raises(ValueError, match="Resample: the matrices resize"):
-        TWINS[ops.Resample]().forward(cupy.zeros((2, 3, 4, 5), np.float32), *stacks[1:] * 2)
+        ops.Resample()(cupy.zeros((2, 3, 4, 5), np.float32), *stacks[1:] * 2)
 
 
 def test_what_a_tape_keeps_for_bf16_is_half_as_large(cupy):
     """And its gradients are those of the operands, whatever precision is set by then."""
     bfloat16 = pytest.importorskip("ml_dtypes", reason="no ml_dtypes").bfloat16
     arrays, dy = inputs_of(ops.ChannelMLP, channel_shapes, SIZES[3])
-    op = TWINS[ops.ChannelMLP]()
+    op, twin = ops.ChannelMLP(), gpu.ops.FastChannelMLP
     *placed, placed_dy = on(cupy, [*arrays, dy])
-    with backend.precision("bf16"):
-        op.forward(*placed)
-        again = TWINS[ops.ChannelMLP]()
-        expected = run(again, placed, placed_dy)[1:]
+    with precision("bf16"):
+        twin.forward(op, *placed)
+        expected = run(twin, ops.ChannelMLP(), placed, placed_dy)[1:]
     X, W1, h, _, a, W2 = op.saved
     assert {x.dtype for x in (X, W1, h, a, W2)} == {np.dtype(bfloat16)}
-    assert_same(op.backward(placed_dy), expected)
+    assert_same(twin.backward(op, placed_dy), expected)
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 4097, 8192])
@@ -484,7 +423,7 @@ def test_a_whole_model_is_as_exact_with_twins(cupy):
     model.to("gpu")
     images, labels = to_device(images, "gpu"), to_device(labels, "gpu")
     got = [to_numpy(a) for a in loss_and_gradients(model, images, labels)]
-    used = {type(t.creator) for t in engine.tensors_below(model(images))}
+    used = {t.creator.implementation for t in engine.tensors_below(model(images))}
     assert {gpu.ops.FastTokenMLP, gpu.ops.FastChannelMLP, gpu.ops.FastLayerNorm} <= used
 
     def error(results):
@@ -526,7 +465,7 @@ def test_kernels_without_what_they_need_are_caught(monkeypatch, cupy, taken, lef
     def whole_step():
         for reference, shapes in EXAMPLES:
             arrays, dy = inputs_of(reference, shapes, SIZES[1])
-            run_on(cupy, TWINS[reference](), arrays, dy)
+            run_on(cupy, reference(), arrays, dy)
 
     with pytest.raises(cuda_on_cpu.CudaError):
         whole_step()

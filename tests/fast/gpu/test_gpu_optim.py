@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from on_device import assert_close, assert_same, on
+from twin_cases import ADAMW, options_of
 
-from tinymixer import fast, optim
+from tinymixer import engine, optim
+from tinymixer.engine import chosen
 from tinymixer.fast import gpu
 from tinymixer.fast.gpu import kernels
 from tinymixer.train import Config
@@ -12,11 +14,12 @@ from tinymixer.train import Config
 
 @pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize("n", [1, 255, 1031])
-def test_adamw_follows_the_plain_lines(cupy, n, averaged):
+@pytest.mark.parametrize("options", ADAMW, ids=str)
+def test_adamw_follows_the_plain_lines(cupy, options, n, averaged):
     rng = np.random.default_rng(n)
     weights, decay = rng.standard_normal(n), rng.integers(0, 2, n).astype(float)
-    plain = optim.AdamW(decay, weight_decay=0.3)
-    fused = gpu.AdamW(cupy.asarray(decay.astype(np.float32)), weight_decay=0.3)
+    plain = optim.AdamW(decay, **options)
+    fused = chosen(optim.AdamW, "gpu")(cupy.asarray(decay.astype(np.float32)), **options)
     w, average = cupy.asarray(weights.astype(np.float32)), weights.copy() if averaged else None
     a = cupy.asarray(weights.astype(np.float32)) if averaged else None
     for step in range(5):
@@ -33,10 +36,30 @@ def test_adamw_follows_the_plain_lines(cupy, n, averaged):
         assert_close([a], [average])
 
 
+@pytest.mark.parametrize("option", options_of(optim.AdamW))
+def test_an_optimizer_that_ignores_an_option_is_caught(cupy, monkeypatch, option):
+    class Ignores(gpu.AdamW):
+        def __init__(self, decay, **options):
+            super().__init__(decay, **{**options, option: options_of(optim.AdamW)[option]})
+
+    monkeypatch.setitem(engine.twins, (optim.AdamW, "gpu"), engine.Twin(Ignores))
+
+    def all_agree():
+        for options in ADAMW:
+            test_adamw_follows_the_plain_lines(cupy, options, 1031, False)
+
+    with pytest.raises(AssertionError):
+        all_agree()
+
+
 def test_the_trainer_takes_it_where_the_weights_are(cupy):
     decay = np.ones(3, np.float32)
     assert type(Config().build_optimizer(decay)) is optim.AdamW
     assert type(Config().build_optimizer(cupy.asarray(decay))) is gpu.AdamW
+
+
+def gather(out, gradients, starts):
+    chosen(optim.gather, "gpu", out)(out, gradients, starts)
 
 
 SHAPES = [(3, 5), (), (1,), (4099,), (0, 2), (2, 3, 4)]
@@ -57,12 +80,12 @@ def test_gradients_are_gathered_in_one_launch_for_each_128(cupy, monkeypatch, co
         kernels, "launch", lambda name, *a: launched.append(name) or launch(name, *a)
     )
     out = cupy.full(starts[-1], 7, np.float32)
-    fast.gather(out, given, starts)
+    gather(out, given, starts)
     assert_same([out], [expected])
     assert launched == ["gather"] * -(-count // 128)
 
 
 def test_gradients_of_other_types_are_gathered_one_by_one(cupy):
     out = cupy.full(5, 7.0)
-    fast.gather(out, [cupy.ones((2, 1)), None], np.array([0, 2, 5]))
+    gather(out, [cupy.ones((2, 1)), None], np.array([0, 2, 5]))
     assert_same([out], [np.array([1.0, 1, 0, 0, 0])])

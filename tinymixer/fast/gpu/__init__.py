@@ -5,11 +5,11 @@ So what counts is how often an array passes through memory, and in how many laun
 and its derivative, and the sum that is a bias's gradient are one pass here. Each file has the twins
 of its namesake one floor further down, and the kernels that they launch in a `.cu` file beside it,
 compiled on first use. Every product is one of two matrices, by CuPy or cuBLAS, in the
-`backend.precision` that is set.
+`products.precision` that is set.
 """
 
 from tinymixer.fast.gpu import ops  # registers its twins
-from tinymixer.fast.gpu.data import Augment, Generator, patches, place
+from tinymixer.fast.gpu.data import Augment, Generator, patches, rng_key
 from tinymixer.fast.gpu.optim import AdamW, gather
 
-__all__ = ["AdamW", "Augment", "Generator", "gather", "ops", "patches", "place"]
+__all__ = ["AdamW", "Augment", "Generator", "gather", "ops", "patches", "rng_key"]

@@ -12,24 +12,24 @@ __device__ long long thread_of_grid() {
 
 /* Dropout. ---------------------------------------------------------------------------------------- */
 
-/* place (6,) = two words of the key, four of the counter: data/draws.py. */
-extern "C" __global__ void write_place(unsigned long long *place, unsigned long long key0,
+/* key (6,) = two words of the key, four of the counter: data/draws.py. */
+extern "C" __global__ void write_rng_key(unsigned long long *key, unsigned long long key0,
                                        unsigned long long key1, unsigned long long c0,
                                        unsigned long long c1, unsigned long long c2,
                                        unsigned long long c3) {
     if (thread_of_block()) return;
-    place[0] = key0, place[1] = key1;
-    place[2] = c0, place[3] = c1, place[4] = c2, place[5] = c3;
+    key[0] = key0, key[1] = key1;
+    key[2] = c0, key[3] = c1, key[4] = c2, key[5] = c3;
 }
 
 /* u (n,) = the next n float32 of a NumPy generator on Philox 4x64, `taken` words of 32 bits after
-   a place, whose c0 is 0. A thread makes one block of four words of 64 bits, and eight numbers of
+   a key, whose c0 is 0. A thread makes one block of four words of 64 bits, and eight numbers of
    it: its lower half first, a word is worth two. */
 extern "C" __global__ void uniform(float *u, long long n, unsigned long long taken,
-                                   const unsigned long long *place) {
-    unsigned long long key0 = place[0], key1 = place[1];
+                                   const unsigned long long *key) {
+    unsigned long long key0 = key[0], key1 = key[1];
     unsigned long long block = taken / 8 + thread_of_grid();
-    unsigned long long w[4] = {block + 1, place[3], place[4], place[5]};  /* a generator counts before it makes */
+    unsigned long long w[4] = {block + 1, key[3], key[4], key[5]};  /* a generator counts before it makes */
     for (int round = 0; round < 10;
          round++, key0 += 0x9E3779B97F4A7C15ull, key1 += 0xBB67AE8584CAA73Bull) {
         unsigned long long left = 0xD2E7470EE14C6C93ull, right = 0xCA5A826395121157ull;

@@ -5,46 +5,53 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import data, ops
-from tinymixer.backend import Array, array_module, constant
+from tinymixer import data
+from tinymixer.backend import Array, array_module, device_constant
 from tinymixer.data import autoaugment, draws
 from tinymixer.data.draws import Stream
+from tinymixer.fast import inputs
 from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import WIDE, one_thread_each
+from tinymixer.fast.table import twin_of
 
 WORDS = 8  # of 32 bits, that one block of Philox has
 MOST_IMAGES = 65535  # augmented at once: so far a grid reaches in y
 
 
-def place(like: Array, seed: int, stream: Stream, *position: int) -> Array:
-    """`data.draws.place(seed, stream, *position)`, written where `like` is: nothing is copied."""
-    place = array_module(like).empty(6, np.uint64)
-    kernels.launch("write_place", (1, 1), place, *draws.place(seed, stream, *position))
-    return place
+@twin_of(draws.rng_key, "gpu")
+def rng_key(seed: int, stream: Stream, *position: int) -> Array:
+    """Written by a kernel, which takes the numbers as its arguments: nothing is copied."""
+    import cupy
+
+    key = cupy.empty(6, np.uint64)
+    kernels.launch("write_rng_key", (1, 1), key, *draws.rng_key(seed, stream, *position))
+    return key
 
 
+@twin_of(draws.generator_from, "gpu")
 class Generator:
-    """`data.draws.generator_at(place)`, number for number, where `place` is.
+    """The same numbers, made where `key` is.
 
     It draws what a model asks for in training: uniform numbers, of which each takes one word.
     """
 
-    def __init__(self, place: Array):
-        self._place, self._taken = place, 0  # words of 32 bits
+    def __init__(self, key: Array):
+        self._key, self._taken = key, 0  # words of 32 bits
 
     def random(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Uniform in [0, 1), float32."""
-        u, first = array_module(self._place).empty(shape, dtype), self._taken
+        u, first = array_module(self._key).empty(shape, dtype), self._taken
         if not u.size:
             return u
         self._taken += u.size
         blocks = -(-self._taken // WORDS) - first // WORDS
         kernels.launch(
-            "uniform", one_thread_each(blocks), u, np.int64(u.size), np.uint64(first), self._place
+            "uniform", one_thread_each(blocks), u, np.int64(u.size), np.uint64(first), self._key
         )
         return u
 
 
+@twin_of(data.Augment, "gpu")
 class Augment(data.Augment):
     """Crop and flip in one launch, the operations of a policy in one, and the random words of all
     else in one for each use.
@@ -111,17 +118,19 @@ def _whole_numbers(x: Array) -> Array:
     return array_module(x).ascontiguousarray(x.astype(np.int64, copy=False))
 
 
+def _tiled(images: Array, mean: Any, std: Any, patch_size: int) -> bool:
+    """Patches tile the images; if not, the reference says so."""
+    height, width = images.shape[1:3]
+    return not height % patch_size and not width % patch_size and images.size > 0
+
+
+@twin_of(inputs.patches, "gpu", _tiled)
 def patches(
     images: Array, mean: tuple[float, ...], std: tuple[float, ...], patch_size: int
 ) -> Array:
-    """`Patchify` of normalised images uint8 (B, H*P, W*P, 3), in one launch and with the same bits.
-
-    What becomes of each of the 256 levels is looked up.
-    """
+    """In one launch and with the same bits: what becomes of each of the 256 levels is looked up."""
     B, height, width, colours = images.shape
     P, xp = patch_size, array_module(images)
-    if height % P or width % P or not images.size:
-        return ops.Patchify(P).forward(data.normalise(images, mean, std))  # it knows what to say
     S = height // P * (width // P)
     cut = xp.empty((S, B, P * P * colours), np.float32)
     arrays = xp.ascontiguousarray(images), _levels(images, tuple(mean), tuple(std)), cut
@@ -130,7 +139,7 @@ def patches(
     return cut
 
 
-@constant
+@device_constant
 def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """Each level (256,) of each colour, normalised."""
     return data.normalise(np.arange(256, dtype=np.uint8)[:, None], mean, std)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, cuda_module
+from tinymixer.backend import Array, array_module
 from tinymixer.data import autoaugment
 from tinymixer.data.draws import Stream
 
@@ -68,6 +68,16 @@ def _kernel(xp: ModuleType, name: str, variant: Variant) -> Any:
 @cache
 def _module(xp: ModuleType, file: str, variant: Variant) -> Any:
     return cuda_module(xp, sources()[file], constants(variant))
+
+
+def cuda_module(xp: ModuleType, source: str, constants: dict[str, int | str]) -> Any:
+    """CUDA C++ as a module of kernels, `module.get_function(name)(grid, block, arguments)`.
+
+    xp is CuPy. The source is compiled on first use of a kernel, for the GPU at hand, with its
+    constants defined; CuPy keeps on disk what it compiled.
+    """
+    defined = (f"-D{name}={value}" for name, value in constants.items())
+    return xp.RawModule(code=source, options=("-std=c++17", *defined))
 
 
 def launch(name: str, grid: tuple[int, int], *arguments: Any, variant: Variant = PLAIN) -> None:

@@ -2,13 +2,13 @@
 
 The order of every sum depends on shapes alone: the same input gives the same bits.
 
-The twins compute in float32. Given any other precision they turn into their reference.
+The twins compute in float32; whatever else comes is their reference's.
 """
 
 import numpy as np
 
 from tinymixer import ops
-from tinymixer.backend import Array, array_module, operand_type, product
+from tinymixer.backend import Array, array_module
 from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import (
     LANES,
@@ -20,8 +20,8 @@ from tinymixer.fast.gpu.kernels import (
     walk,
     walk_flat,
 )
-from tinymixer.fast.table import as_reference, float32_only, twin_of
-from tinymixer.ops.linear import check_tokens
+from tinymixer.fast.gpu.products import operand_type, product
+from tinymixer.fast.table import channels_fit, float32, tokens_fit, twin_of
 from tinymixer.ops.norm import Norm
 from tinymixer.ops.primitives import Add, MatMul
 
@@ -95,11 +95,10 @@ def _contiguous(x: Array, *shape: int) -> Array:
 # The twins ----------------------------------------------------------------------------------------
 
 
-@twin_of(ops.GELU, "gpu")
+@twin_of(ops.GELU, "gpu", float32)
 class FastGELU(ops.GELU):
     """x as a matrix of one row, whose bias is 0."""
 
-    @float32_only
     def forward(self, x: Array) -> Array:
         X = _contiguous(x, 1, -1)
         zero = array_module(x).zeros(1, np.float32)
@@ -113,13 +112,11 @@ class FastGELU(ops.GELU):
         return d.reshape(dy.shape)
 
 
-@twin_of(ops.TokenLinear, "gpu")
+@twin_of(ops.TokenLinear, "gpu", tokens_fit)
 class FastTokenLinear(ops.TokenLinear):
     """Product and bias as one matrix (S, B*C)."""
 
-    @float32_only
     def forward(self, x: Array, W: Array, b: Array) -> Array:
-        check_tokens("TokenLinear", x, W)
         dtype = operand_type()
         X, W = _operand(_contiguous(x, len(x), -1), dtype), _operand(W, dtype)  # (S, B*C)
         self.save(X, W)
@@ -135,14 +132,11 @@ class FastTokenLinear(ops.TokenLinear):
         return dx, dW, db
 
 
-@twin_of(ops.ChannelLinear, "gpu")
+@twin_of(ops.ChannelLinear, "gpu", channels_fit)
 class FastChannelLinear(ops.ChannelLinear):
     """As FastTokenLinear, with the product from the right, and perhaps without a bias."""
 
-    @float32_only
     def forward(self, x: Array, W: Array, b: Array | None = None) -> Array:
-        if x.shape[-1] != len(W):
-            return super().forward(x, W, b)  # it knows what to say
         dtype = operand_type()
         X, W = _operand(_contiguous(x, -1, len(W)), dtype), _operand(W, dtype)  # (S*B, C)
         if b is None:
@@ -165,13 +159,11 @@ class FastChannelLinear(ops.ChannelLinear):
         return (dx, dW, db) if biased else (dx, dW)
 
 
-@twin_of(ops.TokenMLP, "gpu")
+@twin_of(ops.TokenMLP, "gpu", tokens_fit)
 class FastTokenMLP(ops.TokenMLP):
     """Kept is the first product without its bias, which backward adds again in passing."""
 
-    @float32_only
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
-        check_tokens("TokenMLP", x, W1)
         dtype = operand_type()
         X, b1, b2 = _contiguous(x, len(x), -1), _contiguous(b1, -1), _contiguous(b2, -1)  # (S, B*C)
         X, W1, W2 = _operand(X, dtype), _operand(W1, dtype), _operand(W2, dtype)
@@ -194,14 +186,11 @@ class FastTokenMLP(ops.TokenMLP):
         return dx, dW1, db1, dW2, db2
 
 
-@twin_of(ops.ChannelMLP, "gpu")
+@twin_of(ops.ChannelMLP, "gpu", channels_fit)
 class FastChannelMLP(ops.ChannelMLP):
     """As FastTokenMLP, with the channels' products from the right."""
 
-    @float32_only
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
-        if x.shape[-1] != len(W1):
-            return super().forward(x, W1, b1, W2, b2)  # it knows what to say
         dtype = operand_type()
         X, b1, b2 = _contiguous(x, -1, len(W1)), _contiguous(b1, -1), _contiguous(b2, -1)
         X, W1, W2 = _operand(X, dtype), _operand(W1, dtype), _operand(W2, dtype)
@@ -224,14 +213,16 @@ class FastChannelMLP(ops.ChannelMLP):
         return dx, dW1, db1, dW2, db2
 
 
-@twin_of(Add, "gpu")
+def _alike(x: Array, y: Array) -> bool:
+    """Arrays of one shape; what is repeated to be added is the reference's."""
+    return np.shape(x) == np.shape(y) != () and float32(x, y)
+
+
+@twin_of(Add, "gpu", _alike)
 class FastAdd(Add):
     """Two arrays of one shape, as a residual and its branch are, read in packs."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        alike = np.shape(x) == np.shape(y) != () and x.size
-        if not alike or not x.dtype == y.dtype == np.float32:
-            return as_reference(self, x, y)
         self.save(x.shape, y.shape)
         X, Y = _contiguous(x, *x.shape), _contiguous(y, *y.shape)
         z = array_module(x).empty_like(X)
@@ -240,14 +231,16 @@ class FastAdd(Add):
         return z
 
 
-@twin_of(MatMul, "gpu")
+def _matrices(x: Array, y: Array) -> bool:
+    """Two matrices; stacks of them are the reference's."""
+    return np.ndim(x) == np.ndim(y) == 2 and y.size > 0 and float32(x, y)
+
+
+@twin_of(MatMul, "gpu", _matrices)
 class FastMatMul(MatMul):
     """Two matrices as they are: by such a product a gate decides, so it is never in bfloat16."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        matrices = np.ndim(x) == np.ndim(y) == 2 and x.size and y.size
-        if not matrices or not x.dtype == y.dtype == np.float32:
-            return as_reference(self, x, y)
         self.save(_contiguous(x, *x.shape), _contiguous(y, *y.shape))
         return product(*self.saved)
 
@@ -260,14 +253,16 @@ class FastMatMul(MatMul):
         )
 
 
-@twin_of(ops.Resample, "gpu")
+def _resizes(x: Array, A_h: Array, A_w: Array) -> bool:
+    """A grid, and matrices that resize it; the reference says what is wrong."""
+    return x.ndim == 4 and x.shape[:2] == (A_h.shape[1], A_w.shape[1]) and float32(x)
+
+
+@twin_of(ops.Resample, "gpu", _resizes)
 class FastResample(ops.Resample):
     """Columns become rows between the two products, so that each is one of two matrices."""
 
     def forward(self, x: Array, A_h: Array, A_w: Array) -> Array:
-        fits = x.ndim == 4 and x.shape[:2] == (A_h.shape[1], A_w.shape[1]) and x.size
-        if not fits or x.dtype != np.float32:
-            return as_reference(self, x, A_h, A_w)
         A_h, A_w = (_contiguous(A.astype(np.float32), *A.shape) for A in (A_h, A_w))
         self.save(A_h, A_w)
         return _resampled(x, A_h, A_w)
@@ -284,11 +279,10 @@ def _resampled(x: Array, A_h: Array, A_w: Array) -> Array:
     return _contiguous(y.reshape(-1, len(A_h), B, C).swapaxes(0, 1), len(A_h), len(A_w), B, C)
 
 
-@twin_of(ops.LayerNorm, "gpu")
+@twin_of(ops.LayerNorm, "gpu", float32)
 class FastLayerNorm(ops.LayerNorm):
     """Kept are x itself and two numbers a row; x̂ is made again in passing."""
 
-    @float32_only
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         xp, C = array_module(x), x.shape[-1]
         X, gamma, beta = _contiguous(x, -1, C), _contiguous(gamma, C), _contiguous(beta, C)
@@ -323,11 +317,10 @@ def _of_rows(*matrices: Array) -> Variant:
     return Variant(pack=pack, packs=-(-C // (LANES * pack)))
 
 
-@twin_of(ops.GroupNorm, "gpu")
+@twin_of(ops.GroupNorm, "gpu", float32)
 class FastGroupNorm(ops.GroupNorm):
     """A norm over columns of the matrix (S, B*C): an image has C neighbours."""
 
-    @float32_only
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         B, C = x.shape[-2:]
         return _norm(self, x, gamma, beta, C, B)
@@ -336,11 +329,10 @@ class FastGroupNorm(ops.GroupNorm):
         return _norm_backward(self, dy)
 
 
-@twin_of(ops.BatchNorm, "gpu")
+@twin_of(ops.BatchNorm, "gpu", float32)
 class FastBatchNorm(ops.BatchNorm):
     """A norm over columns of the matrix (S, B*C): a channel has one in each image."""
 
-    @float32_only
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         return _norm(self, x, gamma, beta, 1, x.shape[-1])
 
@@ -387,7 +379,13 @@ def _norm_backward(op: Norm, dy: Array) -> tuple:
     return tuple(g if needed else None for g, needed in zip(gradients, op.needs, strict=False))
 
 
-@twin_of(ops.SoftmaxCrossEntropy, "gpu")
+def _classes_or_probabilities(logits: Array, targets: Array) -> bool:
+    """One class number, or one distribution, for each row; the reference says what is wrong."""
+    classes = targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu"
+    return (classes or targets.shape == logits.shape) and float32(logits)
+
+
+@twin_of(ops.SoftmaxCrossEntropy, "gpu", _classes_or_probabilities)
 class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
     """Without a wait for the GPU: a class number out of range makes the loss NaN.
 
@@ -398,9 +396,6 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
 
     def forward(self, logits: Array, targets: Array) -> Array:
         soft = targets.shape == logits.shape
-        known = soft or (targets.shape == logits.shape[:-1] and targets.dtype.kind in "iu")
-        if logits.dtype != np.float32 or not known or not logits.size:
-            return as_reference(self, logits, targets)
         xp, K = array_module(logits), logits.shape[-1]
         X = _contiguous(logits, -1, K)
         rows = len(X)

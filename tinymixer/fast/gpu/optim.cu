@@ -14,13 +14,14 @@ extern "C" __global__ void gather(float *out, Pieces pieces) {
 }
 
 /* AdamW and the average of the weights, over everything in one pass. optim.AdamW has the formulas.
-   Without an average to keep, w stands in for it, and the last line changes no finite weight. */
+   Without an average to keep, w stands in for it, and the last line changes no finite weight.
+   Where healthy is false, for a gradient that is not finite, nothing changes. */
 extern "C" __global__ void adamw(float *w, const float *g, const float *decay, float *m, float *v,
-                                 float *average, long long n, float lr, float gain1, float gain2,
-                                 float unbias1, float unbias2, float eps, float weight_decay,
-                                 float average_gain) {
+                                 float *average, const bool *healthy, long long n, float lr,
+                                 float gain1, float gain2, float unbias1, float unbias2, float eps,
+                                 float weight_decay, float average_gain) {
     long long i = (long long)blockIdx.x * THREADS + threadIdx.y * LANES + threadIdx.x;
-    if (i >= n) return;
+    if (i >= n || !*healthy) return;
     m[i] += gain1 * (g[i] - m[i]);
     v[i] += gain2 * (g[i] * g[i] - v[i]);
     w[i] -= lr * (m[i] / unbias1 / (sqrtf(v[i] / unbias2) + eps));

@@ -8,12 +8,14 @@ from tinymixer import optim
 from tinymixer.backend import Array, array_module
 from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import GATHERED, WIDE, one_thread_each
+from tinymixer.fast.table import float32, twin_of
 
 PIECES = np.dtype([("at", np.uint64, GATHERED), ("starts", np.int64, GATHERED + 1)])
 
 
+@twin_of(optim.gather, "gpu", float32)
 def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
-    """As `fast.gather`, of float32: one launch for each 128, not one copy for each."""
+    """One launch for each 128, not one copy for each."""
     for first in range(0, len(gradients), GATHERED):
         some = [
             x if x is None else array_module(x).ascontiguousarray(x)
@@ -26,12 +28,20 @@ def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) ->
         kernels.launch("gather", grid, out, pieces[()])
 
 
+@twin_of(optim.AdamW, "gpu")
 class AdamW(optim.AdamW):
     """All of an update in one launch, the average included. Weights are float32."""
 
-    def step(self, weights: Array, gradients: Array, lr: float, step: int) -> None:
-        """Update `weights` (N,) in place by gradients (N,); `step` counts from 0."""
-        self.step_and_average(weights, gradients, lr, step, None, 0.0)
+    def step(
+        self,
+        weights: Array,
+        gradients: Array,
+        lr: float,
+        step: int,
+        healthy: Array | bool = True,
+    ) -> None:
+        """See optim.Optimizer.step."""
+        self.step_and_average(weights, gradients, lr, step, None, 0.0, healthy)
 
     def step_and_average(
         self,
@@ -41,6 +51,7 @@ class AdamW(optim.AdamW):
         step: int,
         average: Array | None,
         average_decay: float,
+        healthy: Array | bool = True,
     ) -> None:
         """Both, as the kernel does them; without an average, that of the weights is themselves."""
         beta1, beta2 = self.betas
@@ -52,6 +63,7 @@ class AdamW(optim.AdamW):
         kernels.launch(
             "adamw",
             one_thread_each(len(weights)),
-            *(*arrays, weights if average is None else average, np.int64(len(weights))),
+            *(*arrays, weights if average is None else average),
+            *(array_module(weights).asarray(healthy), np.int64(len(weights))),
             *map(np.float32, numbers),
         )

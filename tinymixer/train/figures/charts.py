@@ -1,8 +1,7 @@
-"""Charts: how trainings went, where a model errs, where its time goes."""
+"""Charts: how a training went, which classes are confused, where the time of a step goes."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,16 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tinymixer.train.figures.style import BLUE, GREEN, GREY, INK, MANY, ORANGE, card, chart
-from tinymixer.train.profile import Row
+from tinymixer.train.profile import OperationTime
+from tinymixer.train.records import EpochFigures
 
 
-def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
+def curves(history: Sequence[EpochFigures]) -> Figure:
     """Loss, accuracy and learning rate against epochs.
 
-    history has one mapping per epoch: epoch (from 1; the last may be a fraction), train_loss,
-    test_loss, train_accuracy, test_accuracy, lr, seconds, images_per_s. A value that is missing or
-    None leaves no point. Where there is a test_iou it is drawn too. The legends give the last
-    values; the best test accuracy, or IoU, wears a ring.
+    A value that is not finite leaves no point. Where there is a test_iou it is drawn too. The
+    legends give the last values; a ring marks the best test accuracy, or IoU.
 
     Raises ValueError for an empty history.
     """
@@ -34,7 +32,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     _curve(rate, history, "lr", "last {:.2g}", INK)
     rate.set_ylim(bottom=0)
     score, colour, scores = "test_accuracy", ORANGE, "accuracy"
-    if "test_iou" in history[-1]:
+    if history[-1].test_iou is not None:
         score, colour, scores = "test_iou", GREEN, "accuracy and mean IoU"
         _curve(accuracy, history, score, "test IoU {:.1%}", colour)
     epochs, reached = _series(history, score)
@@ -52,10 +50,10 @@ def curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _pace(history: Sequence[Mapping[str, Any]]) -> str:
+def _pace(history: Sequence[EpochFigures]) -> str:
     """What the training cost, in one line: the median epoch speaks for all."""
     seconds, speed = (_series(history, key)[1] for key in ("seconds", "images_per_s"))
-    epochs = history[-1]["epoch"]
+    epochs = history[-1].epoch
     words = [f"{epochs:g} epoch{'s' * (epochs != 1)}"]
     if len(seconds):
         words.append(f"{np.median(seconds):,.1f} s per epoch")
@@ -64,17 +62,15 @@ def _pace(history: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(words)
 
 
-def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def _series(history: Sequence[EpochFigures], key: str) -> tuple[np.ndarray, np.ndarray]:
     """The epochs at which `key` has a finite value, and the values."""
-    epochs = np.array([row["epoch"] for row in history], float)
-    values = np.array([row.get(key) for row in history], float)  # None becomes NaN
+    epochs = np.array([row.epoch for row in history], float)
+    values = np.array([getattr(row, key) for row in history], float)  # None becomes NaN
     known = np.isfinite(values)
     return epochs[known], values[known]
 
 
-def _curve(
-    axes: Axes, history: Sequence[Mapping[str, Any]], key: str, label: str, colour: str
-) -> None:
+def _curve(axes: Axes, history: Sequence[EpochFigures], key: str, label: str, colour: str) -> None:
     """One curve, its last value in its label; with dots while there are few epochs."""
     epochs, values = _series(history, key)
     if len(values):
@@ -135,7 +131,7 @@ def _apart(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
     return {name: float(heights[i] + i * gap) for i, name in enumerate(names)}
 
 
-def profile(rows: Sequence[Row], title: str) -> Figure:
+def profile(rows: Sequence[OperationTime], title: str) -> Figure:
     """A bar for each operation, as long as the milliseconds that a step spends in it.
 
     A black mark says how much of it the matrix products alone would take.

@@ -1,4 +1,4 @@
-"""What weights look for: token maps and patch filters."""
+"""Pictures of weights: token maps and patch filters."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tinymixer.train.figures.style import INK, card, tiles
 def token_maps(
     W1: np.ndarray | Mapping[str, np.ndarray], grid: tuple[int, int], n: int = 64
 ) -> Figure:
-    """What hidden units of token MLPs look at: rows of W1 (D_S, S) as maps on the (H, W) grid.
+    """The hidden units of token MLPs: rows of W1 (D_S, S) as maps on the (H, W) grid of tokens.
 
     W1 is one block's, or several under their titles: {"block 0": ..., "block 7": ...}. Of each,
     the n units of largest norm are shown, each scaled by its largest weight: red adds a token,
@@ -44,10 +44,10 @@ def token_maps(
 
 
 def patch_filters(W: np.ndarray, patch_size: int, n: int = 128) -> Figure:
-    """What the patch embedding looks for: columns of W (P*P*3, C) as P x P RGB images.
+    """The filters of the patch embedding: columns of W (P*P*3, C) as P x P RGB images.
 
-    The n filters with the largest weights, slow first, each scaled by its own maximum: grey is a
-    weight of zero, white the largest, black the smallest in all three colours.
+    The n filters with the largest weights, low frequencies first, each scaled by its own maximum:
+    grey is a weight of zero, white the largest, black the smallest in all three colours.
 
     Raises ValueError if W has not P*P*3 rows.
     """
@@ -83,7 +83,7 @@ def _frequency(maps: np.ndarray) -> np.ndarray:
 
 
 def _opposite_pairs(maps: np.ndarray) -> list[int]:
-    """An order of maps (n, H, W): most opposite pairs side by side, slow pairs first."""
+    """An order of maps (n, H, W): most opposite pairs side by side, low frequencies first."""
     flat = maps.reshape(len(maps), -1)
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
     likeness = flat @ flat.T

@@ -1,4 +1,4 @@
-"""Sheets of images, with what they are and what a model says of them."""
+"""Sheets of images with their classes and a model's predictions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ def mistakes(
     probabilities: np.ndarray,
     class_names: Sequence[str],
 ) -> Figure:
-    """Mistaken images, in the order given: "cat 3%, not dog 95%" is a cat taken for a dog.
+    """Misclassified images, in the order given: "cat 3%, not dog 95%" is a cat classified as a dog.
 
-    The percentages are the model's: how probable it held the right class, and its own answer.
+    The percentages are the model's probabilities of the true class and of its prediction.
     """
     captions = [
         f"{class_names[label]} {p[label]:.0%}\nnot {class_names[guess]} {p[guess]:.0%}"
@@ -56,11 +56,11 @@ def segments(
     class_names: Sequence[str],
     ignored: int,
 ) -> Figure:
-    """Images over the classes of their pixels: one column an image, one row for each of `rows`.
+    """Images above the classes of their pixels: a column for each image, a row for each of `rows`.
 
     rows: title -> class numbers (N, height, width), such as the truth and a prediction; pixels of
     the number `ignored` are black. The last class, the background, is white. A legend names the
-    classes that are to be seen.
+    classes that occur.
     """
     palette = _class_colours(len(class_names))
     n, high = len(images), images.shape[1] / images.shape[2]
@@ -87,7 +87,7 @@ def segments(
 
 
 def _class_colours(K: int) -> np.ndarray:
-    """(K, 3): colours that tell apart, the last of them white."""
+    """(K, 3): colours that are easy to tell apart, the last of them white."""
     if K <= 11:
         colours = colormaps["tab10"](np.arange(K - 1))
     else:

@@ -13,7 +13,7 @@ from tinymixer.files import write_atomically
 
 BLUE, ORANGE, GREEN = "#2166ac", "#d6604d", "#1b7837"
 GREY, INK = "#8c8c8c", "#222222"
-MANY = (BLUE, ORANGE, GREEN, "#762a83", "#b8860b", "#01808c", "#c51b7d", INK)  # tell apart
+MANY = (BLUE, ORANGE, GREEN, "#762a83", "#b8860b", "#01808c", "#c51b7d", INK)  # easy to tell apart
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:

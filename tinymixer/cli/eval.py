@@ -1,0 +1,82 @@
+"""tinymixer eval."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymixer import data
+from tinymixer.cli.options import (
+    add_data_dir,
+    add_device,
+    add_run,
+    find_checkpoint,
+    load_figures,
+    save_pictures,
+    writable_folder,
+)
+from tinymixer.train import metrics
+from tinymixer.train.checkpoint import load_model
+from tinymixer.train.config import Config
+from tinymixer.train.evaluation import log_probabilities, measure, segments
+from tinymixer.train.parallel import Workers
+from tinymixer.train.tasks import TASKS
+
+SHOWN = 10  # segmented images; of `shapes`, one of each class
+WORST = 28  # mistakes shown
+
+
+def add_options(parser: Any) -> None:
+    parser.description = (
+        "Test a trained model: its accuracy by class, its confusion matrix and worst mistakes; if "
+        "it segments, its intersection over union by class."
+    )
+    parser.set_defaults(func=run)
+    add_data_dir(parser)
+    add_device(parser)
+    add_run(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    figures = load_figures()
+    path = find_checkpoint(args.run)
+    model, saved = load_model(path)
+    model.to(args.device)
+    config = saved.header.config
+    dataset = config.load_dataset(args.data_dir)
+    out = writable_folder(args.out or path.parent)
+    if dataset.fingerprint != saved.header.dataset.fingerprint:
+        print(f"note: these are not the same {dataset.name} files that {path} was trained on")
+    if TASKS[config.task].pixels:
+        return _evaluate_pixels(config, model, dataset, out, args.device)
+    with Workers.of_this_machine(device=args.device) as workers:
+        log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
+    labels, predictions = dataset.test_labels, log_p.argmax(1)
+    matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
+    print(metrics.class_table(matrix, dataset.class_names))
+    pictures = {"confusion.png": figures.confusion(matrix, dataset.class_names)}
+    worst = metrics.worst_mistakes(log_p, labels, WORST)
+    if len(worst):
+        pictures["mistakes.png"] = figures.mistakes(
+            dataset.test_images[worst],
+            labels[worst],
+            predictions[worst],
+            np.exp(log_p[worst]),
+            dataset.class_names,
+        )
+    save_pictures(pictures, out)
+    return 0
+
+
+def _evaluate_pixels(
+    config: Config, model: Any, dataset: data.Dataset, out: Path, device: str
+) -> int:
+    with Workers.of_this_machine(device=device) as workers:
+        _, matrix = measure(TASKS[config.task], model, dataset, workers)
+    print(metrics.iou_table(matrix, dataset.class_names))
+    images, truth = dataset.test_images[:SHOWN], dataset.test_labels[:SHOWN]
+    rows = {"truth": truth, "prediction": segments(model, images, dataset.mean, dataset.std)}
+    figure = load_figures().segments(images, rows, dataset.class_names, data.IGNORED)
+    save_pictures({"segments.png": figure}, out)
+    return 0

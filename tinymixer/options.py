@@ -1,0 +1,69 @@
+"""Floor 0. Options: fields of a dataclass that say what they do and which values they may have.
+
+    @dataclass(frozen=True)
+    class Recipe:
+        epochs: float = option(10, Between(0, 1000), "passes over the training images")
+        schedule: str = option("cosine", OneOf(SCHEDULES), "how the learning rate falls")
+
+        def __post_init__(self):
+            check_options(self, "training option")
+
+The command line makes its options and their help of the same fields.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tinymixer.errors import TinymixerError
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers from low to high, both included; with `or_zero` also 0, which then means "off"."""
+
+    low: float
+    high: float
+    or_zero: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        return self.low <= value <= self.high or (self.or_zero and value == 0)  # NaN is neither
+
+    def __str__(self) -> str:
+        return f"{'0, or ' if self.or_zero else ''}{self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The names in a collection, such as the keys of a dictionary to which others may be added."""
+
+    names: Collection[str]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.names
+
+    def __str__(self) -> str:
+        return " or ".join(self.names)
+
+
+def option(default: Any, allowed: Between | OneOf, what_it_does: str) -> Any:
+    """A dataclass field with this default, the values that are allowed, and help in words."""
+    return field(default=default, metadata={"allowed": allowed, "help": what_it_does})
+
+
+def check_options(options: Any, kind: str) -> None:
+    """Raise TinymixerError, which calls it a `kind`, for the first field of the dataclass `options`
+    whose value is not of the annotated type, or not allowed.
+    """
+    for f in fields(options):
+        value, allowed = getattr(options, f.name), f.metadata.get("allowed")
+        if not isinstance(value, _ACCEPTED.get(f.type, f.type)):
+            expected = getattr(f.type, "__name__", f.type)
+        elif allowed is not None and value is not None and value not in allowed:
+            expected = allowed
+        else:
+            continue
+        raise TinymixerError(f"{kind} {f.name}={value!r}: expected {expected}")
+
+
+_ACCEPTED: dict[Any, Any] = {float: float | int, dict[str, Any]: dict}  # for isinstance

@@ -1,0 +1,234 @@
+"""What a run saves about itself, as frozen records: each with one writer and one reader.
+
+`to_json` returns what `json.dumps` takes. `from_json` takes what `json.loads` returned, from any
+file, and raises ValueError with one sentence for anything that a run does not write: a name that is
+missing or unknown, another type, a number that is not finite or out of bounds.
+"""
+
+import json
+import math
+import re
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any
+
+from tinymixer import data
+from tinymixer.train.config import Config
+
+FRACTION = 0.0, 1.0  # bounds of an accuracy
+POSITIVE = 0.0, math.inf
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """How an epoch went: a line of metrics.jsonl, a point in each curve.
+
+    epoch counts from 1, and is a fraction where the training ends within an epoch. Losses in nats,
+    accuracies and test_iou (of a segmentation) in 0..1, seconds of training.
+    """
+
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    lr: float
+    seconds: float
+    images_per_s: float
+    test_iou: float | None = None
+
+    def to_json(self) -> dict[str, float]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, found: Any, what: str = "a line of figures") -> "EpochFigures":
+        bounds = {
+            **dict.fromkeys(("train_accuracy", "test_accuracy", "test_iou"), FRACTION),
+            **dict.fromkeys(("epoch", "lr", "seconds", "images_per_s"), POSITIVE),
+        }
+        return cls(**_numbers(cls, found, what, bounds))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Sums over the images of the epoch that is not done yet: losses in nats, seconds of training.
+
+    correct may have a fraction: an image of which half the pixels are classified correctly.
+    """
+
+    loss: float = 0.0
+    correct: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+
+    def plus(
+        self, *, loss: float = 0.0, correct: float = 0.0, images: int = 0, seconds: float = 0.0
+    ) -> "Progress":
+        return Progress(
+            self.loss + loss, self.correct + correct, self.images + images, self.seconds + seconds
+        )
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Any, what: str = "the progress") -> "Progress":
+        bounds = dict.fromkeys(("correct", "images", "seconds"), POSITIVE)
+        sums = cls(**_numbers(cls, found, what, bounds))
+        images = _count(found["images"], f"{what}'s images")
+        if sums.correct > images:
+            raise ValueError(f"{what} has {images} images, but {sums.correct:g} correct ones")
+        return replace(sums, images=images)
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """What a run was trained on. mean and std of each colour in pixel units, 0..255."""
+
+    name: str
+    fingerprint: str  # see Dataset.fingerprint
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, dataset: data.Dataset) -> "DatasetRecord":
+        mean, std = (tuple(map(float, colours)) for colours in (dataset.mean, dataset.std))
+        names = tuple(dataset.class_names)
+        return cls(dataset.name, dataset.fingerprint, names, mean, std)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Any, what: str = "the data set") -> "DatasetRecord":
+        entries = _entries(cls, found, what)
+        for name in ("name", "fingerprint"):
+            if not isinstance(entries[name], str) or not entries[name].isprintable():
+                raise _wrong(f"{what}'s {name}", entries[name], "a line of text")
+        if not re.fullmatch("[0-9a-f]{64}", entries["fingerprint"]):
+            raise _wrong(f"{what}'s fingerprint", entries["fingerprint"], "64 hexadecimal digits")
+        names = entries["class_names"]
+        if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
+            raise _wrong(f"{what}'s class_names", names, "a list of names, at least one")
+        colours = {}
+        for name in ("mean", "std"):
+            three = entries[name]
+            if not isinstance(three, list) or len(three) != 3:
+                raise _wrong(f"{what}'s {name}", three, "three numbers")
+            colours[name] = tuple(_number(x, f"{what}'s {name}", *POSITIVE) for x in three)
+        if not all(colours["std"]):
+            raise _wrong(f"{what}'s std", entries["std"], "three numbers above 0")
+        return cls(**{**entries, **colours, "class_names": tuple(names)})
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says beside its arrays: whose they are, and where the run stands.
+
+    step is the next one to do within the epoch, from 0; progress sums up the steps before it.
+    """
+
+    config: Config
+    dataset: DatasetRecord
+    step: int = 0
+    progress: Progress = Progress()
+    history: tuple[EpochFigures, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the run is in, from 0: as many are done."""
+        return len(self.history)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "dataset": self.dataset.to_json(),
+            "step": self.step,
+            "progress": self.progress.to_json(),
+            "history": [figures.to_json() for figures in self.history],
+        }
+
+    @classmethod
+    def from_json(cls, found: Any, what: str = "the header") -> "Header":
+        entries = _entries(cls, found, what, optional=False)
+        step = _count(entries["step"], f"{what}'s step")
+        rows = entries["history"]
+        if not isinstance(rows, list):
+            raise _wrong(f"{what}'s history", rows, "a list, one entry for each epoch")
+        history = [
+            EpochFigures.from_json(row, f"{what}'s history of epoch {i}")
+            for i, row in enumerate(rows, 1)
+        ]
+        for i, figures in enumerate(history, 1):
+            if not (figures.epoch == i or (i == len(history) and i - 1 < figures.epoch < i)):
+                raise ValueError(f"{what}'s history has epoch {figures.epoch:g} at place {i}")
+        progress = Progress.from_json(entries["progress"], f"{what}'s progress")
+        if (step > 0) != (progress.images > 0):
+            raise ValueError(f"{what} says {step} steps but {progress.images} images")
+        return cls(
+            _config(entries["config"], f"{what}'s config"),
+            DatasetRecord.from_json(entries["dataset"], f"{what}'s dataset"),
+            step,
+            progress,
+            tuple(history),
+        )
+
+
+def _config(found: Any, what: str) -> Config:
+    """Options that the file does not have are those of a tinymixer that had none of that name."""
+    known = _entries(Config, found, what)
+    _entries(data.Augment, known.get("augment", {}), f"{what}'s augment")
+    return Config.from_dict({"augment": {}} | known)
+
+
+def _entries(cls: Any, found: Any, what: str, *, optional: bool = True) -> dict[str, Any]:
+    """The entries of a JSON object for the fields of cls; those with a default may be missing."""
+    if not isinstance(found, dict):
+        raise _wrong(what, found, "named entries")
+    names = [field.name for field in fields(cls)]
+    for field in fields(cls):
+        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        if field.name not in found and not (optional and has_default):
+            raise ValueError(f"{what} has no {field.name}")
+    for name in found:
+        if name not in names:
+            raise ValueError(f"{what} has an entry {shown(name)}, unknown to this tinymixer")
+    return found
+
+
+def _numbers(
+    cls: Any, found: Any, what: str, bounds: dict[str, tuple[float, float]]
+) -> dict[str, Any]:
+    """The entries for the fields of cls, each a number within its bounds, if it has some."""
+    return {
+        name: _number(value, f"{what}'s {name}", *bounds.get(name, (-math.inf, math.inf)))
+        for name, value in _entries(cls, found, what, optional=cls is EpochFigures).items()
+    }
+
+
+def _number(found: Any, what: str, low: float, high: float) -> float:
+    """A JSON number as a float: finite, from low to high."""
+    if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < 2**1023:
+        if low <= found <= high:
+            return float(found)
+        raise _wrong(what, found, f"a number from {low:g}" + f" to {high:g}" * math.isfinite(high))
+    raise _wrong(what, found, "a finite number")
+
+
+def _count(found: Any, what: str) -> int:
+    if type(found) is int and 0 <= found < 2**63:
+        return found
+    raise _wrong(what, found, "a whole number of 0 or more")
+
+
+def _wrong(what: str, found: Any, expected: str) -> ValueError:
+    return ValueError(f"{what} is {shown(found)}, expected {expected}")
+
+
+def shown(found: Any, most: int = 60) -> str:
+    """A value of a JSON file, on one short line."""
+    try:
+        text = json.dumps(found)
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints
+        text = f"a {type(found).__name__}"
+    return text if len(text) <= most else text[: most - 3] + "..."
