@@ -57,6 +57,17 @@ class Subject:
 
         return at
 
+    def at_nan(self, direction: Mapping[int, Array]) -> Array:
+        """y with NaN for the elements that a direction moves: what does not turn NaN is not moved.
+
+        But for the few functions that pass over NaN, and for choices.
+        """
+        arrays = [
+            np.where(direction[i] != 0, np.nan, x).astype(x.dtype) if i in direction else x
+            for i, x in enumerate(self.arrays)
+        ]
+        return self.forward(*arrays)
+
     def random_direction(self, rng: np.random.Generator, only: int | None = None) -> dict:
         """Random moves of input `only`, or of all; together about as large as one input."""
         chosen = self.variable if only is None else [only]
