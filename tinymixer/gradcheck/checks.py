@@ -57,6 +57,7 @@ def check_model(
     batch: Array,
     call: Callable[[Any, Array], Tensor] = lambda model, x: model(x),
     twice: bool = False,
+    thorough: bool = True,
 ) -> Report:
     """Prove the gradients of a model (anything with named_parameters) on a batch of images.
 
@@ -64,17 +65,39 @@ def check_model(
     and some over all. Where a parameter disagrees, its elements are looked at. The model itself
     is left as it is: a copy is checked, in float64 and moved off its initial values. `call` says
     how it is called, where a model trains in another way than it evaluates. With `twice`, what
-    two backward calls add up to is checked.
+    two backward calls add up to is checked. Not `thorough`, the parameters are moved together,
+    each so far that it counts as much as the others, and one by one only if that disagrees.
     """
-    rng = np.random.default_rng(0)
-    subject = of_model(model, batch, rng, call, twice)
-    probes = [(name, subject.random_direction(rng, i)) for i, name in subject.variable.items()]
-    probes += [(ALL, subject.random_direction(rng)) for _ in range(DIRECTIONS)]
+    subject = of_model(model, batch, np.random.default_rng(0), call, twice)
     with threadpool_limits(1):  # a busy machine makes the threads of a small product wait
-        return prove(subject, probes)
+        if not thorough:
+            report = prove(subject, _together)
+            if report or report.broken:
+                return report
+        return prove(subject, _by_parameter)
 
 
 ALL = "all parameters"
+
+
+def _by_parameter(claims: Claims) -> Iterator[Claim]:
+    rng, subject = np.random.default_rng(0), claims.subject
+    for i, name in subject.variable.items():
+        yield claims.along(name, subject.random_direction(rng, i))
+    for _ in range(DIRECTIONS):
+        yield claims.along(ALL, subject.random_direction(rng))
+
+
+def _together(claims: Claims) -> Iterator[Claim]:
+    """Directions in which every parameter counts alike; one by one those whose gradient is zero."""
+    rng, subject = np.random.default_rng(0), claims.subject
+    for i in claims.zero:
+        yield claims.along(subject.variable[i], subject.random_direction(rng, i))
+    for _ in range(DIRECTIONS):
+        moves = {i: subject.random_direction(rng, i)[i] for i in subject.variable}
+        sizes = {i: claims.along("", {i: v}).reference for i, v in moves.items()}
+        least = 1e-6 * max(sizes.values())
+        yield claims.along(ALL, {i: v / max(sizes[i], least) for i, v in moves.items()})
 
 
 def _proven(name: str, make: Callable[[Any], Subject]) -> Report:
@@ -92,10 +115,10 @@ def _proven(name: str, make: Callable[[Any], Subject]) -> Report:
 
 def prove(
     subject: Subject,
-    probes: list[tuple[str, dict]] | None = None,
+    probes: Callable[[Claims], Iterator[Claim]] | None = None,
     methods: Collection[str] = METHODS,
 ) -> Report:
-    """By every method that applies: along the directions `probes`, or else by each element."""
+    """By every method that applies: along the directions of `probes`, or else by each element."""
     rng = np.random.default_rng(1)
     try:
         start = time.perf_counter()
@@ -113,15 +136,10 @@ def prove(
     by_differences = "differences" in methods
     singly = {i for i in subject.variable if _is_small(subject.arrays[i].size, seconds)}
     found = []
-    if probes is None:
-        for claim in _claims_of(claims, singly):
-            found.append(measured(claims, claim, by_complex, by_differences))
-    else:
-        for name, move in probes:
-            slow = by_complex and name != ALL  # then the complex step is proof enough
-            found.append(
-                measured(claims, claims.along(name, move), by_complex, by_differences and not slow)
-            )
+    for claim in probes(claims) if probes else _claims_of(claims, singly):
+        # Of one parameter of a model the complex step is proof enough, and half the work.
+        enough = by_complex and probes is not None and claim.input != ALL
+        found.append(measured(claims, claim, by_complex, by_differences and not enough))
     analytic = takes_complex and not any(is_refuted(*one) for one in found)
 
     def judge_one(claim: Claim) -> Judged:

@@ -98,10 +98,10 @@ class Coverage:
     def __str__(self) -> str:
         parts = [f"{self.singly} elements one at a time"] if self.singly else []
         parts += [f"{self.together} elements together, in groups"] if self.together else []
-        return (
-            f"covered: all {', '.join(parts)}; an error of one element is noticed from "
-            f"{self.noticed:.0e} of the largest"
-        )
+        words = f"covered: all {', '.join(parts)}"
+        if not self.noticed:
+            return words
+        return f"{words}; an error of one element is noticed from {self.noticed:.0e} of the largest"
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,9 @@ class _Outputs:
         size = np.abs(change)
         floor = (8 / h) * self.eps * (np.abs(self.y0) + np.fmax(size[0], 0) + np.fmax(size[3], 0))
         still = size.max(0) == 0
-        if h >= ROUNDS_FLOAT32:
+        if h > 1:  # what rests though it moves by far is saturated: this says nothing of here
+            floor = np.where(still, np.inf, floor)
+        elif h >= ROUNDS_FLOAT32:
             self.moved |= ~still
         else:  # what moved before and rests now is rounded, to float32 say: this step says nothing
             floor = np.where(still & self.moved, np.inf, floor)
