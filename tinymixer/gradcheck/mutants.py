@@ -341,7 +341,7 @@ def _one_direction(subject: Subject) -> bool:
 def _differentiated(subject: Subject, ones: bool = False) -> tuple[Array, Mapping]:
     shape = np.shape(subject.forward(*subject.arrays))
     w = np.ones(shape) if ones else np.random.default_rng(1).standard_normal(shape)
-    return w, subject.backward(w)
+    return w, subject.backward(w, subject.arrays)
 
 
 def _contract(subject: Subject) -> bool:

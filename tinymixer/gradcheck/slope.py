@@ -95,16 +95,17 @@ class _Estimates:
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, Array, Array]] = []  # h, estimate, error
+        self.jump: Array | float = np.inf  # the smallest step that was seen to jump
 
     def add(self, h: float, estimate: Array, error: Array) -> None:
         known = np.isfinite(estimate + error)
         self.steps.append((h, np.where(known, estimate, 0.0), np.where(known, error, np.inf)))
 
     def best(self) -> tuple[Array, Array]:
-        _, *best = self.steps[0]
+        h, value, least = self.steps[0]
         if len(self.steps) == 1:
-            return tuple(best)  # type: ignore[return-value]
-        best[1] = np.full_like(best[1], np.inf)
+            return value, np.where(h >= self.jump, np.inf, least)
+        least = np.full_like(least, np.inf)
         for h, estimate, error in self.steps:
             against, apart = np.zeros(error.shape, int), np.zeros(error.shape)
             for other_h, other, other_error in self.steps:
@@ -113,10 +114,11 @@ class _Estimates:
                     contradicts = gap > 2 * (error + other_error)
                     against += contradicts
                     apart = np.where(contradicts, np.maximum(gap, apart), apart)
-            error = np.where(against > 1, np.inf, np.maximum(error, apart))
-            better = error < best[1]
-            best = [np.where(better, estimate, best[0]), np.where(better, error, best[1])]
-        return tuple(best)  # type: ignore[return-value]
+            out = (against > 1) | (h >= self.jump)
+            error = np.where(out, np.inf, np.maximum(error, apart))
+            better = error < least
+            value, least = np.where(better, estimate, value), np.where(better, error, least)
+        return value, least
 
 
 class _Outputs:
@@ -163,6 +165,11 @@ class _Outputs:
         coarse, fine = (4 * D[1] - D[0]) / 3, (4 * D[2] - D[1]) / 3
         uneven = np.abs(A[2] - 0.625 * A[1] + 0.0625 * A[0])
         error = np.abs(fine - coarse) + 3 * uneven + floor
+        # Quotients that double as h halves: y jumps closer by, and larger steps jump, too.
+        jumps = (np.abs(D[2] - 4 * D[0]) < 0.05 * np.abs(D[2])) & (np.abs(D[2]) > 100 * floor)
+        self.estimates.jump = np.where(
+            jumps, np.minimum(h, self.estimates.jump), self.estimates.jump
+        )
         self.estimates.add(h, (16 * fine - coarse) / 15, error)
         self.quotients.append((h, left, right, floor))
 
@@ -198,9 +205,9 @@ class _Outputs:
 
     def _finite(self) -> tuple[Array, Array]:
         """Whether there are finite outputs to the left, to the right, at any step."""
-        return tuple(
-            np.isfinite([step[side][2] for step in self.quotients]).any(0) for side in (1, 2)
-        )  # type: ignore[return-value]
+        left = np.isfinite([step[1][2] for step in self.quotients]).any(0)
+        right = np.isfinite([step[2][2] for step in self.quotients]).any(0)
+        return left, right
 
     def _at_an_edge(self, value: Array, error: Array) -> tuple[Array, Array]:
         """At the edge of the domain, the derivative to the side that is inside."""

@@ -85,7 +85,9 @@ class Judged:
         gap = max(0.0, _gap(claim.value, self.slope.value) - self.slope.spread)
         wrong = gap > _bound(claim, self.slope) and self.verdict == FAILED
         size = max(abs(claim.value), abs(self.slope.value), claim.reference)
-        if not wrong and self.slope.error > SHARP * size:
+        decided = self.method == "complex step"
+        sharp = TOLERANCES["differences"] / 2 if decided else SHARP
+        if not wrong and self.slope.error > sharp * size:
             return None
         return Compared(self.slope.value, gap, wrong)
 
@@ -166,6 +168,7 @@ def judge(claim: Claim, exact: float, slope: Slope, analytic: bool = True) -> Ju
     if kinked:
         return judged(SUBGRADIENT, "differences")
     sharp = SHARP32 if slope.eps > 1e-10 else SHARP
-    if slope.error <= sharp * max(size, SMALL * claim.reference):
+    reference = SMALL * claim.reference if claim.index is not None else claim.reference
+    if slope.error <= sharp * max(size, reference):
         return judged(PASSED, "differences")
     return judged(UNDECIDED, "differences", slope.why)
