@@ -29,6 +29,7 @@ LOOK_CLOSER = 60  # elements of a large input that are moved singly once it disa
 MOST_LOOKED_AT = 3  # such inputs: of a model with a wrong backward nearly all disagree
 DIRECTIONS = 4  # over all parameters of a model at once
 LONGEST = 60.0  # s, for moving the elements of one input one at a time
+SMALLEST = 1e-150  # of an input; its complex step is 1e-100 times that
 METHODS = ("differences", "complex step", "adjoint")
 
 
@@ -106,7 +107,8 @@ def _proven(name: str, make: Callable[[Any], Subject]) -> Report:
     try:
         subject = make(np.float64)
         try:
-            only32 = subject.forward(*subject.arrays).dtype == np.float32
+            with np.errstate(all="ignore"):
+                only32 = subject.forward(*subject.arrays).dtype == np.float32
         except (BrokenContract, NothingToCheck, TypeError, ValueError):
             only32 = False
         return prove(make(np.float32) if only32 else subject)
@@ -120,6 +122,15 @@ def prove(
     methods: Collection[str] = METHODS,
 ) -> Report:
     """By every method that applies: along the directions of `probes`, or else by each element."""
+    with np.errstate(all="ignore"):  # steps may leave the domain of the forward
+        return _prove(subject, probes, methods)
+
+
+def _prove(
+    subject: Subject,
+    probes: Callable[[Claims], Iterator[Claim]] | None,
+    methods: Collection[str],
+) -> Report:
     rng = np.random.default_rng(1)
     try:
         start = time.perf_counter()
@@ -175,9 +186,15 @@ def _repeatable_output(subject: Subject) -> Array:
     if not any(subject.arrays[i].size for i in subject.variable):
         raise NothingToCheck("the inputs have no elements; give at least one")
     for i, name in subject.variable.items():
-        if not np.isfinite(subject.arrays[i]).all():
+        size = np.abs(subject.arrays[i])
+        if not np.isfinite(size).all():
             raise NothingToCheck(f"{name} holds values that are not finite; give finite ones")
-    with np.errstate(all="ignore"), broken_if_it_raises("forward"):
+        if ((size > 0) & (size < SMALLEST)).any() or (size > 1 / SMALLEST).any():
+            raise NothingToCheck(
+                f"{name} holds values below {SMALLEST:.0e} or above {1 / SMALLEST:.0e}, which "
+                "leave no room for a step; scale them"
+            )
+    with broken_if_it_raises("forward"):
         y, again = (subject.forward(*subject.arrays) for _ in range(2))
     if y.shape != again.shape:
         raise BrokenContract(
@@ -189,6 +206,8 @@ def _repeatable_output(subject: Subject) -> Array:
             "a second forward gives another result: draw random numbers outside, pass them, and "
             "keep no state between calls"
         )
+    if np.iscomplexobj(y):
+        raise NothingToCheck(f"forward returns {y.dtype}; expected real numbers")
     if not y.size:
         raise NothingToCheck(f"the output has no elements: its shape is {y.shape}")
     if not np.isfinite(y).all():

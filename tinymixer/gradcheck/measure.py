@@ -33,15 +33,17 @@ class Claims:
         self.subject, self.w, self.gradients = subject, w, gradients
         self.eps = float(np.finfo(subject.dtype).eps)
         self.y_size = float(np.sqrt(np.sum(np.square(w * np.where(np.isfinite(y), y, 0)))))
-        self.nudged = list(self._nudge())
+        self.nudged: list[Mapping[int, Array]] = []
+        self.output_is_noise = False
+        self._nudge(y)
         self.units = {i: _units(subject, i) for i in subject.variable}
         terms = {i: np.abs(_finite(g) * self.units[i]) for i, g in gradients.items()}
         self.largest = {i: float(t.max(initial=0.0)) for i, t in terms.items()}
         self.plain = {i: float(np.abs(_finite(g)).max(initial=0.0)) for i, g in gradients.items()}
         self.zero = {i for i in subject.variable if self._is_noise(i)}
 
-    def _nudge(self) -> Iterator[Mapping[int, Array]]:
-        """The gradients at inputs that differ in the last place."""
+    def _nudge(self, y: Array) -> None:
+        """The gradients, and the output, at inputs that differ in the last place."""
         rng = np.random.default_rng(4)
         for _ in range(NUDGES):
             w = self._nudged(self.w, rng)
@@ -50,10 +52,11 @@ class Claims:
                 for i, x in enumerate(self.subject.arrays)
             ]
             try:
-                with np.errstate(all="ignore"):
-                    yield self.subject.backward(w, arrays)
+                self.nudged.append(self.subject.backward(w, arrays))
+                change = np.abs(self.subject.forward(*arrays) - y).max(initial=0.0)
             except Exception:  # an input on the edge of a domain
                 continue
+            self.output_is_noise |= bool(change > 1e-3 * np.abs(y).max(initial=0.0))
 
     def _nudged(self, x: Array, rng: np.random.Generator) -> Array:
         x = np.asarray(x * (1 + self.eps * rng.uniform(-1, 1, x.shape)), x.dtype)
@@ -76,7 +79,8 @@ class Claims:
         if not all(i in self.zero for i in inputs):
             return 0.0
         sizes = [self.y_size, *self.largest.values()]
-        if any(self.largest[i] for i in inputs):  # noise, so the terms that cancelled were larger
+        # Noise is what is left of larger terms that cancelled.
+        if self.output_is_noise or any(self.largest[i] for i in inputs):
             sizes.append(float(np.abs(self.w).max(initial=0.0)))
         return ZERO * self.eps / 2.2e-16 * max(sizes)
 
@@ -101,7 +105,7 @@ class Claims:
         return Claim(
             name,
             value,
-            typical or max(self.largest[i] for i in move),
+            typical or max(self.largest[i] for i in move) or self.y_size,
             rounding,
             max(16 * self.eps * self.y_size, 4 * rounding),
             move=move,
@@ -114,7 +118,7 @@ class Claims:
         v = np.zeros(x.shape)
         v.flat[element] = unit
         value = float(self.gradients[i].flat[element]) * unit
-        reference = min(self.plain[i] * unit, self.largest[i])
+        reference = min(self.plain[i] * unit, self.largest[i]) or self.y_size
         with np.errstate(all="ignore"):
             changes = [abs(float(other[i].flat[element]) * unit - value) for other in self.nudged]
         rounding = 10 * max((c for c in changes if np.isfinite(c)), default=0.0)
