@@ -3,6 +3,8 @@
 Sizes are different primes, so that no two axes can be taken for one another.
 """
 
+from functools import partial
+
 import numpy as np
 
 from tinymixer.backend import to_numpy
@@ -17,21 +19,27 @@ CLOSE = 1000 * np.finfo(np.float64).eps  # 2e-13
 CLOSE_32 = 1000 * float(np.finfo(np.float32).eps)  # 1e-4
 
 
-def assert_close(actual, expected, within=CLOSE, least=0.0):
+def assert_close(actual, expected, within=CLOSE, least=0.0, dtype=None):
     """Same shape, and equal within a part of the largest expected value, or of `least` if larger.
 
-    Lists and tuples are compared item by item, and None equals None alone.
+    Numbers that are not finite are close to nothing. `dtype` is what `actual` must have, if it is
+    given. Lists and tuples are compared item by item, and None equals None alone.
     """
     if isinstance(expected, list | tuple):
         for one, other in zip(actual, expected, strict=True):
-            assert_close(one, other, within, least)
+            assert_close(one, other, within, least, dtype)
     elif expected is None:
         assert actual is None
     else:
         actual, expected = to_numpy(actual), to_numpy(expected)
         assert actual.shape == expected.shape
+        assert dtype is None or actual.dtype == dtype
         scale = np.abs(expected).max(initial=least)
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=within * scale)
+        assert np.isfinite(scale)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=within * scale, equal_nan=False)
+
+
+assert_close_32 = partial(assert_close, within=1e-5, dtype=np.float32)
 
 
 def normal(rng, *shapes):

@@ -47,3 +47,11 @@ def signals_are_heard():
 def rng():
     """The same random numbers for a test, every time."""
     return np.random.default_rng(20)
+
+
+@pytest.fixture(autouse=True)
+def precision_is_given_back():
+    """A test that leaves another precision set is found here, not by those that come after it."""
+    yield
+    left, cupy_stand_in._compute_types["float32"] = cupy_stand_in._compute_types["float32"], 1
+    assert left == 1

@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import cupy_memory
+import cupy_stand_in
 
-from tinymixer.fast.gpu import cublas
+from tinymixer.fast.gpu import cublas, products
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -37,7 +38,9 @@ def library():
 
 
 def put_in_place(monkeypatch):
-    """What is opened as cuBLAS is this, until the test ends."""
+    """What is opened as cuBLAS is this, until the test ends; in fp32, whatever was left set."""
+    monkeypatch.setattr(products, "_product_type", "fp32")
+    monkeypatch.setitem(cupy_stand_in._compute_types, "float32", 1)
     monkeypatch.setattr(cublas, "library_name", lambda version: library())
     monkeypatch.setattr(cublas, "_opened", {})
     monkeypatch.setattr(cupy_memory, "on_capture", [_record])

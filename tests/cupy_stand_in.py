@@ -40,9 +40,9 @@ class ndarray(_Operators):
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__":
             raise TypeError(f"no {ufunc.__name__}.{method} on device arrays")
-        if ufunc is _np.matmul and _compute_types["float32"] == _TF32:
-            inputs = [_rounded_to_tf32(x) for x in inputs]
-        return _wrap(_memory.compute(_flushing(ufunc), _unwrap(inputs), _unwrap(kwargs)))
+        tf32 = ufunc is _np.matmul and _compute_types["float32"] == _TF32
+        function = _flushing(_matmul_in_tf32 if tf32 else ufunc)
+        return _wrap(_memory.compute(function, _unwrap(inputs), _unwrap(kwargs)))
 
     def __array_function__(self, function, _types, args, kwargs):
         if function.__name__ not in globals():
@@ -252,9 +252,16 @@ _core = _SimpleNamespace(
 )
 
 
+def _matmul_in_tf32(x, y, **kwargs):
+    return _np.matmul(_rounded_to_tf32(x), _rounded_to_tf32(y), **kwargs)
+
+
+_matmul_in_tf32.__name__ = "matmul"
+
+
 def _rounded_to_tf32(x):
     """float32 with 10 of its 23 bits of mantissa left, rounded to nearest."""
     if x.dtype != _np.float32 or x.ndim != 2:
         return x
-    bits = x.get().view(_np.uint32)
-    return ndarray(((bits + 0x1000) & 0xFFFFE000).view(_np.float32))
+    bits = _np.ascontiguousarray(x).view(_np.uint32)
+    return ((bits + 0x1000) & 0xFFFFE000).view(_np.float32)

@@ -157,7 +157,7 @@ class Keeps(Function):
     def forward(self, x):
         copy = x.copy()
         self.kept.append(weakref.ref(copy))
-        self.save(copy)
+        self.saved = (copy,)
         return x + 1.0
 
     def backward(self, dy):

@@ -10,7 +10,6 @@ from checks import channel_shapes, gelu_shapes, norm_shapes, token_shapes
 
 from tinymixer import data, ops, optim
 from tinymixer.data import draws
-from tinymixer.fast import inputs
 from tinymixer.ops.primitives import Add, MatMul
 
 
@@ -99,7 +98,6 @@ PLAIN = {
     data.Augment: [vars(augment) for augment in AUGMENTS],
     draws.rng_key: [{}],
     draws.generator_from: [{}],
-    inputs.patches: [{}],
 }
 
 

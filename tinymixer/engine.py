@@ -136,14 +136,14 @@ class Function:
 
     A subclass defines, on raw arrays, `forward(*arrays) -> y` and `backward(dy) -> (dx, ...)`, one
     gradient per input of forward, None where there is none (a single one needs no tuple). Options
-    go to the constructor. forward keeps what backward reads with `self.save(...)`; neither ever
-    writes into what it is given.
+    are fields of a dataclass or go to a constructor. forward keeps what backward reads in the tuple
+    `self.saved`; neither ever writes into what it is given.
 
     Called on Tensors it records itself: `y = LayerNorm()(x, gamma, beta)`. Called by hand it is
     its own reference: `op.forward(x, gamma, beta)`, then `op.backward(dy)`.
     """
 
-    saved: Any = None
+    saved: Any = None  # what forward keeps for backward; released once the walk has passed
     needs: Any = AllNeeded()  # needs[i]: whether backward is asked for the gradient of input i
     inputs: Any = None  # the recorded ones; None for plain arrays
     order: Any = None  # of creation, once on the tape
@@ -158,10 +158,6 @@ class Function:
     def multiply_accumulates(self, *arrays: Array) -> int:
         """How many products of two inputs one forward adds up; only linear maps have any."""
         return 0
-
-    def save(self, *arrays: Any) -> None:
-        """Keep for backward; released as soon as the walk has passed."""
-        self.saved = arrays
 
     def __call__(self, *inputs: Any) -> Tensor:
         if self.order is not None:
@@ -258,8 +254,9 @@ def checked_start(root: Tensor, dy: Array | None) -> Array:
                 "the gradient of your loss by this Tensor"
             )
         return array_module(root.data).ones(root.shape, root.dtype)
-    if _kind(dy) != _kind(root.data):
-        raise ValueError(f"backward: expected dy of {_kind(root.data)}, got {_kind(dy)}")
+    y = root.data
+    if type(dy) is not type(y) or dy.shape != y.shape or dy.dtype != y.dtype:
+        raise ValueError(f"backward: expected dy of {_kind(y)}, got {_kind(dy)}")
     return dy
 
 
@@ -268,9 +265,7 @@ def _kind(x: Any) -> str:
     return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
 
 
-def checked_gradients(
-    node: Function, inputs: tuple, gradients: Any
-) -> Iterator[tuple[Tensor, Array]]:
+def checked_gradients(node: Function, inputs: tuple, gradients: Any) -> Iterator[tuple]:
     """The recorded inputs that have a gradient, each with it: of the input's shape and dtype."""
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(inputs):

@@ -14,7 +14,7 @@ from command_line import no_network, refused
         (("bench", "--model", "hire_mlp_nano", "--set", "image_size=2"), "Use larger images"),
         (("bench", "--set", "rng=3"), "no option 'rng'"),
         (("bench", "--precision", "bf16"), "--device gpu"),
-        (("bench", "--set", "hidden_dim=99999999999999"), "not enough memory (Unable"),
+        (("bench", "--set", "hidden_dim=99999999999999"), "expected a whole number from 1"),
         (("bench", "--model", "mixer_pico", "--batch", "99999999999"), "2147483648 at most"),
         (("bench", "--plot", "."), ". is not a regular file"),
         (("bench", "--plot", "file/x.png"), "file is not a folder"),

@@ -40,10 +40,21 @@ def test_summary_follows_changes(capsys):
         (("summary", "mixer_nano", "--num-classes", "few"), "a whole number, got 'few'"),
         (("summary", "mixer_xxl"), "mixer_pico"),
         (("summary", "mixer_nano", "--set", "patch_size=7"), "7x7"),
-        (("summary", "mixer_nano", "--num-classes", "99999999999999"), "not enough memory (Unable"),
+        (
+            ("summary", "mixer_nano", "--num-classes", "99999999999999"),
+            "expected a whole number from 1",
+        ),
     ],
 )
 def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
     (here / "file").write_text("in the way")
     monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     refused(capsys, here, argv, named)
+
+
+def test_too_little_memory_is_one_line(here, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("tinymixer.cli.summary.blueprint", full)
+    refused(capsys, here, ("summary", "mixer_nano"), "not enough memory (Unable to allocate 9 TiB)")

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from own_policy import add_policy
 from PIL import Image, ImageEnhance, ImageOps
 
 from tinymixer.backend import array_module, to_numpy
@@ -320,7 +321,7 @@ def test_the_classes_of_pixels_go_where_their_pixels_go(monkeypatch, operation):
     labels = np.random.default_rng(0).integers(0, 100, (50, 12, 9)).astype(np.uint8)
     images = np.repeat(labels[..., None], 3, -1)
     pairs = tuple(((operation, 10, m), (Op.INVERT, 0, 0)) for m in range(10))
-    monkeypatch.setitem(POLICIES, f"any {operation.name}", pairs)
+    add_policy(monkeypatch, f"any {operation.name}", pairs)
     augment = Augment(auto_augment=f"any {operation.name}")
     batch, targets = augmented(augment, images, labels)
     assert (targets.shape, targets.dtype) == (labels.shape, np.uint8)

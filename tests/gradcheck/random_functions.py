@@ -124,7 +124,7 @@ class Elementwise(Function):
         self.g, self.derivative = g, derivative
 
     def forward(self, x):
-        self.save(x)
+        self.saved = (x,)
         return self.g(np.asarray(x, np.float64))
 
     def backward(self, dy):
@@ -153,7 +153,7 @@ class Norm2(Function):
 
     def forward(self, x):
         y = np.linalg.norm(np.asarray(x, np.float64))
-        self.save(x, y)
+        self.saved = (x, y)
         return np.asarray(y)
 
     def backward(self, dy):
@@ -167,7 +167,7 @@ class LogSumExp(Function):
     def forward(self, x):
         top = np.max(np.asarray(x, np.float64), -1, keepdims=True)
         y = np.log(np.exp(x - top).sum(-1)) + top[..., 0]
-        self.save(x, y)
+        self.saved = (x, y)
         return y
 
     def backward(self, dy):
@@ -180,7 +180,7 @@ class Largest(Function):
 
     def forward(self, x):
         at = np.argmax(x, -1)[..., None]
-        self.save(x.shape, at)
+        self.saved = (x.shape, at)
         return np.take_along_axis(x, at, -1)[..., 0]
 
     def backward(self, dy):
@@ -195,7 +195,7 @@ class Hinge(Function):
 
     def forward(self, x, t):
         margin = np.maximum(0, 1 - x * t)
-        self.save(margin > 0, t)
+        self.saved = (margin > 0, t)
         return np.asarray(margin.mean())
 
     def backward(self, dy):

@@ -19,7 +19,7 @@ class OfNumPy(Function):
         self.f, self.derivative = f, derivative
 
     def forward(self, x):
-        self.save(x)
+        self.saved = (x,)
         return self.f(np.asarray(x, np.float64))
 
     def backward(self, dy):
@@ -246,7 +246,7 @@ def test_odd_forwards_get_a_sentence(forward, says):
 def test_a_function_that_returns_a_number_is_checked():
     class Total(Function):
         def forward(self, x):
-            self.save(x.shape)
+            self.saved = (x.shape,)
             return complex(x.sum()) if np.iscomplexobj(x) else float(x.sum())
 
         def backward(self, dy):
@@ -276,7 +276,7 @@ def test_a_forward_in_float32_only_is_judged_in_float32():
     class Single(Function):
         def forward(self, x):
             x = x.astype(np.float32)
-            self.save(x)
+            self.saved = (x,)
             return x * x
 
         def backward(self, dy):

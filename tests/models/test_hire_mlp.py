@@ -170,7 +170,7 @@ def without_the_product(function):
 
     class Shaped(function):
         def forward(self, x, W, *more):
-            self.save(x)
+            self.saved = (x,)
             return np.zeros(x.shape if function is ChannelMLP else (*x.shape[:-1], W.shape[1]), "f")
 
     return Shaped

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from checks import B, C, S, assert_close, assert_same_as_composed, normal, slopes
 
+from tinymixer import engine
 from tinymixer.backend import to_numpy
+from tinymixer.engine import Tensor
 from tinymixer.ops import GELU, ChannelMLP, TokenMLP
 from tinymixer.ops.gelu import gelu, gelu_derivative
 
@@ -47,6 +49,11 @@ def test_far_out_it_is_x_or_nothing(device, form):
 
 
 @pytest.mark.parametrize("make", [GELU, TokenMLP, ChannelMLP])
-def test_an_unknown_form_is_an_error(make):
+@pytest.mark.parametrize("twins", [True, False])
+def test_an_unknown_form_is_an_error(make, twins, monkeypatch):
+    if not twins:
+        monkeypatch.setattr(engine, "twins", {})
+    shapes = [(5, 5)] if make is GELU else [(5, 5), (5, 5), (5,), (5, 5), (5,)]
+    x, *weights = (np.ones(shape, np.float32) for shape in shapes)
     with pytest.raises(ValueError, match="GELU: unknown form 'relu'; expected 'tanh' or 'erf'"):
-        make("relu")
+        make("relu")(Tensor(x), *weights)

@@ -408,8 +408,9 @@ def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
     # Per block two norms, MLPs, sums; a norm; biases of embedding and head; a loss and its sum.
     forward = 2 * (2 * 1 + 2 * 2 + 2 * 1) + 1 + 2 * 1 + 3
     backward = 2 * (2 * 2 + 2 * 4) + 2 + 2 * 2 + 1  # what is summed is summed in two stages
-    # A micro-batch has a place to draw from, and its gradients are gathered; AdamW follows both.
-    kernels = 2 * forward if infer else 2 * (1 + forward + backward + 1) + 1
+    # A micro-batch has its images picked, a key to draw from, and its gradients gathered; AdamW
+    # follows both.
+    kernels = 2 * forward if infer else 2 * (1 + 1 + forward + backward + 1) + 1
     products = 2 * (2 * 4 + 2 + (0 if infer else 2 * 8 + 3))  # the images need no gradient
     model = create_model("mixer_pico", **SMALL)
     bench = Bench(model, batch=3, micro_batch=2, workers=1, infer=infer, device="gpu")
@@ -423,7 +424,8 @@ def test_launches_are_those_of_a_hand_count(gpu_with_twins, infer):
         flops = sum(product.flops for piece in bench.products() for product in piece)
         assert sum(kind.count * kind.flops for kind in bench.launches()) == flops
         with reference_ops():
-            assert counted() == [0 if infer else 2 * 2 + 1, 0]  # these stay
+            # what the step has chosen stays: images, key, gathering, and AdamW
+            assert counted() == [0 if infer else 2 * 3 + 1, 0]
 
 
 def test_kinds_are_told_apart_by_what_they_are_launched_on(gpu_with_twins):

@@ -11,7 +11,7 @@ import pytest
 import small_runs
 from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
 
-from tinymixer import cli, data, engine, fast
+from tinymixer import cli, data, engine
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
 from tinymixer.errors import NonFiniteError
@@ -35,7 +35,7 @@ def no_twins_and_a_stand_in(request, monkeypatch):
 
 
 TWINS = engine.twins
-DRAWING = data.Augment, data.draws.rng_key, data.draws.generator_from, fast.patches
+DRAWING = data.Augment, data.draws.rng_key, data.draws.generator_from
 RUNS = {name: small(name) for name in SYSTEMS} | {
     "a segmenter": segmenting(),
     "momentum": small("mixer_pico", optimizer="sgd", ema=0.0, augment=data.Augment()),

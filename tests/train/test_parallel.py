@@ -1,6 +1,9 @@
 """The cut, the tree of sums and the workers: same bits, whoever computes what and when."""
 
+import contextlib
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,6 +60,28 @@ def test_the_sum_has_the_same_bits_in_every_order_of_arrival(leaves):
             assert gradient_sum.total is None
             gradient_sum.add(int(leaf), arrays[leaf].copy())
         np.testing.assert_array_equal(gradient_sum.total, expected)
+
+
+def test_two_siblings_that_arrive_at_once_are_both_in_the_sum():
+    """Each looks for the other, and waits for it there: one at a time may look, or both miss."""
+    gradient_sum = GradientSum(2)
+    begin, both_look = threading.Barrier(2, timeout=60), threading.Barrier(2)
+
+    class Waiting(dict):
+        def pop(self, *args):
+            found = super().pop(*args)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both_look.wait(0.2)
+            return found
+
+    def add(leaf):
+        begin.wait()
+        gradient_sum.add(leaf, np.full(3, 1.0 + leaf))
+
+    gradient_sum._waiting = Waiting()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add, range(2)))
+    np.testing.assert_array_equal(gradient_sum.total, np.full(3, 3.0))
 
 
 def test_few_arrays_wait_at_a_time():

@@ -145,13 +145,13 @@ def test_a_batch_without_any_class_measures_nothing(dataset, uninterrupted, monk
 def test_right_counts_in_parts_of_images():
     logits = np.zeros((2, 2, 3, 4))  # always class 0
     truth = np.zeros((3, 2, 2), np.uint8)
-    assert SEGMENT.right(logits, truth) == 3
+    assert SEGMENT.correct(logits, truth) == 3
     truth[0] = 1
-    assert SEGMENT.right(logits, truth) == pytest.approx(2)
+    assert SEGMENT.correct(logits, truth) == pytest.approx(2)
     truth[0] = data.IGNORED
-    assert SEGMENT.right(logits, truth) == 3
-    assert SEGMENT.right(logits, np.full_like(truth, data.IGNORED)) == 0
-    assert TASKS["classify"].right(np.eye(3), np.array([0, 1, 1])) == 2
+    assert SEGMENT.correct(logits, truth) == 3
+    assert SEGMENT.correct(logits, np.full_like(truth, data.IGNORED)) == 0
+    assert TASKS["classify"].correct(np.eye(3), np.array([0, 1, 1])) == 2
 
 
 def test_the_loss_is_that_of_the_pixels(rng):
@@ -185,7 +185,7 @@ def test_images_of_pixels_are_not_mixed(mixing):
 def test_a_policy_moves_the_classes_of_pixels_along(dataset):
     config = dataclasses.replace(CONFIG, augment=data.Augment(auto_augment="cifar10"), epochs=1)
     trainer = Trainer(config, dataset, workers=1, quiet=True)
-    images, targets = trainer.augment(
+    images, targets = trainer.training_step.augment(
         dataset.train_images, dataset.train_labels, np.arange(40), epoch=0, seed=3, num_classes=11
     )
     assert (images[targets == data.IGNORED] == 128).all()

@@ -294,6 +294,24 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(config, datas
     assert str(tmp_path / "last.npz") in str(e.value)
 
 
+def test_an_update_that_overflows_is_not_saved(changed, dataset, tmp_path):
+    """The gradient is finite, but a step of 1e39 is not a float32."""
+    trainer = Trainer(changed(epochs=1, ema=0.0), dataset, tmp_path, workers=1, quiet=True)
+    update = trainer.optimizer.step_and_average
+
+    def overflowing(weights, gradient, lr, number, *rest):
+        update(weights, gradient, lr, number, *rest)
+        if number == 2:  # the last one of the epoch
+            weights[:5] = np.inf
+
+    trainer.optimizer.step_and_average = overflowing
+    with pytest.raises(NonFiniteError, match="after the last update") as e:
+        trainer.run()
+    assert str(tmp_path / "last.npz") in str(e.value)
+    saved = checkpoint.load(tmp_path / "last.npz")  # which refuses what is not finite
+    assert saved.header.history == ()
+
+
 @pytest.mark.parametrize(
     ("clip_norm", "cure"), [(0.0, "or --clip-norm 1"), (1.0, "or a smaller --clip-norm")]
 )

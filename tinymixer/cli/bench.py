@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-import platform
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 import tinymixer
 from tinymixer.cli import against
+from tinymixer.cli.bench_report import report
 from tinymixer.cli.options import (
     add_device,
     add_graph,
@@ -24,7 +23,6 @@ from tinymixer.cli.options import (
 from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast import reference_ops
-from tinymixer.fast.gpu.graphs import host_copies
 from tinymixer.fast.gpu.launches import Launches
 from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.models import create_model, list_models, options_of
@@ -191,7 +189,7 @@ def run(args: argparse.Namespace) -> int:
             rows = bench.profile(PROFILED_STEPS)
             found["profile"] = [{**vars(row), "total": row.total} for row in rows]
     found |= {"tinymixer": tinymixer.__version__, "numpy": np.__version__}
-    print(json.dumps(found) if args.json else _text(found))
+    print(json.dumps(found) if args.json else report(found))
     if of_gpu and not args.json:
         ceilings = found["peak_gflop_s"], found["copy_gb_s"]
         print(
@@ -256,63 +254,3 @@ def _beside_ceilings(bench: Bench, found: dict[str, Any]) -> dict[str, Any]:
 
 def _rate(flops: int, ms: float) -> float:
     return round(flops / ms / 1e6, 2)
-
-
-def _text(found: dict[str, Any]) -> str:
-    what = "inference" if found["what"] == "infer" else "training"
-    peak = found["peak_rss_mib"]
-    lines = [
-        "{model}, {params:,} parameters, {gelu}-GELU, {precision}".format(**found)
-        + (", without twins" if found["reference"] else ""),
-        f"{what} step"
-        + ", {batch} images in micro-batches of {micro_batch}, {threads} threads".format(**found),
-        "result           agrees with the plain operations on a single tape",
-        "speed            {images_s:,.1f} images/s, {gflop_s:,.1f} GFLOP/s".format(**found),
-        "time             {median_ms:.1f} ms, median of {timed_steps} steps ({min_ms:.1f} to "
-        "{max_ms:.1f})".format(**found),
-        "processor time   {cpu_s_per_step:.3f} s a step".format(**found),
-        f"peak memory      {'not known on this system' if peak is None else f'{peak:,.0f} MiB'}",
-        "loss             "
-        + ", ".join(f"{loss:.4f} in step {step + 1}" for step, loss in found["loss"].items()),
-    ]
-    if "products_ms" in found:
-        lines.append(
-            "products alone   {products_ms:.1f} ms, {products_gflop_s:,.1f} GFLOP/s, "
-            "{products_cpu_s:.3f} s of processor time; the step reaches {share_of_products:.1%} of "
-            "that speed".format(**found)
-        )
-    if "peak_gflop_s" in found:
-        lines.append(
-            "this GPU         {peak_gflop_s:,.0f} GFLOP/s in a large product, of which the step "
-            "reaches {share_of_peak:.1%}; {copy_gb_s:,.0f} GB/s in a copy".format(**found)
-        )
-    if "share_of_copy" in found:
-        lines.append(
-            "memory traffic   {share_of_copy:.1%} of that, if only what the tape keeps and AdamW's "
-            "arrays moved".format(**found)
-        )
-    if "own_launches" in found:
-        lines.append(
-            "launches         {own_launches:,} a step of kernels of our own, {products:,} of "
-            "products; CuPy's, such as sums of two arrays, are not counted".format(**found)
-        )
-    if "graph" in found:
-        lines.append(f"graph            {_graph(found['graph'])}")
-    lines.append(
-        f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "
-        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
-    )
-    return "\n".join(lines)
-
-
-def _graph(found: str | list[dict[str, int]]) -> str:
-    """Why there is none; or the nodes of each graph, by kind."""
-    if isinstance(found, str):
-        return f"none, launch by launch instead: {found}"
-    graphs = [
-        f"{sum(kinds.values()):,} nodes ("
-        + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-        + f"), {host_copies(kinds)} copies between host and device"
-        for kinds in found
-    ]
-    return "; ".join(graphs) or "none yet, which takes two steps"

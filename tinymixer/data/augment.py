@@ -95,8 +95,8 @@ class Augment:
         Labels of pixels, uint8 (N, H, W), move with their pixels: targets (B, H, W), IGNORED in a
         black or grey border and unchanged behind a hole. Such images are not mixed.
         """
-        xp = array_module(images)
-        indices = xp.asarray(indices)
+        if type(indices) is not type(images):
+            indices = array_module(images).asarray(indices)
         batch = self._view(images, indices, epoch, seed)
         if labels.ndim == 3:
             targets = self._crop_and_flip(labels, indices, epoch, seed, outside=IGNORED)

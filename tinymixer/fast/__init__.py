@@ -7,7 +7,6 @@ the machine. One table, `engine.twins`, says what runs where: `chosen` reads it,
 
 from tinymixer.engine import chosen
 from tinymixer.fast import cpu, gpu
-from tinymixer.fast.inputs import patches, pixels
 from tinymixer.fast.table import reference_ops, twin_of
 
-__all__ = ["chosen", "cpu", "gpu", "patches", "pixels", "reference_ops", "twin_of"]
+__all__ = ["chosen", "cpu", "gpu", "reference_ops", "twin_of"]

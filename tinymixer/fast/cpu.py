@@ -17,13 +17,14 @@ The twins compute in float32; whatever else comes is their reference's.
 import ctypes
 import math
 import threading
+from typing import Any
 
 import numpy as np
 
 from tinymixer import ops
 from tinymixer.backend import Array
 from tinymixer.fast.table import channels_fit, float32, tokens_fit, twin_of
-from tinymixer.ops.gelu import CUBIC, SLOPE
+from tinymixer.ops.gelu import CUBIC, SLOPE, check_form
 
 BLOCK = 32768  # elements: enough for threads not to queue for the interpreter, and near L2's size
 # With AVX-512, NumPy's tanh takes half the time of its exp; with AVX2 it takes half as much again.
@@ -64,7 +65,7 @@ def gelu_in_place(x: Array, form: str, with_derivative: bool) -> Array | None:
     """
     derivative = np.empty_like(x) if with_derivative else None
     flat, d_flat = x.reshape(-1), None if derivative is None else derivative.reshape(-1)
-    kernel = _gelu_erf if form == "erf" else _gelu_tanh
+    kernel: Any = GELU_KERNELS.get(form) or check_form(form)  # which refuses any other form
     if not hasattr(_thread, "buffers"):
         _thread.buffers = np.empty((4, BLOCK), np.float32)
     with np.errstate(over="ignore"):  # exp may reach infinity: its reciprocal, 0, is what is wanted
@@ -147,13 +148,16 @@ def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array)
     x *= n
 
 
+GELU_KERNELS = {"tanh": _gelu_tanh, "erf": _gelu_erf}
+
+
 @twin_of(ops.GELU, "cpu", float32)
 class FastGELU(ops.GELU):
     """In backward one pass, dy times what forward kept."""
 
     def forward(self, x: Array) -> Array:
         y = x.copy(order="C")
-        self.save(gelu_in_place(y, self.form, any(self.needs)))
+        self.saved = (gelu_in_place(y, self.form, any(self.needs)),)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -179,7 +183,7 @@ class FastTokenMLP(ops.TokenMLP):
         derivative = gelu_in_place(a, self.form, any(self.needs))
         y = W2 @ a  # (S, B*C)
         y += b2[:, None]
-        self.save(X, W1, derivative, a, W2)
+        self.saved = X, W1, derivative, a, W2
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
@@ -207,7 +211,7 @@ class FastChannelMLP(ops.ChannelMLP):
         derivative = gelu_in_place(a, self.form, any(self.needs))
         y = a @ W2  # (S*B, C)
         y += b2
-        self.save(X, W1, derivative, a, W2)
+        self.saved = X, W1, derivative, a, W2
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
@@ -242,7 +246,7 @@ class FastLayerNorm(ops.LayerNorm):
         x_hat *= scale[:, None]
         y = x_hat * gamma
         y += beta
-        self.save(x_hat, scale, gamma)
+        self.saved = x_hat, scale, gamma
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:

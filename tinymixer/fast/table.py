@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from tinymixer import engine
 from tinymixer.backend import Array
-from tinymixer.engine import Twin, twins
+from tinymixer.engine import Twin
 
 Code = TypeVar("Code")
 
@@ -22,7 +23,7 @@ def twin_of(
     """
 
     def register(code: Code) -> Code:
-        twins[reference, device] = Twin(code, takes)
+        engine.twins[reference, device] = Twin(code, takes)
         return code
 
     return register
@@ -51,9 +52,9 @@ def reference_ops() -> Iterator[None]:
 
     A Function already on a tape stays what it was, so a loss computed outside may be walked inside.
     """
-    registered = dict(twins)
-    twins.clear()
+    registered = dict(engine.twins)
+    engine.twins.clear()
     try:
         yield
     finally:
-        twins.update(registered)
+        engine.twins.update(registered)

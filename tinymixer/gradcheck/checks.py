@@ -155,7 +155,8 @@ def _prove(
     analytic = takes_complex and not any(is_refuted(*one) for one in found)
 
     def judge_one(claim: Claim) -> Judged:
-        return judge(*measured(claims, claim, by_complex, by_differences), analytic)
+        differences = by_differences and not (by_complex and probes)
+        return judge(*measured(claims, claim, by_complex, differences), analytic)
 
     judged = [judge(*one, analytic) for one in found]
     closer = list(_look_closer(claims, judged, judge_one))

@@ -104,7 +104,7 @@ class Coverage:
         return f"{words}; an error of one element is noticed from {self.noticed:.0e} of the largest"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """All that was found about one operation, function or model. True if it passed.
 
@@ -135,6 +135,9 @@ class Report:
 
     def __bool__(self) -> bool:
         return self.verdict == PASSED
+
+    def __repr__(self) -> str:
+        return str(self)
 
     @property
     def kinks(self) -> list[Judged]:
@@ -222,8 +225,8 @@ class Report:
             one = those[0]
             yield (
                 f"not decided: {_count(those)}; {place(one.claim.input, one.claim.index)}: "
-                f"backward {one.claim.value / one.claim.unit:.10g}, by {one.method} "
-                f"{one.numeric / one.claim.unit:.10g} ± {one.slope.error / one.claim.unit:.0e}"
+                f"backward {one.claim.value / one.claim.unit + 0.0:.10g}, "
+                f"by {one.method} {_number(one)}"
             )
             yield f"  {reason}. What would decide: {_advice(reason)}"
 
@@ -271,6 +274,13 @@ class Report:
         from tinymixer.gradcheck.show import table
 
         return table(self)
+
+
+def _number(one: Judged) -> str:
+    error = one.slope.error / one.claim.unit
+    if not np.isfinite(error):
+        return "nothing"
+    return f"{one.numeric / one.claim.unit:.10g} ± {error:.0e}"
 
 
 def _count(some: Sequence[Judged]) -> str:

@@ -29,6 +29,7 @@ RUNGS32 = (-4, -8, -1, -12, 3)  # in float32
 PARTS = np.array([1.0, 0.5, 0.25])  # of a step
 CLOSE = 2.0**-22  # one-sided values that still differ this close are taken for a kink
 ROUNDS_FLOAT32 = 2.0**-15  # at smaller steps float32 may stand still
+FAR = 1e-2  # relative error up to which steps larger than the element itself are used
 BETWEEN = 0.7310585786300049  # of a step: a number that float32 does not have
 SURE = 3.0  # of how many of its own errors a sum of outputs may be off
 
@@ -156,9 +157,7 @@ class _Outputs:
         size = np.abs(change)
         floor = (8 / h) * self.eps * (np.abs(self.y0) + np.fmax(size[0], 0) + np.fmax(size[3], 0))
         still = size.max(0) == 0
-        if h > 1:  # what rests though it moves by far is saturated: this says nothing of here
-            floor = np.where(still, np.inf, floor)
-        elif h >= ROUNDS_FLOAT32:
+        if h >= ROUNDS_FLOAT32:
             self.moved |= ~still
         else:  # what moved before and rests now is rounded, to float32 say: this step says nothing
             floor = np.where(still & self.moved, np.inf, floor)
@@ -170,7 +169,10 @@ class _Outputs:
         self.estimates.jump = np.where(
             jumps, np.minimum(h, self.estimates.jump), self.estimates.jump
         )
-        self.estimates.add(h, (16 * fine - coarse) / 15, error)
+        estimate = (16 * fine - coarse) / 15
+        if h > 1:  # far away: only what is nearly linear as far as that says anything of here
+            error = np.where(error <= FAR * np.abs(estimate), error, np.inf)
+        self.estimates.add(h, estimate, error)
         self.quotients.append((h, left, right, floor))
 
     def sum(self) -> Slope:

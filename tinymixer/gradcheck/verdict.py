@@ -119,6 +119,11 @@ def _bound(claim: Claim, slope: Slope) -> float:
     return bound + 1e-5 * size if slope.eps > 1e-10 else bound  # backward is in float32, too
 
 
+def exceeds(claim: Claim, slope: Slope) -> bool:
+    """Whether a claim is further from the differences than both may be off."""
+    return abs(claim.value - slope.value) - slope.spread > _bound(claim, slope)
+
+
 def is_refuted(claim: Claim, exact: float, slope: Slope) -> bool:
     """Whether the differences show that the complex step is not the derivative."""
     if not np.isfinite(exact + slope.error) or slope.spread > slope.error:
@@ -162,8 +167,7 @@ def judge(claim: Claim, exact: float, slope: Slope, analytic: bool = True) -> Ju
             )
     if unknown:
         return judged(UNDECIDED, "differences", slope.why)
-    beyond = abs(a - slope.value) - slope.spread
-    if beyond > _bound(claim, slope):
+    if exceeds(claim, slope):
         return judged(FAILED, "differences")
     if kinked:
         return judged(SUBGRADIENT, "differences")

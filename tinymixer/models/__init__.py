@@ -67,6 +67,8 @@ def create_model(
     """
     options = options_of(name, num_classes, **changes)
     system, _ = MODELS[name]
+    if isinstance(rng, nn.Zeros):  # it has its own bound
+        return system(**options, rng=rng)
     try:
         blank = system(**options, rng=nn.BLANK)
     except MemoryError:

@@ -4,6 +4,7 @@ An initialiser is `init(rng, shape, fan_in) -> Parameter`. fan_in is how many pr
 of the layer adds up: weights of variance 1/fan_in keep the size of what passes through.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,25 @@ Rng = np.random.Generator
 
 # In place of a generator: every weight is zero, and takes up no memory until it is written.
 BLANK: Any = object()
+
+
+class Zeros:
+    """In place of a generator: weights of zero, but no more numbers and no more arrays than this.
+
+    For a model that a file describes, which may be too large for any memory: ValueError.
+    """
+
+    def __init__(self, numbers: int, arrays: int):
+        self.numbers, self.arrays = numbers, arrays
+
+    def random(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        self.numbers, self.arrays = self.numbers - math.prod(shape), self.arrays - 1
+        if self.numbers < 0 or self.arrays < 0:
+            raise ValueError("it describes a larger model than the file holds")
+        return np.zeros(shape, dtype)
+
+    standard_normal = random
+
 
 Init = Callable[[Rng, tuple[int, ...], int], Parameter]
 

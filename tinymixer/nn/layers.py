@@ -136,8 +136,7 @@ class UnfoldLinear(Module):
 class PatchEmbed(Module):
     """images (B, H*P, W*P, 3)  ->  x (S, B, C): each patch's pixels through one linear map.
 
-    The same as a convolution whose kernel and stride are both P. Patches (S, B, P*P*3) that are
-    cut already are taken too.
+    The same as a convolution whose kernel and stride are both P.
     """
 
     def __init__(self, patch_size: int, C: int, *, rng: Rng):
@@ -145,8 +144,6 @@ class PatchEmbed(Module):
         self.linear = ChannelLinear(3 * patch_size**2, C, rng=rng)
 
     def forward(self, images: Any) -> Tensor:
-        if images.ndim == 3 and images.shape[-1] == len(self.linear.W):
-            return self.linear(images)  # patches already
         patches = ops.Patchify(self.patch_size)(images)
         # Plain images need no gradient, so neither do their patches: one product less in backward.
         return self.linear(patches if isinstance(images, Tensor) else patches.data)

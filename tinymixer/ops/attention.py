@@ -32,7 +32,7 @@ class SplitAttention(Function):
         z = z.reshape(B, n, C)
         e = array_module(z).exp(z - z.max(1, keepdims=True))  # exp cannot overflow
         alpha = e / e.sum(1, keepdims=True)
-        self.save(alpha, *branches)
+        self.saved = alpha, *branches
         return sum(alpha[:, b] * x for b, x in enumerate(branches))
 
     def backward(self, dy: Array) -> tuple:

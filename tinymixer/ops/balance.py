@@ -13,11 +13,14 @@ Source: Shazeer et al. 2017, arXiv 1701.06538, section 4 and appendix A; in the 
 al. 2021, arXiv 2106.05974, appendix A.
 """
 
+from dataclasses import dataclass
+
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 from tinymixer.ops.erf import normal_cdf, normal_density
 
 
+@dataclass(eq=False)
 class Load(Function):
     """A smooth count of the rows that an expert gets: load[e] = Σ_n Φ((z[n, e] - t[n]) / σ).
 
@@ -31,14 +34,13 @@ class Load(Function):
     and noisy[n, last[n]], the threshold, gets minus their sum over e.
     """
 
-    def __init__(self, sigma: float):
-        self.sigma = sigma
+    sigma: float
 
     def forward(self, z: Array, noisy: Array, last: Array) -> Array:
         is_last = last[:, None] == array_module(z).arange(z.shape[1])  # (N, E)
         t = (noisy * is_last).sum(1, keepdims=True)  # (N, 1)
         a = (z - t) / self.sigma
-        self.save(a, is_last)
+        self.saved = a, is_last
         return normal_cdf(a).sum(0)
 
     def backward(self, dload: Array) -> tuple:
@@ -62,7 +64,7 @@ class Imbalance(Function):
         m = v.mean()
         centred = v - m
         variance = (centred * centred).mean()
-        self.save(centred, variance, m)
+        self.saved = centred, variance, m
         return variance / (m * m)
 
     def backward(self, dL: Array) -> Array:

@@ -27,7 +27,7 @@ class Dropout(Function):
         y = x * factor
         if y.shape != x.shape:
             raise ValueError(f"Dropout: keep {keep.shape} does not broadcast to x {x.shape}")
-        self.save(factor)
+        self.saved = (factor,)
         return y
 
     def backward(self, dy: Array) -> tuple:

@@ -17,6 +17,7 @@ with sparse mixture of experts", arXiv 2106.05974, section 2 and appendix C (cap
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -90,6 +91,7 @@ def by_expert(
     return order, [order[a:b] for a, b in pairwise([0, *stops])]
 
 
+@dataclass(eq=False)
 class Dispatch(Function):
     """Give an expert its rows: y[i] = x[rows[i]].
 
@@ -98,11 +100,10 @@ class Dispatch(Function):
     dx is dy in these rows and 0 elsewhere: as no row comes twice, there is nothing to add up.
     """
 
-    def __init__(self, axis: int = 0):
-        self.axis = axis
+    axis: int = 0
 
     def forward(self, x: Array, rows: Array) -> Array:
-        self.save(x.shape, rows)
+        self.saved = x.shape, rows
         return array_module(x).take(x, rows, self.axis)
 
     def backward(self, dy: Array) -> tuple:
@@ -112,6 +113,7 @@ class Dispatch(Function):
         return dx, None
 
 
+@dataclass(eq=False)
 class Combine(Function):
     """Put the experts' answers back, weighed: y[n] = Σ_e p[n, e] a_e[i], row n being the i-th of e.
 
@@ -123,11 +125,10 @@ class Combine(Function):
     a step against the gradient lowers the weight of an answer that points along dy.
     """
 
-    def __init__(self, axis: int = 0):
-        self.axis = axis
+    axis: int = 0
 
     def forward(self, p: Array, *answers_and_order: Array) -> Array:
-        self.save(p, *answers_and_order)
+        self.saved = p, *answers_and_order
         *answers, order = answers_and_order
         shape = [len(p), len(p)]
         shape[1 - self.axis] = answers[0].shape[1 - self.axis]

@@ -10,6 +10,7 @@ Source: Hendrycks, Gimpel 2016, "Gaussian error linear units", arXiv 1606.08415,
 """
 
 import math
+from dataclasses import dataclass
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
@@ -29,7 +30,7 @@ def check_form(form: str) -> str:
 
 def gelu(x: Array, form: str) -> Array:
     """y = GELU(x), element by element."""
-    if form == "erf":
+    if check_form(form) == "erf":
         return x * normal_cdf(x)
     u = SLOPE * x * (1 + CUBIC * x * x)  # never x ** 3: a power is 70 times slower in float32
     return 0.5 * x * (1 + array_module(x).tanh(u))
@@ -37,24 +38,24 @@ def gelu(x: Array, form: str) -> Array:
 
 def gelu_derivative(x: Array, form: str) -> Array:
     """dy/dx of y = GELU(x), element by element."""
-    if form == "erf":
+    if check_form(form) == "erf":
         return normal_cdf(x) + x * normal_density(x)
     t = array_module(x).tanh(SLOPE * x * (1 + CUBIC * x * x))
     du = SLOPE * (1 + 3 * CUBIC * x * x)
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du
 
 
+@dataclass(eq=False)
 class GELU(Function):
     """y = x Φ(x), or its tanh form;  dx = dy * y'(x).
 
     x (any shape)  ->  y (the same shape)
     """
 
-    def __init__(self, form: str = "tanh"):
-        self.form = check_form(form)
+    form: str = "tanh"
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.saved = (x,)
         return gelu(x, self.form)
 
     def backward(self, dy: Array) -> Array:

@@ -23,7 +23,7 @@ class ChannelLinear(Function):
                 f"ChannelLinear: W mixes {len(W)} channels but x has {x.shape[-1]} "
                 f"(x {x.shape}, W {W.shape}). Channels are the last axis of x and the first of W"
             )
-        self.save(x, W, b is not None)
+        self.saved = x, W, b is not None
         y = x.reshape(-1, len(W)) @ W  # (S*B, D)
         if b is not None:
             y = y + b
@@ -51,7 +51,7 @@ class TokenLinear(Function):
 
     def forward(self, x: Array, W: Array, b: Array) -> Array:
         check_tokens("TokenLinear", x, W)
-        self.save(x, W)
+        self.saved = x, W
         y = W @ x.reshape(len(x), -1) + b[:, None]  # (D, B*C)
         return y.reshape(-1, *x.shape[1:])
 

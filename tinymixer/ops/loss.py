@@ -1,5 +1,7 @@
 """The loss: softmax cross-entropy."""
 
+from typing import Any
+
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 
@@ -36,10 +38,10 @@ class SoftmaxCrossEntropy(Function):
             counted = (targets != self.ignore)[..., None]  # (..., 1)
             n = max(1, int(counted.sum()))
             targets = xp.where(counted[..., 0], targets, 0)
-        q = counted * self._target_distribution(logits, targets)
+        q = counted * self._target_distribution(logits, targets, xp)
         shifted = logits - logits.max(-1, keepdims=True)  # exp cannot overflow
         log_p = shifted - xp.log(xp.exp(shifted).sum(-1, keepdims=True))
-        self.save(log_p, q, counted, n)
+        self.saved = log_p, q, counted, n
         return -(q * log_p).sum() / n
 
     def backward(self, dloss: Array) -> tuple:
@@ -47,9 +49,8 @@ class SoftmaxCrossEntropy(Function):
         p = counted * array_module(log_p).exp(log_p)
         return dloss * (p - q) / n, None
 
-    def _target_distribution(self, logits: Array, targets: Array) -> Array:
+    def _target_distribution(self, logits: Array, targets: Array, xp: Any) -> Array:
         """q (..., K), smoothed, in the precision of the logits."""
-        xp = array_module(logits)
         *places, K = logits.shape
         if not logits.size:
             raise ValueError(

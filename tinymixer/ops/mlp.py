@@ -3,12 +3,15 @@
 Source: Tolstikhin et al. 2021, "MLP-Mixer", arXiv 2105.01601, equation 1.
 """
 
+from dataclasses import dataclass
+
 from tinymixer.backend import Array
 from tinymixer.engine import Function
-from tinymixer.ops.gelu import check_form, gelu, gelu_derivative
+from tinymixer.ops.gelu import gelu, gelu_derivative
 from tinymixer.ops.linear import check_tokens
 
 
+@dataclass(eq=False)
 class TokenMLP(Function):
     """Mix tokens: y = W2 g(W1 x + b1) + b2 for every channel of every image, g = GELU.
 
@@ -17,8 +20,7 @@ class TokenMLP(Function):
     Below, X is x as (S, B*C): one column for each channel of each image, and the same MLP for all.
     """
 
-    def __init__(self, gelu: str = "tanh"):
-        self.form = check_form(gelu)
+    form: str = "tanh"  # of GELU
 
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
         check_tokens("TokenMLP", x, W1)
@@ -26,7 +28,7 @@ class TokenMLP(Function):
         h = W1 @ X + b1[:, None]  # (D_S, B*C)
         a = gelu(h, self.form)
         y = W2 @ a + b2[:, None]  # (S, B*C)
-        self.save(X, W1, h, a, W2)
+        self.saved = X, W1, h, a, W2
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
@@ -44,6 +46,7 @@ class TokenMLP(Function):
         return x.size // len(x) * (W1.size + W2.size)
 
 
+@dataclass(eq=False)
 class ChannelMLP(Function):
     """Mix channels: y = g(x W1 + b1) W2 + b2 for every token of every image, g = GELU.
 
@@ -52,8 +55,7 @@ class ChannelMLP(Function):
     Below, X is x as (S*B, C): one row for each token of each image, and the same MLP for all.
     """
 
-    def __init__(self, gelu: str = "tanh"):
-        self.form = check_form(gelu)
+    form: str = "tanh"  # of GELU
 
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
         if x.shape[-1] != len(W1):
@@ -65,7 +67,7 @@ class ChannelMLP(Function):
         h = X @ W1 + b1  # (S*B, D_C)
         a = gelu(h, self.form)
         y = a @ W2 + b2  # (S*B, C)
-        self.save(X, W1, h, a, W2)
+        self.saved = X, W1, h, a, W2
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:

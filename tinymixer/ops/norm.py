@@ -1,5 +1,7 @@
 """Normalisation: one formula, and three choices of what shares a mean and a variance."""
 
+from dataclasses import dataclass
+
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 
@@ -21,9 +23,7 @@ class Norm(Function):
     """
 
     axes: tuple[int, ...]
-
-    def __init__(self, eps: float):
-        self.eps = eps
+    eps: float
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         mean = x.mean(self.axes, keepdims=True)
@@ -32,7 +32,7 @@ class Norm(Function):
         self.statistics = mean, variance
         scale = 1 / array_module(x).sqrt(variance + self.eps)
         x_hat = centred * scale
-        self.save(x_hat, scale, gamma)
+        self.saved = x_hat, scale, gamma
         return x_hat * gamma + beta
 
     def backward(self, dy: Array) -> tuple:
@@ -51,6 +51,7 @@ class Norm(Function):
         return dx, dgamma, dbeta
 
 
+@dataclass(eq=False)
 class LayerNorm(Norm):
     """Norm over the channels of one token.
 
@@ -59,12 +60,11 @@ class LayerNorm(Norm):
     Source: Ba, Kiros, Hinton 2016, "Layer normalization", arXiv 1607.06450, equation 4.
     """
 
+    eps: float = 1e-6
     axes = (-1,)
 
-    def __init__(self, eps: float = 1e-6):
-        super().__init__(eps)
 
-
+@dataclass(eq=False)
 class GroupNorm(Norm):
     """Norm over everything that belongs to one image: all its tokens and channels, one group.
 
@@ -73,12 +73,11 @@ class GroupNorm(Norm):
     Source: Wu, He 2018, "Group normalization", arXiv 1803.08494, with the number of groups 1.
     """
 
+    eps: float = 1e-5
     axes = (-4, -3, -1)
 
-    def __init__(self, eps: float = 1e-5):
-        super().__init__(eps)
 
-
+@dataclass(eq=False)
 class BatchNorm(Norm):
     """Norm over one channel of all tokens of all images of the batch: the form used in training.
 
@@ -89,7 +88,5 @@ class BatchNorm(Norm):
     Source: Ioffe, Szegedy 2015, "Batch normalization", arXiv 1502.03167, algorithm 1.
     """
 
+    eps: float = 1e-5
     axes = (-4, -3, -2)
-
-    def __init__(self, eps: float = 1e-5):
-        super().__init__(eps)

@@ -1,9 +1,12 @@
 """From images to tokens: each patch becomes one vector, beside its neighbour or overlapping it."""
 
+from dataclasses import dataclass
+
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 
 
+@dataclass(eq=False)
 class Patchify(Function):
     """Cut each image into P x P patches, row by row; a patch's pixels become a token's channels.
 
@@ -16,8 +19,7 @@ class Patchify(Function):
     integer pixels.
     """
 
-    def __init__(self, patch_size: int):
-        self.patch_size = patch_size
+    patch_size: int
 
     def forward(self, images: Array) -> Array:
         P = self.patch_size
@@ -29,7 +31,7 @@ class Patchify(Function):
                 "patch_size that divides both sides, or resize the images"
             )
         H, W = height // P, width // P
-        self.save(H, W)
+        self.saved = H, W
         patches = images.reshape(B, H, P, W, P, colours).transpose(1, 3, 0, 2, 4, 5)
         return patches.reshape(H * W, B, P * P * colours)  # (S, B, P*P*3)
 
@@ -86,7 +88,7 @@ class Unfold(Function):
         padded = xp.zeros((H + both, W + both, B, C), x.dtype)
         padded[p : p + H, p : p + W] = x
         seen_by = self._seen_by(H, W)
-        self.save(x.shape, seen_by)
+        self.saved = x.shape, seen_by
         y = xp.empty((*padded[seen_by[0]].shape[:3], k * k, C), x.dtype)  # (H', W', B, k*k, C)
         for i, positions in enumerate(seen_by):
             y[:, :, :, i] = padded[positions]

@@ -3,10 +3,13 @@
 Source: Hou et al. 2021, "Vision Permutator", arXiv 2106.12368, section 3.2 and figure 2.
 """
 
+from dataclasses import dataclass
+
 from tinymixer.backend import Array
 from tinymixer.engine import Function
 
 
+@dataclass(eq=False)
 class SwapSegments(Function):
     """Swap the places along `axis` with as many segments of the channels.
 
@@ -22,8 +25,7 @@ class SwapSegments(Function):
     Raises ValueError where the places along the axis do not divide the channels.
     """
 
-    def __init__(self, axis: int):
-        self.axis = axis
+    axis: int
 
     def forward(self, x: Array) -> Array:
         n, C = x.shape[self.axis], x.shape[-1]

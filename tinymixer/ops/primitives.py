@@ -7,6 +7,7 @@ Beside each stands the operator or method of Tensor that it is.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Add(Function):
     """z = x + y;  dx = dz,  dy = dz."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(getattr(x, "shape", ()), getattr(y, "shape", ()))
+        self.saved = getattr(x, "shape", ()), getattr(y, "shape", ())
         return x + y
 
     def backward(self, dz: Array) -> tuple:
@@ -46,7 +47,7 @@ class Subtract(Function):
     """z = x - y;  dx = dz,  dy = -dz."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(getattr(x, "shape", ()), getattr(y, "shape", ()))
+        self.saved = getattr(x, "shape", ()), getattr(y, "shape", ())
         return x - y
 
     def backward(self, dz: Array) -> tuple:
@@ -64,7 +65,7 @@ class Multiply(Function):
     """z = x * y;  dx = dz * y,  dy = dz * x."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(x, y)
+        self.saved = x, y
         return x * y
 
     def backward(self, dz: Array) -> tuple:
@@ -84,7 +85,7 @@ class Divide(Function):
 
     def forward(self, x: Array, y: Array) -> Array:
         z = x / y
-        self.save(getattr(x, "shape", ()), y, z)
+        self.saved = getattr(x, "shape", ()), y, z
         return z
 
     def backward(self, dz: Array) -> tuple:
@@ -111,7 +112,7 @@ class MatMul(Function):
                 "vector its second axis first: v.reshape(1, -1) for a row, v.reshape(-1, 1) for a "
                 "column"
             )
-        self.save(x, y)
+        self.saved = x, y
         return x @ y
 
     def backward(self, dz: Array) -> tuple:
@@ -134,7 +135,7 @@ class Exp(Function):
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).exp(x)
-        self.save(y)
+        self.saved = (y,)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -149,7 +150,7 @@ class Log(Function):
     """y = log(x), natural;  dx = dy / x."""
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.saved = (x,)
         return array_module(x).log(x)
 
     def backward(self, dy: Array) -> Array:
@@ -165,7 +166,7 @@ class Sqrt(Function):
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).sqrt(x)
-        self.save(y)
+        self.saved = (y,)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -181,7 +182,7 @@ class Tanh(Function):
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).tanh(x)
-        self.save(y)
+        self.saved = (y,)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -192,14 +193,15 @@ class Tanh(Function):
 Tensor.tanh = lambda x: Tanh()(x)
 
 
+@dataclass(eq=False)
 class Sum(Function):
     """y = Σ x over `axis` (all of them if None);  dx = dy, repeated along what was summed."""
 
-    def __init__(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
-        self.axis, self.keepdims = axis, keepdims
+    axis: int | tuple[int, ...] | None = None
+    keepdims: bool = False
 
     def forward(self, x: Array) -> Array:
-        self.save(x.shape)
+        self.saved = (x.shape,)
         return x.sum(axis=self.axis, keepdims=self.keepdims)
 
     def backward(self, dy: Array) -> Array:
@@ -210,15 +212,16 @@ class Sum(Function):
 Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
 
 
+@dataclass(eq=False)
 class Mean(Function):
     """y = (1/n) Σ x over `axis` (all of them if None), n values each;  dx = dy / n, repeated."""
 
-    def __init__(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
-        self.axis, self.keepdims = axis, keepdims
+    axis: int | tuple[int, ...] | None = None
+    keepdims: bool = False
 
     def forward(self, x: Array) -> Array:
         y = x.mean(axis=self.axis, keepdims=self.keepdims)
-        self.save(x.shape, x.size // max(1, y.size))
+        self.saved = x.shape, x.size // max(1, y.size)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -244,7 +247,7 @@ class Reshape(Function):
         self.shape = shape[0] if isinstance(shape[0], tuple) else shape
 
     def forward(self, x: Array) -> Array:
-        self.save(x.shape)
+        self.saved = (x.shape,)
         return x.reshape(self.shape)
 
     def backward(self, dy: Array) -> Array:
@@ -262,7 +265,7 @@ class Transpose(Function):
         self.axes = axes[0] if axes and isinstance(axes[0], tuple) else axes
 
     def forward(self, x: Array) -> Array:
-        self.save(self.axes or tuple(reversed(range(x.ndim))))
+        self.saved = (self.axes or tuple(reversed(range(x.ndim))),)
         return x.transpose(self.saved[0])
 
     def backward(self, dy: Array) -> Array:
@@ -273,14 +276,14 @@ class Transpose(Function):
 Tensor.transpose = lambda x, *axes: Transpose(*axes)(x)
 
 
+@dataclass(eq=False)
 class Index(Function):
     """y = x[key];  dx = 0 but at key, where dy is added, as often as key names an element."""
 
-    def __init__(self, key: Any):
-        self.key = key
+    key: Any
 
     def forward(self, x: Array) -> Array:
-        self.save(x.shape)
+        self.saved = (x.shape,)
         return x[self.key]
 
     def backward(self, dy: Array) -> Array:

@@ -7,10 +7,13 @@ each is the other's inverse and adjoint.
 Source: Tatsunami, Taki 2022, "RaftMLP", arXiv 2108.04384, section 3.2 and figure 2.
 """
 
+from dataclasses import dataclass
+
 from tinymixer.backend import Array
 from tinymixer.engine import Function
 
 
+@dataclass(eq=False)
 class Raft(Function):
     """Columns of places (axis 0), or rows of them (axis 1), with `size` channels on each raft.
 
@@ -23,8 +26,8 @@ class Raft(Function):
     Raises ValueError where r does not divide the channels.
     """
 
-    def __init__(self, size: int, axis: int):
-        self.size, self.axis = size, axis
+    size: int
+    axis: int
 
     def forward(self, x: Array) -> Array:
         if x.ndim != 4 or x.shape[3] % self.size:
@@ -38,6 +41,7 @@ class Raft(Function):
         return _unraft(dy, self.size, self.axis)
 
 
+@dataclass(eq=False)
 class Unraft(Function):
     """The inverse of Raft: every number back in its place.
 
@@ -46,8 +50,8 @@ class Unraft(Function):
     y (r*H, W, B, m) along axis 0, (r*W, H, B, m) along axis 1  ->  x (H, W, B, r*m)
     """
 
-    def __init__(self, size: int, axis: int):
-        self.size, self.axis = size, axis
+    size: int
+    axis: int
 
     def forward(self, y: Array) -> Array:
         if y.ndim != 4 or len(y) % self.size:

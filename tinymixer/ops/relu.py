@@ -14,7 +14,7 @@ class ReLU(Function):
 
     def forward(self, x: Array) -> Array:
         positive = x > 0
-        self.save(positive)
+        self.saved = (positive,)
         return x * positive
 
     def backward(self, dy: Array) -> Array:

@@ -27,7 +27,7 @@ class Resample(Function):
                 f"{x.shape}; expected x (H, W, B, C), A_h (H', H) and A_w (W', W)"
             )
         A_h, A_w = A_h.astype(x.dtype), A_w.astype(x.dtype)
-        self.save(A_h, A_w)
+        self.saved = A_h, A_w
         return _product(x, A_h, A_w)
 
     def backward(self, dy: Array) -> tuple:

@@ -78,7 +78,7 @@ class AxialShift(Function):
                 "grid back: x.reshape(H, W, B, C)"
             )
         moves = list(self._moves(x.shape[self.axis], x.shape[-1]))
-        self.save(moves)
+        self.saved = (moves,)
         y = array_module(x).zeros(x.shape, x.dtype)
         for to, source in moves:
             y[to] = x[source]

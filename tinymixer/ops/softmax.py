@@ -16,7 +16,7 @@ class Softmax(Function):
     def forward(self, z: Array) -> Array:
         e = array_module(z).exp(z - z.max(-1, keepdims=True))  # exp cannot overflow
         p = e / e.sum(-1, keepdims=True)
-        self.save(p)
+        self.saved = (p,)
         return p
 
     def backward(self, dp: Array) -> Array:

@@ -21,25 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer import data, fast, ops
+from tinymixer import data, fast
 from tinymixer.backend import (
     Array,
-    device_of,
-    read_scalars,
     synchronize,
     to_device,
-    to_numpy,
 )
 from tinymixer.data import draws
 from tinymixer.data.draws import Stream
-from tinymixer.engine import Tensor, no_grad
+from tinymixer.engine import no_grad
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.launches import Kind, Launches, gpu_ms, noted, timed
 from tinymixer.fast.gpu.products import operand_type, product
 from tinymixer.fast.gpu.products import precision as precision_of_products
-from tinymixer.nn import Module, Rng
 from tinymixer.summary import summarise
+from tinymixer.train.agreement import check_step, evaluate, loss_of, mean_loss
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import GradientSum, Workers, micro_batches
 from tinymixer.train.profile import (
@@ -57,15 +54,7 @@ from tinymixer.train.step import TrainingStep
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
 
-# Two float32 computations of one gradient differ by rounding: sums in another order, another
-# exponential. Float64 tells what the plain operations lose to it, and a fair rival loses about as
-# much (1.4 times at most, seen so far). Where that is nothing by chance, as it can be for a loss, a
-# few roundings of the whole are allowed. A wrong term, sign or axis costs 1000 times more. Products
-# in fewer bits, which the plain operations may not take, lose more by themselves.
-TIMES_THE_PLAIN_ERROR = 8
-ROUNDINGS, ROUNDING = 16, {"fp32": 2.0**-23, "tf32": 2.0**-11, "bf16": 2.0**-8}
 SIDE = 8192  # of the square matrices that a device's ceilings are measured with
-CHECKED_IMAGES, CHECKED_TOGETHER = 3, 2  # one micro-batch of two and one of one
 
 
 class Bench:
@@ -129,94 +118,23 @@ class Bench:
     def step(self) -> float:
         """One step; the mean loss, before the update if there is one."""
         pieces = micro_batches(self.batch, self.config.micro_batch)
+        losses: Sequence[Array]
         if self.infer:
-            losses: Sequence[Array] = self.workers.map(self._evaluate, pieces)
+            losses = self.workers.map(self._evaluate, pieces)
         else:
             losses = self.training_step(
                 self.batch, 0, self.steps_done, number=self.steps_done, lr=LEARNING_RATE
             ).losses
         self.steps_done += 1
-        return _mean(losses, pieces)
+        return mean_loss(losses, pieces)
 
     def _evaluate(self, piece: Array) -> Array:
-        with no_grad():
-            return self._loss_of(self.model, piece, np.float32).data
-
-    def _loss_of(self, model: Module, piece: Array, dtype: Any, rng: Rng | None = None) -> Tensor:
-        images = _beside(model, self.images[piece]).astype(dtype, copy=False)
-        return ops.SoftmaxCrossEntropy()(model(images, rng=rng), _beside(model, self.labels[piece]))
-
-    def _on_the_host(self) -> Any:
-        """A copy of the model for NumPy."""
-        return copy.deepcopy(self.model).to("cpu")
-
-    # Right? ---------------------------------------------------------------------------------------
+        loss, _ = evaluate(self.model, self.images[piece], self.labels[piece])
+        return loss
 
     def check(self) -> float:
-        """Compare the step's loss and gradients, or logits, with those of the plain operations.
-
-        On a few images: as the step computes them, cut into micro-batches, with whatever twins are
-        in use; and all at once on a single tape, in float32, and in float64 by NumPy. Nothing is
-        drawn for that, as an image's share must not depend on the others.
-
-        Returns the largest error that is left, as a share of what is allowed. Raises
-        TinymixerError if that is more than 1.
-        """
-        few = self.batch[:CHECKED_IMAGES]
-        found = self._as_the_step_does(few)
-        with fast.reference_ops():
-            plain = self._at_once(self.model, few, np.float32)
-            exact = self._at_once(self._on_the_host().astype(np.float64), few, np.float64)
-        worst = 0.0
-        for name, expected in exact.items():
-            size = float(np.linalg.norm(expected))
-            plain_error = float(np.linalg.norm(plain[name] - expected))
-            allowed = (
-                TIMES_THE_PLAIN_ERROR * plain_error
-                + ROUNDINGS * ROUNDING[self.config.precision] * size
-            )
-            error = float(np.linalg.norm(found[name] - expected))
-            if not error <= allowed:  # NaN too
-                raise TinymixerError(
-                    f"{name} is off by {error / (size or 1):.1e} of its norm, where float32 allows "
-                    f"{allowed / (size or 1):.1e}: this step is wrong and is not timed. "
-                    "--reference times the operations without their twins"
-                )
-            worst = max(worst, error / allowed if allowed else 0.0)
-        return worst
-
-    def _as_the_step_does(self, few: Array) -> dict[str, np.ndarray]:
-        """The loss, and logits or gradients by name, of a few images cut into micro-batches."""
-        pieces = micro_batches(few, CHECKED_TOGETHER)
-        if self.infer:
-            losses = self.workers.map(self._evaluate, pieces)
-            found = {"the logits": np.concatenate(self.workers.map(self._logits, pieces))}
-        else:
-            model = copy.deepcopy(self.model)
-            step = TrainingStep(self.config, model, self.dataset, self.workers, drops=False)
-            gradient, losses, *_ = step.gradient(pieces, 0, 0)
-            found = _named(step.flat.named(to_numpy(gradient)))
-        return {"the loss": np.asarray(_mean(losses, pieces)), **found}
-
-    def _logits(self, piece: Array) -> np.ndarray:
-        with no_grad():
-            return to_numpy(self.model(self.images[piece]).data)
-
-    def _at_once(self, model: Module, few: Array, dtype: Any) -> dict[str, np.ndarray]:
-        """The same from one tape of `model`, which computes in the precision `dtype`."""
-        if self.infer:
-            with no_grad():
-                logits = model(_beside(model, self.images[few]).astype(dtype)).data
-                loss = self._loss_of(model, few, dtype)
-            return {"the loss": to_numpy(loss.data), "the logits": to_numpy(logits)}
-        sink: dict[Tensor, Array] = {}
-        loss = self._loss_of(model, few, dtype)
-        loss.backward(into=sink)
-        nothing = np.zeros((), dtype)
-        gradients = {n: to_numpy(sink.get(p, nothing)) for n, p in model.named_parameters()}
-        return {"the loss": to_numpy(loss.data), **_named(gradients)}
-
-    # How fast? ------------------------------------------------------------------------------------
+        """Raise TinymixerError unless the step is right, see agreement.check_step."""
+        return check_step(self.model, self.dataset, self.config, self.workers, infer=self.infer)
 
     def time(self, steps: int, warmup: int) -> dict[str, Any]:
         """Times of `steps` steps, of which the first `warmup` do not count.
@@ -250,15 +168,19 @@ class Bench:
 
         They are looked at on the host.
         """
-        model = self._on_the_host()
+        model = copy.deepcopy(self.model).to("cpu")
+
+        def of_piece(piece: Array) -> tuple[Array, Array]:
+            return self.images[piece], self.labels[piece]
 
         def compute(piece: Array) -> None:
             if self.infer:
                 with no_grad():
-                    self._loss_of(model, piece, np.float32)
+                    loss_of(model, *of_piece(piece))
             else:
                 rng = draws.generator(0, Stream.DROPOUT)
-                self._loss_of(model, piece, np.float32, rng).backward(into={})
+                loss, _ = loss_of(model, *of_piece(piece), rng=rng)
+                loss.backward(into={})
 
         by_size: dict[int, list[Product]] = {}
         pieces = micro_batches(self.batch, self.config.micro_batch)
@@ -307,7 +229,7 @@ class Bench:
         What the tape keeps is written in forward and read in backward. Of AdamW's arrays the
         weights and the two moments are read and written, gradients and decay read.
         """
-        kept = summarise(self._on_the_host()).memory * len(self.images)
+        kept = summarise(copy.deepcopy(self.model).to("cpu")).memory * len(self.images)
         return 2 * kept + 8 * 4 * self.model.num_parameters()
 
     def profile(self, steps: int) -> list[OperationTime]:
@@ -336,11 +258,6 @@ class Bench:
         return profile_rows(watch, steps)
 
 
-def _mean(losses: Sequence[Array], pieces: Sequence[Array]) -> float:
-    """The mean loss of a batch from those of its micro-batches."""
-    return float(np.average(read_scalars(losses), weights=[len(piece) for piece in pieces]))
-
-
 def _large_product() -> Callable[[], Any]:
     """A call of a product that keeps a GPU at work for a millisecond at least."""
     made = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
@@ -357,15 +274,6 @@ def _random_dataset(
     mean, std = (127.5,) * 3, (255 / math.sqrt(12),) * 3  # of such pixels
     names = tuple(map(str, range(K)))
     return data.Dataset("random pixels", pixels, labels, pixels, labels, names, mean, std)
-
-
-def _beside(model: Module, x: Array) -> Array:
-    """x where the model is."""
-    return to_device(x, device_of(next(model.named_parameters())[1].data))
-
-
-def _named(gradients: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"the gradient of {name}": gradient for name, gradient in gradients.items()}
 
 
 def peak_memory() -> float | None:

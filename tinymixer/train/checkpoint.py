@@ -12,7 +12,6 @@ needs; the numbers. Nothing is used before all of it has been read and the diges
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -180,28 +179,13 @@ def _digest(said: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-class _Zeros:
-    """In place of a generator: zeros for weights, as many as a file can hold, in as many arrays."""
-
-    def __init__(self, numbers: int, arrays: int):
-        self.numbers, self.arrays = numbers, arrays
-
-    def random(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        self.numbers, self.arrays = self.numbers - math.prod(shape), self.arrays - 1
-        if self.numbers < 0 or self.arrays < 0:
-            raise ValueError("it describes a larger model than the file holds")
-        return np.zeros(shape, dtype)
-
-    standard_normal = random
-
-
 def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
     """The arrays that a run of this configuration has, built with no more than the file holds."""
     numbers = sum(x.size for x in stored.values())
     if max(_whole_numbers(header.config.model_options), default=0) > numbers:
         raise ValueError("it describes a larger model than the file holds")
     try:
-        model = _model(header, _Zeros(numbers, len(stored)))
+        model = _model(header, nn.Zeros(numbers, len(stored)))
     except MemoryError:
         raise ValueError("it describes a larger model than fits into memory") from None
     weights = model.state()

@@ -72,7 +72,8 @@ def _log_softmax(
 ) -> np.ndarray:
     """log p, natural, of what the model answers: (B, K) or (H, W, B, K)."""
     xp = array_module(model.parameters()[0].data)
-    with no_grad():
+    # what overflows shows in the loss
+    with no_grad(), np.errstate(over="ignore", invalid="ignore"):
         logits = to_numpy(model(data.normalise(xp.asarray(images), mean, std)).data)
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        shifted = logits - logits.max(-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -42,10 +42,23 @@ def non_finite_error(
             for name, part in flat.named(gradient).items():
                 if not where and not xp.isfinite(part).all():
                     where = f"the gradient of {name}"
-    clipping = "a smaller --clip-norm" if config.clip_norm else "--clip-norm 1"
+    what += f"; first to blame: {where}" if where else ""
+    return _error(training_step, what, epoch, step, out)
+
+
+def spoilt_error(
+    training_step: TrainingStep, what: str, epoch: int, step: int, out: Path | None
+) -> NonFiniteError:
+    """The error for an update, the one before this step, after which `what` is not finite."""
+    return _error(training_step, f"{what} no longer finite after the last update", epoch, step, out)
+
+
+def _error(
+    training_step: TrainingStep, what: str, epoch: int, step: int, out: Path | None
+) -> NonFiniteError:
+    clipping = "a smaller --clip-norm" if training_step.config.clip_norm else "--clip-norm 1"
     return NonFiniteError(
-        f"epoch {epoch + 1}, step {step + 1}: {what}"
-        + (f"; first to blame: {where}. " if where else ". ")
+        f"epoch {epoch + 1}, step {step + 1}: {what}. "
         + (f"The last good checkpoint is {out / 'last.npz'}. " if out else "")
         + f"Try a lower --lr, a longer --warmup-epochs or {clipping}"
     )

@@ -140,8 +140,8 @@ class TrainingStep:
     def loss(self, images: Array, targets: Array, key: Array | None = None) -> tuple[Tensor, Array]:
         """The mean loss of a micro-batch, and how many of its images are classified correctly."""
         rng = None if key is None else self.generator_from(key)
-        pixels = fast.pixels(self.model, images, self.dataset.mean, self.dataset.std)
-        logits = self.model(pixels, rng=rng)
+        x = data.normalise(images, self.dataset.mean, self.dataset.std)
+        logits = self.model(x, rng=rng)
         loss = self.task.loss(logits, targets, self.config.label_smoothing)
         return loss, self.task.correct(logits.data, targets)
 

@@ -9,25 +9,24 @@ workers.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from tinymixer import data
 from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import no_grad
-from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
-from tinymixer.train.non_finite import non_finite_error
+from tinymixer.train.non_finite import non_finite_error, spoilt_error
 from tinymixer.train.parallel import Workers
 from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
 from tinymixer.train.step import StepFigures, TrainingStep
@@ -118,8 +117,12 @@ class Trainer:
         with saved.fitting():
             trainer = cls(header.config, dataset, path.parent, **options)
             trainer.model.load_state(saved.weights)
-            _copy("ema", saved.ema, trainer._averages())
-            _copy("optimizer", saved.optimizer, trainer.optimizer.state)
+            for own, kept in (
+                (trainer._averages(), saved.ema),
+                (trainer.optimizer.state, saved.optimizer),
+            ):
+                for name, array in own.items():  # with the names and shapes that load has checked
+                    array[...] = array_module(array).asarray(kept[name])
             trainer.step, trainer.progress = header.step, header.progress
             trainer.history = list(header.history)
             trained = min(header.step * header.config.batch_size, len(dataset.train_images))
@@ -128,7 +131,7 @@ class Trainer:
                     f"it says {header.step} steps but {header.progress.images} images, expected "
                     f"{trained}"
                 )
-        trainer._owns_folder = True
+            trainer._owns_folder = True
         return trainer
 
     @property
@@ -162,6 +165,9 @@ class Trainer:
                 self._finish_epoch()
         return self.history
 
+    def _learning_rate(self) -> float:
+        return self.config.learning_rate(self.steps_done, self.steps_per_epoch)
+
     def _train_epoch(self) -> None:
         config, images = self.config, len(self.dataset.train_images)
         order = to_device(permutation(config.seed, self.epoch, images), self.device)
@@ -176,11 +182,8 @@ class Trainer:
             while self.step < self.steps_per_epoch and self.steps_done < self.steps:
                 start = time.perf_counter()
                 batch = order[self.step * config.batch_size :][: config.batch_size]
-                figures = self.training_step(
-                    *(batch, self.epoch, self.step),
-                    number=self.steps_done,
-                    lr=config.learning_rate(self.steps_done, self.steps_per_epoch),
-                )
+                number, lr = self.steps_done, self._learning_rate()
+                figures = self.training_step(batch, self.epoch, self.step, number=number, lr=lr)
                 self._unread.append((batch, figures))
                 self.step += 1
                 stop = self._stop.number
@@ -212,8 +215,8 @@ class Trainer:
             if not all(map(math.isfinite, (*losses, norm))):
                 self.step -= len(unread) - i
                 self.training_step.healthy[...] = True
-                position = (batch, self.epoch, self.step)
-                raise non_finite_error(self.training_step, *position, losses, norm, self.out)
+                where = self.training_step, batch, self.epoch, self.step
+                raise non_finite_error(*where, losses, norm, self.out)
             loss = math.fsum(map(math.prod, zip(losses, figures.sizes, strict=True)))
             self.progress = self.progress.plus(loss=loss, correct=sum(correct), images=len(batch))
 
@@ -222,13 +225,15 @@ class Trainer:
         progress, cut_short = self.progress, self.step < self.steps_per_epoch
         with self._averaged_weights():
             test_loss, matrix = measure(self.task, self.model, self.dataset, self.workers)
+        if not math.isfinite(test_loss):
+            raise self._spoilt("the test loss is")
         figures = EpochFigures(
             epoch=self.steps_done / self.steps_per_epoch if cut_short else self.epoch + 1,
             train_loss=progress.loss / progress.images,
             train_accuracy=progress.correct / progress.images,
             test_loss=test_loss,
             **self.task.scores(matrix),
-            lr=self.config.learning_rate(self.steps_done, self.steps_per_epoch),
+            lr=self._learning_rate(),
             seconds=progress.seconds,
             images_per_s=progress.images / progress.seconds,
         )
@@ -272,13 +277,18 @@ class Trainer:
         if self.out is None:
             return
         record = DatasetRecord.of(self.dataset)
-        checkpoint.save(
-            self.out / f"{name}.npz",
-            Header(self.config, record, self.step, self.progress, tuple(self.history)),
-            self.model.state(),
-            self._averages(),
-            self.optimizer.state,
-        )
+        header = Header(self.config, record, self.step, self.progress, tuple(self.history))
+        groups = self.model.state(), self._averages(), self.optimizer.state
+        if self.steps_done and not all(
+            array_module(array).isfinite(array).all()
+            for group in groups
+            for array in group.values()
+        ):
+            raise self._spoilt("the weights are")
+        checkpoint.save(self.out / f"{name}.npz", header, *groups)
+
+    def _spoilt(self, what: str) -> NonFiniteError:
+        return spoilt_error(self.training_step, what, self.epoch, self.step, self.out)
 
     def _report(self) -> None:
         if self.out is not None:
@@ -287,17 +297,3 @@ class Trainer:
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:
             tqdm.write(f"no graph, launch by launch instead: {why_not}")
-
-
-def _copy(group: str, saved: Mapping[str, np.ndarray], own: Mapping[str, Array]) -> None:
-    """Copy saved arrays into those of the same names.
-
-    Raises ValueError, and changes nothing, unless names and shapes are the same: an array of one
-    number would fill all of another.
-    """
-    for name in sorted(saved.keys() | own.keys()):
-        found, expected = (x[name].shape if name in x else "nothing" for x in (saved, own))
-        if found != expected:
-            raise ValueError(f"{group}/{name} is {found}, expected {expected}")
-    for name, array in own.items():
-        array[...] = array_module(array).asarray(saved[name])

@@ -8,9 +8,10 @@ import cupy_stand_in
 import numpy as np
 import pytest
 from on_device import LAYOUTS, assert_same, on, swap_source
+from own_policy import add_policy
 from twin_cases import AUGMENTS
 
-from tinymixer import backend, create_model, data, fast, ops
+from tinymixer import backend, data
 from tinymixer.backend import to_numpy
 from tinymixer.data import autoaugment
 from tinymixer.engine import chosen
@@ -102,70 +103,6 @@ def test_what_the_kernel_cannot_do_is_the_references(cupy, monkeypatch, margin, 
     assert launched == {"random_words"}
 
 
-MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    ("shape", "P"), [((1, 1, 1, 3), 1), ((5, 14, 21, 3), 7), ((7, 32, 24, 3), 4), ((3, 6, 6, 1), 3)]
-)
-def test_patches_are_those_of_the_cpu_to_the_last_bit(cupy, monkeypatch, shape, P, layout):
-    images, colours = np.random.default_rng(shape).integers(0, 256, shape, np.uint8), shape[3]
-    constants = MEAN[:colours], STD[:colours]
-    expected = ops.Patchify(P).forward(data.normalise(LAYOUTS[layout](images), *constants))
-    launched, launch = Counter(), kernels.launch
-    monkeypatch.setattr(
-        kernels, "launch", lambda name, *a, **v: launched.update([name]) or launch(name, *a, **v)
-    )
-    arguments = (*on(cupy, [images], layout), *constants, P)
-    assert_same([chosen(fast.patches, "gpu", *arguments)(*arguments)], [expected])
-    assert launched == {"cut_patches": 1}
-
-
-def test_images_that_patches_do_not_tile_are_told_as_the_reference_tells_them(cupy):
-    images = cupy.asarray(np.zeros((2, 6, 8, 3), np.uint8))
-    with pytest.raises(ValueError, match="patches of 4x4 do not tile images of 6x8"):
-        chosen(fast.patches, "gpu", images, MEAN, STD, 4)(images, MEAN, STD, 4)
-
-
-@pytest.mark.parametrize("name", ["mixer_pico", "sparse_mlp_nano", "raft_mlp_nano"])
-def test_a_model_makes_the_same_of_patches_as_of_images(cupy, name):
-    """RaftMLP begins with something else, and gets its images."""
-    model = create_model(name)
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    for device in ("cpu", "gpu"):
-        placed = backend.to_device(images, device)
-        model.to(device)
-        seen = fast.pixels(model, placed, MEAN, STD)
-        assert seen.ndim == (4 if name == "raft_mlp_nano" else 3)
-        expected = model(data.normalise(placed, MEAN, STD)).data
-        assert_same([model(seen).data], [to_numpy(expected)])
-
-
-TORN = {  # what is taken out of the kernel that cuts patches, and what is put in its place
-    "the last number": ("if (i >= (long long)B * height * width * colours) return;", ""),
-    "colours": ("levels[level * colours + colour]", "levels[level * colours]"),
-    "a row of pixels": ("i % within / (P * colours)", "i / colours % P"),
-    "which image": ("image = i / within % B", "image = i / within / B"),
-    "which token": ("token = i / within / B", "token = i / within"),
-    "a row of patches": ("token / columns * P + y", "token / columns + y"),
-    "tall images": ("columns = width / P;", "columns = height / P;"),
-}
-
-
-@pytest.mark.parametrize(("taken", "left"), TORN.values(), ids=TORN)
-def test_a_planted_bug_in_patches_is_caught(monkeypatch, taken, left):
-    if missing := cuda_on_cpu.why_not():
-        pytest.skip(missing)
-    assert SOURCE.count(taken) == 1
-    swap_source(monkeypatch, SOURCE.replace(taken, left))
-    kernels._kernel(cupy_stand_in, "cut_patches", kernels.PLAIN)  # it does compile
-    with pytest.raises((AssertionError, cuda_on_cpu.CudaError)):
-        test_patches_are_those_of_the_cpu_to_the_last_bit(
-            cupy_stand_in, monkeypatch, (5, 14, 21, 3), 7, "C"
-        )
-
-
 SIZES_DRAWN = [(1,), (7,), (0,), (3, 5), (2051,), (8,), (16,), (4100,)]
 STARTS = [(0, ()), (2**64 - 1, (2**63, 7, 2**64 - 1)), (5, (1, 2, 3))]
 
@@ -250,7 +187,7 @@ def operated(monkeypatch, operation, kind, cupy=None):
     """Pictures and pixels' classes after `operation` in all magnitudes, and perhaps another."""
     name, second = operation.name, OPERATIONS[(operation * 3 + 1) % len(OPERATIONS)]
     pairs = tuple(((operation, 9, m), (second, 5, 9 - m)) for m in range(10))
-    monkeypatch.setitem(autoaugment.POLICIES, name, pairs)
+    add_policy(monkeypatch, name, pairs)
     images = PICTURES[kind](np.random.default_rng(0)).astype(np.uint8)
     augment, arrays = data.Augment(auto_augment=name), (images, images[..., 0].copy())
     arrays = *arrays, np.arange(len(images))
@@ -390,5 +327,5 @@ def test_the_trainer_augments_where_the_images_are(cupy):
     for device, kind in (("cpu", data.Augment), ("gpu", gpu.Augment)):
         config = Config(dataset="shapes", augment=AUGMENTS[0])
         trainer = Trainer(config, dataset, device=device, workers=1, quiet=True)
-        assert type(trainer.augment) is kind
+        assert type(trainer.training_step.augment) is kind
         assert type(trainer.config.augment) is data.Augment

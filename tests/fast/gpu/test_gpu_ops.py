@@ -14,8 +14,8 @@ import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
-from checks import channel_shapes, norm_shapes, token_shapes
-from on_device import LAYOUTS, assert_close, assert_same, on, swap_source
+from checks import assert_close_32, channel_shapes, norm_shapes, token_shapes
+from on_device import LAYOUTS, assert_same, on, swap_source
 from twin_cases import (
     FORMS,
     ON_GPU,
@@ -83,7 +83,7 @@ def test_twin_agrees_with_its_reference(cupy, reference, options, shapes, sizes,
         for a, b in zip(got, expected, strict=True):
             assert a is b is None or np.abs(to_numpy(a) - b).max() <= TOLERANCE * largest
     else:
-        assert_close(got, expected)
+        assert_close_32(got, expected)
 
 
 @pytest.mark.parametrize(("reference", "option"), options_in(ON_GPU))
@@ -107,7 +107,7 @@ def test_a_row_longer_than_a_block_takes(cupy, form, sizes):
     arrays, dy = inputs_of(ops.TokenMLP, token_shapes, sizes)
     assert arrays[0][0].size > kernels.WIDE
     got = run_on(cupy, ops.TokenMLP(*form), arrays, dy)
-    assert_close(got, truth(ops.TokenMLP, form, arrays, dy))
+    assert_close_32(got, truth(ops.TokenMLP, form, arrays, dy))
 
 
 @each_case
@@ -158,7 +158,7 @@ def test_extreme_values(cupy, reference, options, shapes, value):
     arrays, dy = inputs_of(reference, shapes, SIZES[1])
     arrays[0].reshape(-1)[::3] = value
     got = run_on(cupy, reference(*options), arrays, dy)
-    assert_close(got, truth(reference, options, arrays, dy))
+    assert_close_32(got, truth(reference, options, arrays, dy))
 
 
 NORMS = [(ops.LayerNorm, norm_shapes)]
@@ -171,7 +171,7 @@ def test_norms_far_from_zero(cupy, reference, shapes):
     arrays, dy = inputs_of(reference, shapes, SIZES[2])
     arrays[0] += 1000
     got = run_on(cupy, reference(), arrays, dy)
-    assert_close(got, truth(reference, (), arrays, dy), 1e-3)
+    assert_close_32(got, truth(reference, (), arrays, dy), 1e-3)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -182,7 +182,7 @@ def test_statistics_are_those_of_the_reference(cupy, reference, shapes, sizes):
     op(*on(cupy, [x, *others]))
     assert op.implementation is engine.twins[reference, "gpu"].code
     exact.forward(x.astype(np.float64), *others)
-    assert_close(op.statistics, exact.statistics)
+    assert_close_32(op.statistics, exact.statistics)
 
 
 def test_what_is_repeated_is_added_by_the_reference(cupy):
@@ -199,7 +199,7 @@ def test_cross_entropy_of_large_logits(cupy, middle):
     arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
     arrays[0] = 1000 * arrays[0] + np.float32(middle)
     got = run_on(cupy, ops.SoftmaxCrossEntropy(), arrays, dy)
-    assert_close(got, truth(ops.SoftmaxCrossEntropy, (), arrays, dy))
+    assert_close_32(got, truth(ops.SoftmaxCrossEntropy, (), arrays, dy))
 
 
 @pytest.mark.parametrize("label", [-1, 5, 2**32])
@@ -213,7 +213,7 @@ def test_labels_of_any_integer_type(cupy, dtype):
     arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
     expected = truth(ops.SoftmaxCrossEntropy, (), arrays, dy)
     arrays[1] = arrays[1].astype(dtype)
-    assert_close(run_on(cupy, ops.SoftmaxCrossEntropy(), arrays, dy), expected)
+    assert_close_32(run_on(cupy, ops.SoftmaxCrossEntropy(), arrays, dy), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
@@ -225,7 +225,7 @@ def test_what_is_to_be_ignored_loses_nothing_and_is_not_counted(cupy, ignore, pl
     arrays[1].reshape(-1)[places] = ignore
     expected = truth(ops.SoftmaxCrossEntropy, (0.1, ignore), arrays, dy)
     op = ops.SoftmaxCrossEntropy(0.1, ignore)
-    assert_close(run_on(cupy, op, arrays, dy), expected)
+    assert_close_32(run_on(cupy, op, arrays, dy), expected)
     assert chosen(type(op), "gpu", *on(cupy, arrays)) is gpu.ops.FastSoftmaxCrossEntropy
     assert (expected[0] == 0) == (places is ...)
 
@@ -275,12 +275,12 @@ def test_products_in_a_named_precision(cupy, reference, name, within, sizes):
     exact = truth(reference, (), arrays, dy)
     with precision(name):
         got = run_on(cupy, reference(), arrays, dy)
-    assert_close(got, exact, within)
+    assert_close_32(got, exact, within)
     if name != "fp32":  # and it is not float32 by another name
         with pytest.raises(AssertionError):
-            assert_close(got, exact, within / 100)
+            assert_close_32(got, exact, within / 100)
     plain = run_on(cupy, reference(), arrays, dy)
-    assert_close(plain, exact)  # the setting is gone
+    assert_close_32(plain, exact)  # the setting is gone
 
 
 @pytest.mark.parametrize("reference", [MatMul, ops.Resample])
@@ -293,7 +293,7 @@ def test_products_that_decide_or_interpolate_are_not_in_bfloat16(cupy, reference
         with precision(name):
             got = run_on(cupy, reference(), arrays, dy)
         assert np.array_equal(*(to_numpy(y) for y in (got[0], plain[0]))) == same
-        assert_close(got, truth(reference, (), arrays, dy), 1e-3)
+        assert_close_32(got, truth(reference, (), arrays, dy), 1e-3)
 
 
 def test_only_products_of_two_matrices_are_left_to_the_library(cupy, monkeypatch):

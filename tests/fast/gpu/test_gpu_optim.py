@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from on_device import assert_close, assert_same, on
+from checks import assert_close_32
+from on_device import assert_same, on
 from twin_cases import ADAMW, options_of
 
 from tinymixer import engine, optim
@@ -31,9 +32,9 @@ def test_adamw_follows_the_plain_lines(cupy, options, n, averaged):
         else:
             fused.step(w, placed, 0.01, step)
     got = [w, fused.state["m"], fused.state["v"]]
-    assert_close(got, [weights, plain.state["m"], plain.state["v"]])
+    assert_close_32(got, [weights, plain.state["m"], plain.state["v"]])
     if averaged:
-        assert_close([a], [average])
+        assert_close_32([a], [average])
 
 
 @pytest.mark.parametrize("option", options_of(optim.AdamW))

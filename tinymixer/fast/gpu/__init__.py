@@ -9,7 +9,7 @@ compiled on first use. Every product is one of two matrices, by CuPy or cuBLAS, 
 """
 
 from tinymixer.fast.gpu import ops  # registers its twins
-from tinymixer.fast.gpu.data import Augment, Generator, patches, rng_key
+from tinymixer.fast.gpu.data import Augment, Generator, rng_key
 from tinymixer.fast.gpu.optim import AdamW, gather
 
-__all__ = ["AdamW", "Augment", "Generator", "gather", "ops", "patches", "rng_key"]
+__all__ = ["AdamW", "Augment", "Generator", "gather", "ops", "rng_key"]

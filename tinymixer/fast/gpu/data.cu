@@ -103,21 +103,6 @@ extern "C" __global__ void crop_and_flip(const unsigned char *images, const long
     }
 }
 
-/* patches (S, B, P P colours) of images (B, height, width, colours): ops.Patchify, with each level as
-   `levels` (256, colours) has it. */
-extern "C" __global__ void cut_patches(const unsigned char *images, const float *levels,
-                                       float *patches, int B, int height, int width, int colours,
-                                       int P) {
-    long long i = thread_of_grid();
-    if (i >= (long long)B * height * width * colours) return;
-    int within = P * P * colours, colour = i % colours, x = i / colours % P;
-    int y = i % within / (P * colours), columns = width / P;
-    long long image = i / within % B, token = i / within / B;
-    long long row = token / columns * P + y, column = token % columns * P + x;
-    int level = images[((image * height + row) * width + column) * colours + colour];
-    patches[i] = levels[level * colours + colour];
-}
-
 /* AutoAugment: data/autoaugment.py has the operations. All threads of a block work on one image. - */
 
 /* f(i) for each i below n that this thread has. */

@@ -1,4 +1,4 @@
-"""Twins of what becomes of the data: dropout's numbers, augmentation, and patches."""
+"""Twins of what becomes of the data: dropout's numbers, and augmentation."""
 
 import math
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data
-from tinymixer.backend import Array, array_module, device_constant
+from tinymixer.backend import Array, array_module
 from tinymixer.data import autoaugment, draws
 from tinymixer.data.draws import Stream
-from tinymixer.fast import inputs
 from tinymixer.fast.gpu import kernels
 from tinymixer.fast.gpu.kernels import WIDE, one_thread_each
 from tinymixer.fast.table import twin_of
@@ -116,30 +115,3 @@ class Augment(data.Augment):
 
 def _whole_numbers(x: Array) -> Array:
     return array_module(x).ascontiguousarray(x.astype(np.int64, copy=False))
-
-
-def _tiled(images: Array, mean: Any, std: Any, patch_size: int) -> bool:
-    """Patches tile the images; if not, the reference says so."""
-    height, width = images.shape[1:3]
-    return not height % patch_size and not width % patch_size and images.size > 0
-
-
-@twin_of(inputs.patches, "gpu", _tiled)
-def patches(
-    images: Array, mean: tuple[float, ...], std: tuple[float, ...], patch_size: int
-) -> Array:
-    """In one launch and with the same bits: what becomes of each of the 256 levels is looked up."""
-    B, height, width, colours = images.shape
-    P, xp = patch_size, array_module(images)
-    S = height // P * (width // P)
-    cut = xp.empty((S, B, P * P * colours), np.float32)
-    arrays = xp.ascontiguousarray(images), _levels(images, tuple(mean), tuple(std)), cut
-    sizes = map(np.int32, (B, height, width, colours, P))
-    kernels.launch("cut_patches", one_thread_each(cut.size), *arrays, *sizes)
-    return cut
-
-
-@device_constant
-def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Each level (256,) of each colour, normalised."""
-    return data.normalise(np.arange(256, dtype=np.uint8)[:, None], mean, std)

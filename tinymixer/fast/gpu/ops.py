@@ -22,6 +22,7 @@ from tinymixer.fast.gpu.kernels import (
 )
 from tinymixer.fast.gpu.products import operand_type, product
 from tinymixer.fast.table import channels_fit, float32, tokens_fit, twin_of
+from tinymixer.ops.gelu import check_form
 from tinymixer.ops.norm import Norm
 from tinymixer.ops.primitives import Add, MatMul
 
@@ -32,14 +33,16 @@ def _gelu(h: Array, b: Array, axis: int, form: str) -> Array:
     """GELU(h + b)."""
     a = array_module(h).empty_like(h)
     by, grid, shape, variant = walk(axis, h.dtype, h, a)
-    kernels.launch(f"gelu_{by}", grid, h, b, a, *shape, np.int32(form == "erf"), variant=variant)
+    kernels.launch(
+        f"gelu_{by}", grid, h, b, a, *shape, np.int32(check_form(form) == "erf"), variant=variant
+    )
     return a
 
 
 def _gelu_backward(h: Array, b: Array, d: Array, axis: int, form: str) -> Array:
     """d, which is da, becomes dh = da GELU'(h + b); returned are the parts of db."""
     by, grid, shape, variant = walk(axis, h.dtype, h, d)
-    parts, erf = _parts(h, grid, axis), np.int32(form == "erf")
+    parts, erf = _parts(h, grid, axis), np.int32(check_form(form) == "erf")
     kernels.launch(f"gelu_backward_{by}", grid, h, b, d, parts, *shape, erf, variant=variant)
     return parts
 
@@ -102,7 +105,7 @@ class FastGELU(ops.GELU):
     def forward(self, x: Array) -> Array:
         X = _contiguous(x, 1, -1)
         zero = array_module(x).zeros(1, np.float32)
-        self.save(X, zero)
+        self.saved = X, zero
         return _gelu(X, zero, 0, self.form).reshape(x.shape)
 
     def backward(self, dy: Array) -> Array:
@@ -119,7 +122,7 @@ class FastTokenLinear(ops.TokenLinear):
     def forward(self, x: Array, W: Array, b: Array) -> Array:
         dtype = operand_type()
         X, W = _operand(_contiguous(x, len(x), -1), dtype), _operand(W, dtype)  # (S, B*C)
-        self.save(X, W)
+        self.saved = X, W
         y = _add_bias(product(W, X, dtype), _contiguous(b, -1), 0)  # (D, B*C)
         return y.reshape(-1, *x.shape[1:])
 
@@ -143,7 +146,7 @@ class FastChannelLinear(ops.ChannelLinear):
             y = product(X, W)  # (S*B, D)
         else:
             y = _add_bias(product(X, W, dtype), _contiguous(b, -1), 1)
-        self.save(X, W, b is not None)
+        self.saved = X, W, b is not None
         return y.reshape(*x.shape[:-1], -1)
 
     def backward(self, dy: Array) -> tuple:
@@ -170,7 +173,7 @@ class FastTokenMLP(ops.TokenMLP):
         h = product(W1, X, dtype)  # (D_S, B*C)
         a = _gelu(h, b1, 0, self.form)
         y = _add_bias(product(W2, a, dtype), b2, 0)  # (S, B*C)
-        self.save(X, W1, h, b1, a, W2)
+        self.saved = X, W1, h, b1, a, W2
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
@@ -197,7 +200,7 @@ class FastChannelMLP(ops.ChannelMLP):
         h = product(X, W1, dtype)  # (S*B, D_C)
         a = _gelu(h, b1, 1, self.form)
         y = _add_bias(product(a, W2, dtype), b2, 1)  # (S*B, C)
-        self.save(X, W1, h, b1, a, W2)
+        self.saved = X, W1, h, b1, a, W2
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
@@ -223,7 +226,7 @@ class FastAdd(Add):
     """Two arrays of one shape, as a residual and its branch are, read in packs."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(x.shape, y.shape)
+        self.saved = x.shape, y.shape
         X, Y = _contiguous(x, *x.shape), _contiguous(y, *y.shape)
         z = array_module(x).empty_like(X)
         _, grid, (_, size), variant = walk_flat(X.dtype, X, Y, z)
@@ -241,7 +244,7 @@ class FastMatMul(MatMul):
     """Two matrices as they are: by such a product a gate decides, so it is never in bfloat16."""
 
     def forward(self, x: Array, y: Array) -> Array:
-        self.save(_contiguous(x, *x.shape), _contiguous(y, *y.shape))
+        self.saved = _contiguous(x, *x.shape), _contiguous(y, *y.shape)
         return product(*self.saved)
 
     def backward(self, dz: Array) -> tuple:
@@ -264,7 +267,7 @@ class FastResample(ops.Resample):
 
     def forward(self, x: Array, A_h: Array, A_w: Array) -> Array:
         A_h, A_w = (_contiguous(A.astype(np.float32), *A.shape) for A in (A_h, A_w))
-        self.save(A_h, A_w)
+        self.saved = A_h, A_w
         return _resampled(x, A_h, A_w)
 
     def backward(self, dy: Array) -> tuple:
@@ -291,7 +294,7 @@ class FastLayerNorm(ops.LayerNorm):
         numbers = np.int32(rows), np.int32(C), np.float32(self.eps)
         arrays = X, gamma, beta, y, mean, scale
         kernels.launch("layer_norm", one_warp_each(rows), *arrays, *numbers, variant=_of_rows(X, y))
-        self.save(X, gamma, mean, scale)
+        self.saved = X, gamma, mean, scale
         return y.reshape(x.shape)
 
     def backward(self, dy: Array) -> tuple:
@@ -354,7 +357,7 @@ def _norm(op: Norm, x: Array, gamma: Array, beta: Array, w: int, groups: int) ->
     kernels.launch("norm_groups", one_warp_each(groups), *statistics, count, shape[1], *layout, eps)
     arrays, numbers = (X, gamma, beta, mean, scale, y), (*shape, np.int32(C), *layout)
     kernels.launch("norm_forward", grid, *arrays, *numbers, variant=variant)
-    op.save(X, gamma, mean, scale, layout)
+    op.saved = X, gamma, mean, scale, layout
     kept = [1 if axis - x.ndim in op.axes else n for axis, n in enumerate(x.shape)]
     op.statistics = mean.reshape(kept), variance.reshape(kept)
     return y.reshape(x.shape)
@@ -413,7 +416,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
         grid = one_warp_each(rows)
         targets = classes, probabilities, counted
         kernels.launch("cross_entropy", grid, X, *targets, losses, log_sums, *options)
-        self.save(X, targets, log_sums, options, logits.shape)
+        self.saved = X, targets, log_sums, options, logits.shape
         _, parts = _operand_and_parts(losses, losses.dtype, 0)
         return _sum_of_parts(parts).reshape(())
 
