@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tinymixer import cli, ops
+from tinymixer.cli import gradcheck
+from tinymixer.gradcheck import checks
 
 
 def test_the_command_reports_one_operation(tmp_path, capsys):
@@ -89,3 +91,130 @@ def test_each_method_alone_would_have_missed_some(tmp_path):
     missed = json.loads((tmp_path / "m.json").read_text())["missed alone"]
     assert all(missed.values())
     assert missed["complex step"] < missed["differences"] < missed["one direction"]
+
+
+# ------------------------------------------------------------------ a function of one's own
+
+
+@pytest.fixture
+def mine(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import numpy as np\n"
+        "from tinymixer.engine import Function\n"
+        "class Square(Function):\n"
+        "    def forward(self, x):\n"
+        "        self.saved = (x,)\n"
+        "        return x * x\n"
+        "    def backward(self, dy):\n"
+        "        return 2 * dy * self.saved[0]\n"
+        "class Half(Square):\n"
+        "    def backward(self, dy):\n"
+        "        return dy * self.saved[0]\n"
+        "class Power(Square):\n"
+        "    def __init__(self, n):\n"
+        "        self.n = n\n"
+        "def layer(x, W, b=None):\n"
+        "    return (x @ W).tanh()\n"
+        "def number(x):\n"
+        "    return 3.0\n"
+        "seven = 7\n"
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "code", "says"),
+    [
+        ("Square", ["x=3,4"], 0, "Square: passed"),
+        ("Square", ["x=()"], 0, "Square: passed"),
+        ("layer", ["W=4,2:positive", "x=3x4"], 0, "covered: all 20 elements"),
+        ("Half", ["x=3,4:unit"], 1, "off by the factor 0.5"),
+        ("Square", ["x=3:0..9"], 3, "whole numbers count as labels"),
+        ("Square", ["x=0"], 3, "no elements"),
+    ],
+)
+def test_an_own_function_is_checked(mine, capsys, name, inputs, code, says):
+    given = [word for spec in inputs for word in ("--input", spec)]
+    assert cli.main(["gradcheck", f"{mine}:{name}", *given]) == code
+    assert says in capsys.readouterr().out
+
+
+def test_an_own_function_has_a_curve_and_a_file(mine, tmp_path, capsys):
+    files = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "c.png")]
+    assert cli.main(["gradcheck", f"{mine}:Square", "--input", "x=3", *files]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "passed"
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{mine}"], "expected a file and a name"),
+        (["nowhere.py:f"], "nowhere.py: no such file"),
+        (["no_module_of_mine:f"], "ModuleNotFoundError"),
+        (["{mine}:cube"], "has no 'cube'; it has"),
+        (["{mine}:seven"], "is no function, but int"),
+        (["{mine}:Power", "--input", "x=3"], "takes options"),
+        (["{mine}:layer", "--input", "x=3,4"], "give --input W=SHAPE"),
+        (["{mine}:layer", "--input", "z=3,4"], "there is no 'z'"),
+        (["{mine}:Square", "--input", "x"], "expected a name and a shape"),
+        (["{mine}:Square", "--input", "x=3,a"], "is no shape"),
+        (["{mine}:Square", "--input", "x=3:odd"], "unknown kind 'odd'"),
+        (["{mine}:Square", "--input", "x=3:9..0"], "expected a range"),
+        (["{mine}:Square", "--input", "x=3", "--input", "x=3"], "given twice"),
+        (["{mine}:number", "--input", "x=3"], "return a Tensor, got float"),
+        (["--input", "x=3"], "name one"),
+        (["{mine}:Square", "--all"], "is checked alone"),
+    ],
+)
+def test_wrong_use_gets_one_line(mine, capsys, arguments, says):
+    assert cli.main(["gradcheck", *(a.replace("{mine}", mine) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+# ------------------------------------------------------------------ models where bugs hide
+
+
+def test_a_backward_that_raises_is_a_row(monkeypatch, capsys):
+    def backward(self, dy):
+        raise ZeroDivisionError("in a backward")
+
+    monkeypatch.setattr(ops.GELU, "backward", backward)
+    assert cli.main(["gradcheck", "--op", "GELU", "--op", "Exp"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^GELU .* FAILED$", out, re.M)
+    assert re.search(r"^Exp .* passed$", out, re.M)
+    assert "backward raises ZeroDivisionError: in a backward" in out
+
+
+def test_models_are_trained_at_another_size_and_walked_twice(monkeypatch):
+    """Each of three slips shows in one of those only."""
+    right, twice = gradcheck._check_model("as_mlp_nano")
+    assert twice.name == "ASMLP in training at 20x12, twice"
+    assert right
+    assert twice
+
+
+@pytest.mark.parametrize(
+    ("owner", "slip"),
+    [
+        (ops.Dropout, lambda dx, mask: (1.001 * dx, mask)),
+        (ops.AxialShift, lambda dx: dx if dx.shape[0] == dx.shape[1] else dx * 1.001),
+    ],
+)
+def test_a_bug_that_shows_in_training_or_at_another_size_is_seen(monkeypatch, owner, slip):
+    monkeypatch.setattr(checks, "LOOK_CLOSER", 1)
+    healthy = owner.backward
+
+    def backward(self, dy):
+        gradients = healthy(self, dy)
+        return slip(*gradients) if isinstance(gradients, tuple) else slip(gradients)
+
+    monkeypatch.setattr(owner, "backward", backward)
+    name = "as_mlp_nano" if owner is ops.AxialShift else "mixer_pico"
+    own, other = gradcheck._check_model(name)
+    assert own
+    assert other.verdict == "failed"
