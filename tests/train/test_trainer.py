@@ -109,6 +109,9 @@ def test_a_checkpoint_holds_the_averaged_weights_for_use(config, dataset, tmp_pa
         log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
     accuracy = (log_p.argmax(1) == dataset.test_labels).mean()
     assert accuracy == saved.header.history[-1].test_accuracy
+    loss = -np.take_along_axis(log_p, dataset.test_labels[:, None], 1).mean(dtype=float)
+    # A float32 sum of 24 images: 24 roundings of 6e-8 at most.
+    assert loss == pytest.approx(saved.header.history[-1].test_loss, rel=2e-6)
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
 
 
