@@ -37,16 +37,16 @@ def test_what_fits(line, shapes):
 @pytest.mark.parametrize(
     ("line", "shapes", "says"),
     [
-        (LINE, [(7, 3), (11, 5)], r"Op: W is \(11, 5\); expected \(D, S\) with S = 7, as in x \(7, 3"),
-        (LINE, [(7, 3), (11, 7), (1,)], r"b is \(1,\); expected \(D,\) with D = 11, as in W \(11, 7"),
+        (LINE, [(7, 3), (11, 5)], r"Op: W is \(11, 5\); expected \(D, S\) with S = 7, as in x"),
+        (LINE, [(7, 3), (11, 7), (1,)], r"b is \(1,\); expected \(D,\) with D = 11, as in W"),
         (LINE, [(7, 3), (11, 7), ()], r"b is \(\); expected \(D,\)$"),
         (LINE, [(7, 3), (11, 7, 1)], r"W is \(11, 7, 1\); expected \(D, S\)$"),
         (LINE, [(), (11, 7)], r"x is \(\); expected \(S, \.\.\.\)$"),
         (LINE, [(0, 3), (11, 0)], r"x is \(0, 3\); expected \(S, \.\.\.\) with S of 1 or more"),
-        ("x (*), y (*)", [(7, 3), (7,)], r"y is \(7,\); expected \(\*,\) that broadcasts with x \(7, 3"),
+        ("x (*), y (*)", [(7, 3), (7,)], r"y is \(7,\); expected \(\*,\) that broadcasts with x"),
         ("x (..., C), y (..., C)", [(7, 3), (1, 3)], r"with \(7,\) for the axes \.\.\., as in x"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_told_with_the_sizes(line, shapes, says):
     with pytest.raises(ValueError, match=says):
         check(line, *of(*shapes))

@@ -112,14 +112,25 @@ def right_calls():
     yield f(p.Power, words.power, positive(S, B), n=3)
     for op, oracle in ((p.Sum, np.sum), (p.Mean, np.mean)):
         yield f(op, lambda x, axis, oracle=oracle: oracle(x, axis), normal(S, B), axis=1)
-    yield Call("Reshape", lambda shape: p.Reshape(shape), [normal(S, B)],
-               lambda x, shape: np.reshape(x, shape), {"shape": (B, S)})  # fmt: skip
-    yield Call("Transpose", lambda axes: p.Transpose(axes), [normal(S, B)],
-               lambda x, axes: np.transpose(x, axes or None), {"axes": (1, 0)})  # fmt: skip
+    yield Call(
+        "Reshape",
+        lambda shape: p.Reshape(shape),
+        [normal(S, B)],
+        lambda x, shape: np.reshape(x, shape),
+        {"shape": (B, S)},
+    )
+    yield Call(
+        "Transpose",
+        lambda axes: p.Transpose(axes),
+        [normal(S, B)],
+        lambda x, axes: np.transpose(x, axes or None),
+        {"axes": (1, 0)},
+    )
     yield f(p.Index, lambda x, key: x[key], normal(S, B), key=2)
     yield Call("Tensor", lambda: Tensor, [normal(S, B)], np.asarray)
-    yield Call("backward", lambda: backward, [normal(S, B), normal(S, B)], gradient_words,
-               fixed=(0, 1))  # fmt: skip
+    yield Call(
+        "backward", lambda: backward, [normal(S, B), normal(S, B)], gradient_words, fixed=(0, 1)
+    )
     yield from layers()
     yield from optimizers()
 
@@ -149,9 +160,7 @@ def layers():
             kept["weights"] = [w.data.astype(float) for w in module.parameters()]
             return module
 
-        return Call(
-            make.__name__, made, [x], lambda x, **_: oracle(x, *kept["weights"]), sizes
-        )  # fmt: skip
+        return Call(make.__name__, made, [x], lambda x, **_: oracle(x, *kept["weights"]), sizes)
 
     x = rng.standard_normal((S, B, C)).astype(np.float32)
     yield layer(nn.ChannelLinear, words.channel_linear, x, C=C, D=D_C)
@@ -166,20 +175,27 @@ def layers():
     yield layer(nn.PatchEmbed, embed, images, patch_size=4, C=C)
     ones, zeros = np.ones(C), np.zeros(C)
     norm = words.norm
-    yield Call("LayerNorm", nn.LayerNorm, [x],
-               lambda x, C, eps: norm(-1, None, 0)(x, ones, zeros, eps),
-               {"C": C, "eps": 1e-6})  # fmt: skip
+    yield Call(
+        "LayerNorm",
+        nn.LayerNorm,
+        [x],
+        lambda x, C, eps: norm(-1, None, 0)(x, ones, zeros, eps),
+        {"C": C, "eps": 1e-6},
+    )
     grid = rng.standard_normal((H, W, B, C)).astype(np.float32)
-    yield Call("GroupNorm", nn.GroupNorm, [grid],
-               lambda x, C, eps: norm((0, 1, 3), 4, 0)(x, ones, zeros, eps),
-               {"C": C, "eps": 1e-5})  # fmt: skip
+    yield Call(
+        "GroupNorm",
+        nn.GroupNorm,
+        [grid],
+        lambda x, C, eps: norm((0, 1, 3), 4, 0)(x, ones, zeros, eps),
+        {"C": C, "eps": 1e-5},
+    )
 
     def evaluated(x, C, eps, momentum):
         words.need(x.shape[-1] == C, 0 <= eps < math.inf, 0 <= momentum <= 1, x.ndim == 4)
         return x / math.sqrt(1 + eps)
 
-    yield Call("BatchNorm", nn.BatchNorm, [grid], evaluated,
-               {"C": C, "eps": 1e-5, "momentum": 0.1})  # fmt: skip
+    yield Call("BatchNorm", nn.BatchNorm, [grid], evaluated, {"C": C, "eps": 1e-5, "momentum": 0.1})
 
 
 def optimizers():
@@ -285,8 +301,32 @@ def optimizers():
 
 # One thing changed --------------------------------------------------------------------------------
 
-OPTIONS = [-1, 0, 1, 2, 5, 1.5, -0.5, math.nan, math.inf, -math.inf, "abc", "", None, [], (1,),
-           (0, 0), True, 10**6, 10**30, [1, 2], {}, object(), 1j, np.array([1, 2])]  # fmt: skip
+OPTIONS = [
+    -1,
+    0,
+    1,
+    2,
+    5,
+    1.5,
+    -0.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    "abc",
+    "",
+    None,
+    [],
+    (1,),
+    (0, 0),
+    True,
+    10**6,
+    10**30,
+    [1, 2],
+    {},
+    object(),
+    1j,
+    np.array([1, 2]),
+]
 NO_ARRAYS = [None, "abc", [], {}, object(), [[1.0], [1.0, 2.0]], b"abc", 3.0, 2, (1.0, 2.0), abs]
 
 
@@ -347,8 +387,15 @@ def wrong_call(call, rng):
         options[name] = OPTIONS[rng.integers(len(OPTIONS))]
         return options, arrays, f"{name}={options[name]!r}"
     i = int(rng.integers(len(arrays)))
-    if kind == "order" and call.name not in ("Tensor", "backward", "gather", "clip_by_global_norm",
-                                             "SGD", "AdamW", "update_average"):  # fmt: skip
+    if kind == "order" and call.name not in (
+        "Tensor",
+        "backward",
+        "gather",
+        "clip_by_global_norm",
+        "SGD",
+        "AdamW",
+        "update_average",
+    ):
         what = int(rng.integers(3))
         if what == 0 and len(arrays) > 1 and call.name != "ChannelLinear":
             arrays.pop()

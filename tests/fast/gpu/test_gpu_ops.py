@@ -28,6 +28,7 @@ from twin_cases import (
     options_in,
     resample_shapes,
     run,
+    soft_shapes,
     token_linear_shapes,
     truth,
 )
