@@ -519,7 +519,7 @@ def table(n):
     return found, faults
 
 
-@pytest.mark.parametrize("call", right_calls(), ids=lambda call: call.name)
+@pytest.mark.parametrize("call", list(right_calls()), ids=lambda call: call.name)
 def test_the_right_calls_are_right(call):
     assert outcome(call, call.options, call.arrays) == ("right", "")
 
