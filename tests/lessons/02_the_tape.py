@@ -73,6 +73,12 @@ class NothingSaved(Right):
         return 1 / (1 + np.exp(-x))
 
 
+class NotATuple(Right):
+    def forward(self, x):
+        self.saved = super().forward(x)
+        return self.saved
+
+
 class NoMinus(Right):
     def forward(self, x):
         return super().forward(-x)
@@ -111,6 +117,7 @@ WRONG = [
     wrong("parts", "two things", gradient_in_parts=in_parts(before=False, divide=False)),
     wrong("parts", "only the last part", gradient_in_parts=in_parts(each=True)),
     wrong("sigmoid", "did not save", Sigmoid=NothingSaved),
+    wrong("sigmoid", "not a tuple", Sigmoid=NotATuple),
     wrong("sigmoid", "the minus in exp(-x)", Sigmoid=NoMinus),
     wrong("sigmoid", "dy is missing", Sigmoid=NoDy),
     wrong("sigmoid", "x took the place of y", Sigmoid=OfX),

@@ -3,7 +3,7 @@
 from notebooks import wrong
 
 
-def no_bend(dY, X, W1, a, W2, g_slope):
+def no_slope(dY, X, W1, a, W2, g_slope):
     da = dY @ W2.T
     return da @ W1.T, X.T @ da, da.sum(0), a.T @ dY, dY.sum(0)
 
@@ -93,7 +93,7 @@ def repeated_over_their_own_axis(S, P, C, L, D_S, D_C, K):
 
 
 WRONG = [
-    wrong("channel", "the bend is missing", channel_backward=no_bend),
+    wrong("channel", "GELU is missing", channel_backward=no_slope),
     wrong("channel", "db1 looks like the sum over the rows", channel_backward=sums_forgotten),
     wrong("channel", "db2 looks like it is a mean", channel_backward=means),
     wrong("channel", "dW1 looks like it is transposed", channel_backward=like_tokens),

@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant(
         SoftmaxCrossEntropy, "divided by the ignored too", "/ n, None", "/ p[..., 0].size, None"
     ),
-    Mutant(SoftmaxCrossEntropy, "the ignored pull", "p = counted * ", "p = "),
+    Mutant(SoftmaxCrossEntropy, "the ignored pull", "p = totals * ", "p = "),
     Mutant(SoftmaxCrossEntropy, "forgets dloss", "dloss * (p", "(p"),
     Mutant(
         SoftmaxCrossEntropy,
@@ -230,6 +230,7 @@ MUTANTS = [
     ),
     Mutant(p.Exp, "x saved for y", "save(y)", "save(x)"),
     Mutant(p.Log, "guarded against zero", "return dy / x", "return dy / (x + 1e-10)"),
+    Mutant(p.Power, "power of y", "self.n - 1", "self.n"),
     Mutant(p.Sqrt, "factor 2", "0.5 * dy", "dy"),
     Mutant(p.Tanh, "square lost", "(1 - y * y)", "(1 - y)"),
     Mutant(p.Sum, "a mean's 1/N", "_repeat(dy", "_repeat(dy / shape[0]"),
