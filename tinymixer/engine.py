@@ -133,7 +133,7 @@ class Function:
 
     def __post_init__(self) -> None:
         for name, allowed in self.allowed:
-            value, default = getattr(self, name), getattr(type(self), name, None)
+            value, default = getattr(self, name), getattr(type(self), name, self)
             if type(value) is not type(default) or value != default:
                 require(f"{type(self).__name__}: {name}", value, allowed)
 

@@ -45,10 +45,12 @@ def require_pieces(out: Array, gradients: Sequence[Array | None], starts: np.nda
         )
     for i, gradient in enumerate(gradients):
         size = int(starts[i + 1] - starts[i])
-        if gradient is not None and (gradient.size != size or gradient.dtype != out.dtype):
+        if gradient is not None and (
+            type(gradient) is not type(out) or gradient.size != size or gradient.dtype != out.dtype
+        ):
             raise ValueError(
-                f"gather: gradient {i} is {gradient.dtype} {gradient.shape}; expected {size} "
-                f"numbers of {out.dtype}"
+                f"gather: gradient {i} is {_words(_seen(gradient))}; expected {size} numbers of "
+                f"{out.dtype}, where out is"
             )
 
 
@@ -67,12 +69,13 @@ def require_alike(name: str, weights: Array, **others: Array) -> None:
             )
 
 
-def _seen(x: Array) -> tuple[str, tuple[int, ...], str]:
-    return type(x).__name__, getattr(x, "shape", ()), str(getattr(x, "dtype", ""))
+def _seen(x: Array) -> tuple[type, tuple[int, ...], str]:
+    return type(x), getattr(x, "shape", ()), str(getattr(x, "dtype", ""))
 
 
-def _words(seen: tuple[str, tuple[int, ...], str]) -> str:
-    return f"{seen[0]} of {seen[2]} {seen[1]}" if seen[2] else seen[0]
+def _words(seen: tuple[type, tuple[int, ...], str]) -> str:
+    kind, shape, dtype = seen
+    return f"a {kind.__module__}.{kind.__name__}{f' of {dtype} {shape}' if dtype else ''}"
 
 
 def require_step(name: str, lr: float, step: int) -> None:

@@ -18,7 +18,7 @@ class Dropout(Function):
     networks with stochastic depth", arXiv 1603.09382, equation 2 (scaled here, not at test time).
     """
 
-    shapes = "x (...), keep (*) reals"
+    shapes = "x (*), keep (*) reals"
 
     def __init__(self, rate: float):
         if rate not in Number(0, 1, below=True):

@@ -61,6 +61,8 @@ def check_images(name: str, images: Array) -> None:
         )
     if not len(images):
         raise ValueError(f"{name}: expected one image at least, got an empty batch {images.shape}")
+    if not images.size:
+        raise ValueError(f"{name}: expected images with pixels, got {images.shape}")
     if images.dtype.kind not in "fc":
         raise TypeError(
             f"{name}: expected normalised pixels as floats, got {images.dtype}. Normalise the "

@@ -306,7 +306,12 @@ Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
 def _axes(name: str, axis: Any, ndim: int) -> Any:
     """`axis` itself. Raises ValueError unless it names axes of an array of ndim axes, each once."""
     axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    if not all(i in range(-ndim, ndim) for i in axes) or len({i % ndim for i in axes}) < len(axes):
+    whole = all(isinstance(i, int | np.integer) for i in axes)
+    if (
+        not whole
+        or not all(-ndim <= i < ndim for i in axes)
+        or len({i % ndim for i in axes}) < len(axes)
+    ):
         raise ValueError(
             f"{name}: axis={axis!r} does not name axes of an array of {ndim}; expected whole "
             f"numbers below {ndim}, each axis once, or None for all"
