@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, common_device, device_of
-from tinymixer.protocols import Protocols
+from tinymixer.backend import Array, array_module, common_device
+from tinymixer.options import require
+from tinymixer.protocols import Protocols, as_array, described
+from tinymixer.shapes import check_shapes
 
 _order = count()  # of creation; the only thing that all tapes share
 _state = threading.local()  # .recording: each thread turns its own tape off
@@ -35,7 +37,7 @@ class Tensor(Protocols):
 
     def __init__(self, data: Any, creator: "Function | None" = None):
         if type(data) is not np.ndarray:
-            data = as_array(data)
+            data = np.asarray(data) if isinstance(data, np.generic) else as_array(data)
         if data.dtype.kind not in "fc":
             raise TypeError(
                 f"Tensor: expected real numbers to differentiate by, got {data.dtype}. Leave "
@@ -57,16 +59,18 @@ class Tensor(Protocols):
 
         Raises RuntimeError when walked twice and for what `no_grad` left unrecorded, ValueError
         when dy or a gradient that a Function returns has not the shape and dtype of what it is the
-        gradient of.
+        gradient of. RuntimeError, too, if the data of a leaf is not, bit for bit, what it was when
+        the leaf was used: backward would read the new numbers. On a GPU that is not looked at.
         """
         pending = {self: checked_start(self, dy)}  # gradients that still wait for contributions
         tape = tensors_below(self)
+        require_unchanged_leaves(tape)
         while tape:
             y = tape.pop()
             node, dy = y.creator, pending.pop(y, None)
             inputs, backward = node.inputs, node.implementation.backward
             gradients = backward(node, dy) if dy is not None else (None,) * len(inputs)
-            node.inputs = node.saved = None  # what it kept can go now
+            node.inputs = node.saved = node.leaves = None  # what it kept can go now
             for x, dx in checked_gradients(node, inputs, gradients):
                 pending[x] = pending[x] + dx if x in pending else dx
         for leaf, dx in pending.items():
@@ -75,33 +79,6 @@ class Tensor(Protocols):
                 leaf.grad = dx.copy() if leaf.grad is None else leaf.grad + dx
             else:
                 into[leaf] = into[leaf] + dx if leaf in into else dx
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        return self.data.size
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def item(self) -> float:
-        """The value of a one-element Tensor as a Python number."""
-        return self.data.item()
-
-    def __repr__(self) -> str:
-        maker = f", made by {type(self.creator).__name__}" if self.creator else ""
-        return f"{type(self).__name__}({self.data}, dtype={self.dtype}{maker})"
 
 
 def tensors_below(root: Tensor) -> list[Tensor]:
@@ -140,14 +117,25 @@ class Function:
     `self.saved`; neither ever writes into what it is given.
 
     Called on Tensors it records itself: `y = LayerNorm()(x, gamma, beta)`. Called by hand it is
-    its own reference: `op.forward(x, gamma, beta)`, then `op.backward(dy)`.
+    its own reference: `op.forward(x, gamma, beta)`, then `op.backward(dy)`; nothing looks at the
+    shapes then.
     """
 
+    shapes: Any = ""  # what it takes, in a line that each call on the tape enforces: see shapes.py
+    cures: Any = ()  # pairs: a letter or an argument of that line, and what to do if it is wrong
+    allowed: Any = ()  # pairs: an option, and what it may be besides its default
     saved: Any = None  # what forward keeps for backward; released once the walk has passed
     needs: Any = AllNeeded()  # needs[i]: whether backward is asked for the gradient of input i
     inputs: Any = None  # the recorded ones; None for plain arrays
+    leaves: Any = None  # those of them that no Function made, each with the bytes that it held
     order: Any = None  # of creation, once on the tape
     implementation: Any = None  # whose forward ran for this node, and whose backward will
+
+    def __post_init__(self) -> None:
+        for name, allowed in self.allowed:
+            value, default = getattr(self, name), getattr(type(self), name, None)
+            if type(value) is not type(default) or value != default:
+                require(f"{type(self).__name__}: {name}", value, allowed)
 
     def forward(self, *arrays: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
@@ -166,6 +154,9 @@ class Function:
                 f"new one for each use, {type(self).__name__}(...)(x)"
             )
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+        if self.shapes:
+            given = [(type(x), getattr(x, "shape", ()), getattr(x, "dtype", None)) for x in arrays]
+            check_shapes(type(self).__name__, self.shapes, self.cures, *given)
         on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual answer, ten times as fast
         device = "cpu" if on_cpu else common_device(arrays, self.forward, type(self).__name__)
         on_tape = recording()
@@ -177,6 +168,9 @@ class Function:
             self.saved, self.needs = None, Function.needs
             return Tensor(y)
         self.inputs, self.order = tensors, next(_order)
+        if device == "cpu":
+            leaves = (x for x in tensors if x is not None and x.creator is None)
+            self.leaves = [(x, x.data.tobytes()) for x in leaves]
         return Tensor(y, self)
 
 
@@ -234,13 +228,6 @@ def _recording_is(on: bool) -> Iterator[None]:
 # Guards -------------------------------------------------------------------------------------------
 
 
-def as_array(data: Any) -> Array:
-    """What a Tensor is to hold of numbers, lists and arrays."""
-    if isinstance(data, Tensor):
-        raise TypeError("Tensor: got a Tensor; expected an array. Use it as it is, or its .data")
-    return array_module(data).asarray(data)
-
-
 def checked_start(root: Tensor, dy: Array | None) -> Array:
     """The gradient that a walk starts with."""
     if root.creator is None and not recording():
@@ -248,21 +235,27 @@ def checked_start(root: Tensor, dy: Array | None) -> Array:
             "backward: nothing is recorded under no_grad; compute the loss outside of it"
         )
     if dy is None:
-        if root.size != 1:
+        if root.data.size != 1:
             raise ValueError(
                 f"backward: expected a scalar such as a loss, got shape {root.shape}. Give dy, "
                 "the gradient of your loss by this Tensor"
             )
-        return array_module(root.data).ones(root.shape, root.dtype)
+        return array_module(root.data).ones(root.data.shape, root.data.dtype)
     y = root.data
     if type(dy) is not type(y) or dy.shape != y.shape or dy.dtype != y.dtype:
-        raise ValueError(f"backward: expected dy of {_kind(y)}, got {_kind(dy)}")
+        raise ValueError(f"backward: expected dy of {described(y)}, got {described(dy)}")
     return dy
 
 
-def _kind(x: Any) -> str:
-    """Shape, dtype and place of an array or a number."""
-    return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
+def require_unchanged_leaves(tape: list[Tensor]) -> None:
+    """Raise RuntimeError if a leaf that the tape uses holds other numbers than when it was used."""
+    for y in tape:
+        for x, before in y.creator.leaves or ():
+            if x.data.tobytes() != before:
+                raise RuntimeError(
+                    f"backward: the numbers of a {type(x).__name__} {x.shape} changed after "
+                    f"{type(y.creator).__name__} used them. Change them after backward"
+                )
 
 
 def checked_gradients(node: Function, inputs: tuple, gradients: Any) -> Iterator[tuple]:

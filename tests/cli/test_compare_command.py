@@ -56,6 +56,7 @@ def test_compare_stopped_goes_on_by_the_same_command(here, capsys, monkeypatch):
         (("compare", "mixer_xxl", "--epochs", "1"), "mixer_xxl"),
         (("compare", "mixer_s32", "--epochs", "1", "--train-size", "9"), "224"),
         (("compare", "mixer_pico", "--macs", "1", "--train-size", "9"), "one step"),
+        (("compare", "mixer_pico", "--epochs", "1", "--out", "file"), "expected a folder, found a"),
     ],
 )
 def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from command_line import TINY, call, no_network, refused
 from PIL import Image
 
+from tinymixer.errors import TinymixerError
 from tinymixer.train import Config, checkpoint
 
 
@@ -20,6 +21,56 @@ def test_train_leaves_a_run_and_says_how_good_it_is(here, capsys):
     said = capsys.readouterr().out
     assert f"test accuracy {last['test_accuracy']:.2%} after epoch 2" in said
     assert json.loads((run / "config.json").read_text())["model_options"]["hidden_dim"] == 8
+
+
+def test_train_names_the_best_epoch_beside_the_last(here, capsys, monkeypatch):
+    correct = iter([3, 7, 5])
+
+    def measure(*arguments):
+        n = next(correct)
+        return 1.0, np.array([[n, 10 - n], [0, 0]])
+
+    monkeypatch.setattr("tinymixer.train.trainer.measure", measure)
+    assert call("train", "--dataset", "shapes", "--epochs", 3, *TINY) == 0
+    said = capsys.readouterr().out
+    assert "test accuracy 50.00% after epoch 3 (best 70.00% after epoch 2)" in said
+
+
+def told(monkeypatch, *words):
+    """What `tinymixer train words` would train, and the options that it would train it with."""
+    found = []
+
+    def trainer(config, dataset, out, **options):
+        found.extend((config, options))
+        raise TinymixerError("this is a test")
+
+    monkeypatch.setattr("tinymixer.cli.train.Trainer", trainer)
+    monkeypatch.setattr("tinymixer.cli.train.check_device", lambda device: None)  # no GPU is needed
+    assert call("train", "--dataset", "shapes", "--train-size", 40, *words) == 2
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ((), {}),
+        (("--workers", 3), {"workers": 3}),
+        (("--save-every", 7.5), {"save_every": 7.5}),
+        (("--quiet",), {"quiet": True}),
+        (("--device", "gpu", "--graph"), {"device": "gpu", "graph": True}),
+    ],
+)
+def test_options_of_how_to_compute_reach_the_trainer(words, options, monkeypatch):
+    usual = {"workers": None, "device": "cpu", "save_every": 60.0, "quiet": False, "graph": False}
+    _, found = told(monkeypatch, *words)
+    assert found == usual | options
+
+
+def test_a_gpu_computes_a_whole_batch_at_once_unless_told_otherwise(monkeypatch):
+    words = ("--batch-size", 48)
+    assert told(monkeypatch, *words)[0].micro_batch < 48
+    assert told(monkeypatch, *words, "--device", "gpu")[0].micro_batch == 48
+    assert told(monkeypatch, *words, "--device", "gpu", "--micro-batch", 24)[0].micro_batch == 24
 
 
 def test_a_second_run_of_the_same_name_gets_a_folder_of_its_own(here):

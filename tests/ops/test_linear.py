@@ -40,18 +40,18 @@ def test_token_linear_treats_every_channel_of_every_image_alike(rng):
 def test_token_linear_refuses_another_number_of_tokens(device):
     x, W, b = device.zeros((49, B, C)), device.zeros((D_S, 64)), device.zeros(D_S)
     message = (
-        r"TokenLinear: W mixes 64 tokens but x has 49 \(x \(49, 3, 5\), W \(11, 64\)\).*resize"
+        r"TokenLinear: W is \(11, 64\); expected \(D, S\) with S = 49, as in x \(49, 3, 5\).*resize"
     )
     with pytest.raises(ValueError, match=message):
-        TokenLinear().forward(x, W, b)
+        TokenLinear()(x, W, b)
 
 
 def test_channel_linear_refuses_another_number_of_channels(device):
     x, W, b = device.zeros((S, B, C)), device.zeros((C + 1, D_C)), device.zeros(D_C)
     with pytest.raises(
-        ValueError, match=r"ChannelLinear: W mixes 6 channels but x has 5.*last axis"
+        ValueError, match=r"ChannelLinear: W is \(6, 13\); expected \(C, D\) with C = 5.*last axis"
     ):
-        ChannelLinear().forward(x, W, b)
+        ChannelLinear()(x, W, b)
 
 
 def test_multiply_accumulates_count_every_product():

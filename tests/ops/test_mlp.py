@@ -48,12 +48,14 @@ def test_the_channel_mlp_is_the_token_mlp_of_the_transposed(device, rng):
 def test_another_number_of_tokens_or_channels_is_refused(device):
     token = [device.zeros(shape) for shape in TOKEN_SHAPES]
     with pytest.raises(
-        ValueError, match=r"TokenMLP: W mixes 7 tokens but x has 6.*resize the images"
+        ValueError, match=r"TokenMLP: W1 is \(11, 7\); .*S = 6, as in x .*resize the images"
     ):
-        TokenMLP().forward(token[0][1:], *token[1:])
+        TokenMLP()(token[0][1:], *token[1:])
     channel = [device.zeros(shape) for shape in CHANNEL_SHAPES]
-    with pytest.raises(ValueError, match=r"ChannelMLP: W1 mixes 5 channels but x has 4.*last axis"):
-        ChannelMLP().forward(channel[0][..., 1:], *channel[1:])
+    with pytest.raises(
+        ValueError, match=r"ChannelMLP: W1 is \(5, 13\); .*C = 4, as in x.*last axis"
+    ):
+        ChannelMLP()(channel[0][..., 1:], *channel[1:])
 
 
 def test_multiply_accumulates_count_every_product():

@@ -155,5 +155,5 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_tokens_without_their_grid_are_refused_with_the_cure(device):
-    with pytest.raises(ValueError, match=r"expected x \(H, W, B, C\), got \(49, 2, 5\).*reshape"):
-        AxialShift(0).forward(device.zeros((49, 2, 5)))
+    with pytest.raises(ValueError, match=r"x is \(49, 2, 5\); expected \(H, W, B, C\).*reshape"):
+        AxialShift(0)(device.zeros((49, 2, 5)))

@@ -380,7 +380,7 @@ def test_the_bench_runs_on_a_gpu_and_beside_its_ceilings(gpu, capsys, infer):
     assert set(found) == FIELDS | ON_GPU | (set() if infer else {"share_of_copy"})
     assert call(*TINY, "--device", "gpu", *flags) == 0
     said = capsys.readouterr().out
-    assert "1 threads" in said
+    assert "1 thread\n" in said
     assert "in a large product" in said
     assert ("memory traffic" in said) is not infer
     assert "0 a step of kernels of our own, 0 of products; CuPy's" in said

@@ -4,8 +4,10 @@ import json
 import re
 import signal
 import threading
+import time
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +109,9 @@ def test_a_checkpoint_holds_the_averaged_weights_for_use(config, dataset, tmp_pa
         log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
     accuracy = (log_p.argmax(1) == dataset.test_labels).mean()
     assert accuracy == saved.header.history[-1].test_accuracy
+    loss = -np.take_along_axis(log_p, dataset.test_labels[:, None], 1).mean(dtype=float)
+    # A float32 sum of 24 images: 24 roundings of 6e-8 at most.
+    assert loss == pytest.approx(saved.header.history[-1].test_loss, rel=2e-6)
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
 
 
@@ -203,6 +208,88 @@ def test_a_signal_that_is_ignored_stays_so(config, dataset, monkeypatch):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_saves_when_its_time_has_come_and_then_waits_again(
+    changed, dataset, tmp_path, monkeypatch
+):
+    """Nine steps of 25 seconds each, saved after the third: more than 60 seconds."""
+    seconds, saved, right = [0.0], [], TrainingStep.__call__
+
+    def slow(step, *arguments, **options):
+        seconds[0] += 25
+        return right(step, *arguments, **options)
+
+    clock = SimpleNamespace(monotonic=lambda: seconds[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(trainer_module, "time", clock)
+    monkeypatch.setattr(trainer_module.report, "write", lambda *arguments: None)  # no pictures
+    monkeypatch.setattr(TrainingStep, "__call__", slow)
+    monkeypatch.setattr(checkpoint, "save", lambda path, header, *_: saved.append(header.step))
+    Trainer(changed(epochs=1, batch_size=8), dataset, tmp_path, workers=1, quiet=True).run()
+    assert saved == [0, 3, 6, 9, 0, 0]  # where it begins and, as best and as last, where it ends
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_test_figure(
+    changed, dataset, tmp_path, monkeypatch
+):
+    correct = iter([3, 7, 5, 7])
+
+    def measure(*arguments):
+        n = next(correct)
+        return 1.0, np.array([[n, 10 - n], [0, 0]])
+
+    monkeypatch.setattr(trainer_module, "measure", measure)
+    monkeypatch.setattr(trainer_module.report, "write", lambda *arguments: None)  # no pictures
+    trainer = Trainer(changed(epochs=4), dataset, tmp_path, workers=1, quiet=True)
+    assert [figures.test_accuracy for figures in trainer.run()] == [0.3, 0.7, 0.5, 0.7]
+    assert checkpoint.load(tmp_path / "best.npz").header.epoch == 2
+
+
+def test_a_run_killed_between_best_and_last_does_its_epoch_again(
+    config, dataset, uninterrupted, tmp_path, monkeypatch
+):
+    right = checkpoint.save
+
+    def killed_after_the_best(path, *arguments):
+        right(path, *arguments)
+        if path.name == "best.npz":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", killed_after_the_best)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path / "best.npz").header.epoch == 1
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    assert resumed.epoch == 0
+    resumed.run()
+    assert bits(resumed) == bits(uninterrupted)
+
+
+def test_figures_of_training_are_means_over_the_images_seen(changed, dataset, monkeypatch):
+    """The second epoch sees 64 of 72 images; the last micro-batch of a batch is a smaller one."""
+    steps, right = [], TrainingStep.__call__
+
+    def noted(step, *arguments, **options):
+        steps.append(right(step, *arguments, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(TrainingStep, "__call__", noted)
+    history = Trainer(changed(epochs=5 / 3), dataset, workers=1, quiet=True).run()
+    for figures, done, images in zip(history, (steps[:3], steps[3:]), (72, 64), strict=True):
+        losses = sum(float(x) * n for s in done for x, n in zip(s.losses, s.sizes, strict=True))
+        correct = sum(int(x) for s in done for x in s.correct)
+        assert figures.train_loss == pytest.approx(losses / images, rel=1e-12)
+        assert figures.train_accuracy == pytest.approx(correct / images, rel=1e-12)
+        assert figures.images_per_s == pytest.approx(images / figures.seconds, rel=1e-12)
+
+
+def test_figures_that_are_read_now_and_then_are_the_same(changed, dataset, monkeypatch):
+    """As on a GPU; what is unread when a run ends within an epoch is read then."""
+    config = changed(epochs=5 / 3)
+    expected = Trainer(config, dataset, workers=1, quiet=True).run()
+    monkeypatch.setitem(trainer_module.READ_EVERY, "cpu", 4)
+    assert untimed(Trainer(config, dataset, workers=1, quiet=True).run()) == untimed(expected)
 
 
 @pytest.fixture(scope="module")

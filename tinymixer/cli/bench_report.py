@@ -15,7 +15,8 @@ def report(found: dict[str, Any]) -> str:
         "{model}, {params:,} parameters, {gelu}-GELU, {precision}".format(**found)
         + (", without twins" if found["reference"] else ""),
         f"{what} step"
-        + ", {batch} images in micro-batches of {micro_batch}, {threads} threads".format(**found),
+        + ", {batch} images in micro-batches of {micro_batch}, {threads} thread".format(**found)
+        + "s" * (found["threads"] > 1),
         "result           agrees with the plain operations on a single tape",
         "speed            {images_s:,.1f} images/s, {gflop_s:,.1f} GFLOP/s".format(**found),
         "time             {median_ms:.1f} ms, median of {timed_steps} steps ({min_ms:.1f} to "

@@ -20,6 +20,7 @@ from tinymixer.cli.options import (
     writable_folder,
 )
 from tinymixer.cli.recipe import add_augmentation, add_fields, changed
+from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     budget = args.budget
     name = f"compare-{config.dataset}-{budget.amount:g}-{budget.unit}"
     out = args.out or Path("runs") / name
+    if out.exists() and not out.is_dir():
+        raise TinymixerError(f"--out {out}: expected a folder, found a file; choose another --out")
     dataset = config.load_dataset(args.data_dir, download=True)
     comparison = Comparison(
         args.models,

@@ -23,7 +23,7 @@ import numpy as np
 
 from tinymixer import ops
 from tinymixer.backend import Array
-from tinymixer.fast.table import channels_fit, float32, tokens_fit, twin_of
+from tinymixer.fast.table import float32, twin_of
 from tinymixer.ops.gelu import CUBIC, SLOPE, check_form
 
 BLOCK = 32768  # elements: enough for threads not to queue for the interpreter, and near L2's size
@@ -168,7 +168,7 @@ class FastGELU(ops.GELU):
 # The MLPs -----------------------------------------------------------------------------------------
 
 
-@twin_of(ops.TokenMLP, "cpu", tokens_fit)
+@twin_of(ops.TokenMLP, "cpu", float32)
 class FastTokenMLP(ops.TokenMLP):
     """What lies between the products: the first bias, GELU with its derivative, one product back.
 
@@ -200,7 +200,7 @@ class FastTokenMLP(ops.TokenMLP):
         return dx, dW1, db1, dW2, db2
 
 
-@twin_of(ops.ChannelMLP, "cpu", channels_fit)
+@twin_of(ops.ChannelMLP, "cpu", float32)
 class FastChannelMLP(ops.ChannelMLP):
     """As FastTokenMLP, with the channels' products from the right."""
 

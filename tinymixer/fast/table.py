@@ -36,16 +36,6 @@ def float32(*arrays: Array) -> bool:
     return arrays[0].size > 0 and all(array.dtype == np.float32 for array in arrays)
 
 
-def tokens_fit(x: Array, W: Array, *biases: Array) -> bool:
-    """float32, and W (D, S) mixes the tokens of x (S, ...); the reference says what is wrong."""
-    return float32(x, W, *biases) and len(x) == W.shape[1]
-
-
-def channels_fit(x: Array, W: Array, *biases: Array) -> bool:
-    """float32, and W (C, D) mixes the channels of x (..., C); the reference says what is wrong."""
-    return float32(x, W, *biases) and x.shape[-1] == len(W)
-
-
 @contextmanager
 def reference_ops() -> Iterator[None]:
     """Within it, nothing is chosen from the table, in any thread: all that runs is the clear code.

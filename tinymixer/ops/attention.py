@@ -20,6 +20,8 @@ class SplitAttention(Function):
     "ResNeSt: split-attention networks", arXiv 2004.08955, section 3.1.
     """
 
+    shapes = "z (B, _), *branches (..., B, C)"
+
     def forward(self, z: Array, *branches: Array) -> Array:
         n, (B, C) = len(branches), branches[0].shape[-2:]
         shapes = [x.shape for x in branches]

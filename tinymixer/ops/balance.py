@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 from tinymixer.ops.erf import normal_cdf, normal_density
+from tinymixer.ops.experts import require_numbers_below
+from tinymixer.options import Number
 
 
 @dataclass(eq=False)
@@ -34,9 +36,14 @@ class Load(Function):
     and noisy[n, last[n]], the threshold, gets minus their sum over e.
     """
 
+    shapes = "z (N, E), noisy (N, E), last (N) integers"
+
     sigma: float
 
+    allowed = (("sigma", Number(0, above=True)),)
+
     def forward(self, z: Array, noisy: Array, last: Array) -> Array:
+        require_numbers_below("Load: last", last, z.shape[1])
         is_last = last[:, None] == array_module(z).arange(z.shape[1])  # (N, E)
         t = (noisy * is_last).sum(1, keepdims=True)  # (N, 1)
         a = (z - t) / self.sigma
@@ -59,6 +66,8 @@ class Imbalance(Function):
     s² is the mean of (v - m)². dv[e] = (2 / E) ((v[e] - m) / m² - s² / m³) dL:  the second term is
     the derivative of the 1 / m².
     """
+
+    shapes = "v (E)"
 
     def forward(self, v: Array) -> Array:
         m = v.mean()

@@ -8,6 +8,11 @@ one image in each column, so tokens are mixed by a product from the left. Neithe
 from tinymixer.backend import Array
 from tinymixer.engine import Function
 
+TIED = (
+    "Mixing tokens ties a model to one image size: resize the images, or build the model with "
+    "their image_size"
+)
+
 
 class ChannelLinear(Function):
     """Mix channels: y[d] = Σ_c x[c] W[c, d] + b[d], for every token of every image.
@@ -17,12 +22,10 @@ class ChannelLinear(Function):
     Raises ValueError where x and W disagree on C.
     """
 
+    shapes = "x (..., C), W (C, D), b (D) optional"
+    cures = (("C", "Channels are the last axis of x and the first of W"),)
+
     def forward(self, x: Array, W: Array, b: Array | None = None) -> Array:
-        if x.shape[-1] != len(W):
-            raise ValueError(
-                f"ChannelLinear: W mixes {len(W)} channels but x has {x.shape[-1]} "
-                f"(x {x.shape}, W {W.shape}). Channels are the last axis of x and the first of W"
-            )
         self.saved = x, W, b is not None
         y = x.reshape(-1, len(W)) @ W  # (S*B, D)
         if b is not None:
@@ -49,8 +52,10 @@ class TokenLinear(Function):
     Raises ValueError where x and W disagree on S.
     """
 
+    shapes = "x (S, ...), W (D, S), b (D)"
+    cures = (("S", TIED),)
+
     def forward(self, x: Array, W: Array, b: Array) -> Array:
-        check_tokens("TokenLinear", x, W)
         self.saved = x, W
         y = W @ x.reshape(len(x), -1) + b[:, None]  # (D, B*C)
         return y.reshape(-1, *x.shape[1:])
@@ -65,13 +70,3 @@ class TokenLinear(Function):
 
     def multiply_accumulates(self, x: Array, W: Array, b: Array) -> int:
         return x.size // len(x) * W.size
-
-
-def check_tokens(name: str, x: Array, W: Array) -> None:
-    """Raise ValueError unless W (D, S) mixes as many tokens as x (S, B, C) has."""
-    if len(x) != W.shape[1]:
-        raise ValueError(
-            f"{name}: W mixes {W.shape[1]} tokens but x has {len(x)} (x {x.shape}, W {W.shape}). "
-            "Mixing tokens ties a model to one image size: resize the images, or build the model "
-            "with their image_size"
-        )

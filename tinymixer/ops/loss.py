@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 
@@ -16,17 +18,24 @@ class SoftmaxCrossEntropy(Function):
     The n items to classify are images, (B, K), or the pixels of images, (H, W, B, K). Those whose
     class number is `ignore` are left out, also of n; if all are, the loss is 0.
 
-    q is the target, smoothed: (1 - α) onehot + α/K, with α = label_smoothing. As each q sums to 1,
-    dlogits = (p - q) / n: predicted minus target.
+    q is the target, smoothed: (1 - α) onehot + α/K, with α = label_smoothing.
+    dlogits = (p Σ_k q[k] - q) / n; as a distribution sums to 1: predicted minus target. Where q is
+    0, the logit may be -inf: a class that is ruled out.
 
     Raises ValueError for class numbers out of range, targets of another shape and an empty
     batch. Source of the smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
     """
 
+    shapes = "logits (..., K), targets (*) reals"
+
     def __init__(self, label_smoothing: float = 0.0, ignore: int | None = None):
-        if not 0 <= label_smoothing <= 1:
+        if not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing <= 1):
             raise ValueError(
                 f"SoftmaxCrossEntropy: expected label_smoothing in [0, 1], got {label_smoothing}"
+            )
+        if not (ignore is None or isinstance(ignore, int | np.integer)):
+            raise ValueError(
+                f"SoftmaxCrossEntropy: expected ignore as a class number or None, got {ignore!r}"
             )
         self.label_smoothing, self.ignore = label_smoothing, ignore
 
@@ -41,13 +50,20 @@ class SoftmaxCrossEntropy(Function):
         q = counted * self._target_distribution(logits, targets, xp)
         shifted = logits - logits.max(-1, keepdims=True)  # exp cannot overflow
         log_p = shifted - xp.log(xp.exp(shifted).sum(-1, keepdims=True))
-        self.saved = log_p, q, counted, n
-        return -(q * log_p).sum() / n
+        self.saved = log_p, q, counted if hard else self._totals(q, xp), n
+        return -(q * xp.where(q == 0, 0, log_p)).sum() / n
 
     def backward(self, dloss: Array) -> tuple:
-        log_p, q, counted, n = self.saved
-        p = counted * array_module(log_p).exp(log_p)
+        log_p, q, totals, n = self.saved
+        p = totals * array_module(log_p).exp(log_p)
         return dloss * (p - q) / n, None
+
+    @staticmethod
+    def _totals(q: Array, xp: Any) -> Array:
+        """Σ_k q[k] of each item (..., 1); 1 where it is 1 up to rounding."""
+        totals = q.sum(-1, keepdims=True)
+        rounding = q.shape[-1] * float(np.finfo(q.dtype).eps)
+        return xp.where(abs(totals - 1) <= rounding, 1, totals).astype(q.dtype)
 
     def _target_distribution(self, logits: Array, targets: Array, xp: Any) -> Array:
         """q (..., K), smoothed, in the precision of the logits."""

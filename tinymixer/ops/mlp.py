@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
-from tinymixer.ops.gelu import gelu, gelu_derivative
-from tinymixer.ops.linear import check_tokens
+from tinymixer.ops.gelu import FORM, gelu, gelu_derivative
+from tinymixer.ops.linear import TIED
 
 
 @dataclass(eq=False)
@@ -20,10 +20,13 @@ class TokenMLP(Function):
     Below, X is x as (S, B*C): one column for each channel of each image, and the same MLP for all.
     """
 
+    shapes = "x (S, ...), W1 (D_S, S), b1 (D_S), W2 (S, D_S), b2 (S)"
+    cures = (("S", TIED),)
+    allowed = (FORM,)
+
     form: str = "tanh"  # of GELU
 
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
-        check_tokens("TokenMLP", x, W1)
         X = x.reshape(len(x), -1)  # (S, B*C)
         h = W1 @ X + b1[:, None]  # (D_S, B*C)
         a = gelu(h, self.form)
@@ -55,14 +58,13 @@ class ChannelMLP(Function):
     Below, X is x as (S*B, C): one row for each token of each image, and the same MLP for all.
     """
 
+    shapes = "x (..., C), W1 (C, D_C), b1 (D_C), W2 (D_C, C), b2 (C)"
+    cures = (("C", "The channels are the last axis of x"),)
+    allowed = (FORM,)
+
     form: str = "tanh"  # of GELU
 
     def forward(self, x: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> Array:
-        if x.shape[-1] != len(W1):
-            raise ValueError(
-                f"ChannelMLP: W1 mixes {len(W1)} channels but x has {x.shape[-1]} "
-                f"(x {x.shape}, W1 {W1.shape}). The channels are the last axis of x"
-            )
         X = x.reshape(-1, len(W1))  # (S*B, C)
         h = X @ W1 + b1  # (S*B, D_C)
         a = gelu(h, self.form)

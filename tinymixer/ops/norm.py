@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
+from tinymixer.options import Number
 
 
 class Norm(Function):
@@ -24,6 +25,7 @@ class Norm(Function):
 
     axes: tuple[int, ...]
     eps: float
+    allowed = (("eps", Number(0)),)
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         mean = x.mean(self.axes, keepdims=True)
@@ -60,6 +62,8 @@ class LayerNorm(Norm):
     Source: Ba, Kiros, Hinton 2016, "Layer normalization", arXiv 1607.06450, equation 4.
     """
 
+    shapes = "x (..., C), gamma (C), beta (C)"
+
     eps: float = 1e-6
     axes = (-1,)
 
@@ -72,6 +76,8 @@ class GroupNorm(Norm):
 
     Source: Wu, He 2018, "Group normalization", arXiv 1803.08494, with the number of groups 1.
     """
+
+    shapes = "x (H, W, B, C), gamma (C), beta (C)"
 
     eps: float = 1e-5
     axes = (-4, -3, -1)
@@ -87,6 +93,8 @@ class BatchNorm(Norm):
 
     Source: Ioffe, Szegedy 2015, "Batch normalization", arXiv 1502.03167, algorithm 1.
     """
+
+    shapes = "x (H, W, B, C), gamma (C), beta (C)"
 
     eps: float = 1e-5
     axes = (-4, -3, -2)

@@ -28,6 +28,8 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 class Add(Function):
     """z = x + y;  dx = dz,  dy = dz."""
 
+    shapes = "x (*) numbers, y (*) numbers"
+
     def forward(self, x: Array, y: Array) -> Array:
         self.saved = getattr(x, "shape", ()), getattr(y, "shape", ())
         return x + y
@@ -46,6 +48,8 @@ Tensor.__radd__ = lambda x, y: Add()(x, y)
 class Subtract(Function):
     """z = x - y;  dx = dz,  dy = -dz."""
 
+    shapes = "x (*) numbers, y (*) numbers"
+
     def forward(self, x: Array, y: Array) -> Array:
         self.saved = getattr(x, "shape", ()), getattr(y, "shape", ())
         return x - y
@@ -63,6 +67,8 @@ Tensor.__rsub__ = lambda x, y: Subtract()(y, x)
 
 class Multiply(Function):
     """z = x * y;  dx = dz * y,  dy = dz * x."""
+
+    shapes = "x (*) numbers, y (*) numbers"
 
     def forward(self, x: Array, y: Array) -> Array:
         self.saved = x, y
@@ -83,6 +89,8 @@ Tensor.__neg__ = lambda x: Multiply()(x, -1.0)
 class Divide(Function):
     """z = x / y;  dx = dz / y,  dy = -dz * z / y."""
 
+    shapes = "x (*) numbers, y (*) numbers"
+
     def forward(self, x: Array, y: Array) -> Array:
         z = x / y
         self.saved = getattr(x, "shape", ()), y, z
@@ -98,6 +106,10 @@ class Divide(Function):
 Tensor.__truediv__ = lambda x, y: Divide()(x, y)
 Tensor.__rtruediv__ = lambda x, y: Divide()(y, x)
 
+VECTOR = (
+    "Give a vector its second axis first: v.reshape(1, -1) for a row, v.reshape(-1, 1) for a column"
+)
+
 
 class MatMul(Function):
     """z = x @ y on the last two axes, the leading ones broadcast;  dx = dz yᵀ,  dy = xᵀ dz.
@@ -105,13 +117,10 @@ class MatMul(Function):
     x (..., m, k), y (..., k, n)  ->  z (..., m, n).  Raises ValueError for vectors.
     """
 
+    shapes = "x (*, m, k) numbers, y (*, k, n) numbers"
+    cures = (("x", VECTOR), ("y", VECTOR))
+
     def forward(self, x: Array, y: Array) -> Array:
-        if np.ndim(x) < 2 or np.ndim(y) < 2:
-            raise ValueError(
-                f"MatMul: expected matrices, got shapes {np.shape(x)} and {np.shape(y)}. Give a "
-                "vector its second axis first: v.reshape(1, -1) for a row, v.reshape(-1, 1) for a "
-                "column"
-            )
         self.saved = x, y
         return x @ y
 
@@ -130,8 +139,56 @@ Tensor.__matmul__ = lambda x, y: MatMul()(x, y)
 Tensor.__rmatmul__ = lambda x, y: MatMul()(y, x)
 
 
+@dataclass(eq=False)
+class Power(Function):
+    """y = xⁿ for a number n;  dx = dy * n xⁿ⁻¹.
+
+    For whole n of up to 8 by multiplication: a power is 70 times slower in float32.
+    """
+
+    shapes = "x (...) numbers"
+
+    n: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int | float | np.integer | np.floating):
+            raise TypeError(
+                f"Power: expected a number as the exponent, got {type(self.n).__name__}. For a "
+                "Tensor or an array y, and x above 0, write (y * x.log()).exp()"
+            )
+        self.n = self.n.item() if isinstance(self.n, np.generic) else self.n  # which would promote
+
+    def forward(self, x: Array) -> Array:
+        self.saved = (x,)
+        return _power(x, self.n)
+
+    def backward(self, dy: Array) -> Array:
+        (x,) = self.saved
+        return dy * (self.n * _power(x, self.n - 1)) if self.n else 0.0 * dy
+
+
+def _power(x: Array, n: float) -> Array:
+    """xⁿ, of x's dtype."""
+    if n == 0.5:
+        return array_module(x).sqrt(x)
+    if n < 0:
+        return 1.0 / _power(x, -n)
+    if n not in range(9):
+        return x ** float(n)
+    y = x if n % 2 else array_module(x).ones_like(x)
+    while n := n // 2:  # the digits of n in base 2
+        x = x * x
+        y = y * x if n % 2 else y
+    return y
+
+
+Tensor.__pow__ = lambda x, n: Power(n)(x)
+
+
 class Exp(Function):
     """y = exp(x);  dx = dy * y."""
+
+    shapes = "x (...) numbers"
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).exp(x)
@@ -149,6 +206,8 @@ Tensor.exp = lambda x: Exp()(x)
 class Log(Function):
     """y = log(x), natural;  dx = dy / x."""
 
+    shapes = "x (...) numbers"
+
     def forward(self, x: Array) -> Array:
         self.saved = (x,)
         return array_module(x).log(x)
@@ -163,6 +222,8 @@ Tensor.log = lambda x: Log()(x)
 
 class Sqrt(Function):
     """y = √x;  dx = dy / (2y)."""
+
+    shapes = "x (...) numbers"
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).sqrt(x)
@@ -179,6 +240,8 @@ Tensor.sqrt = lambda x: Sqrt()(x)
 
 class Tanh(Function):
     """y = tanh(x);  dx = dy * (1 - y²)."""
+
+    shapes = "x (...) numbers"
 
     def forward(self, x: Array) -> Array:
         y = array_module(x).tanh(x)
@@ -197,12 +260,14 @@ Tensor.tanh = lambda x: Tanh()(x)
 class Sum(Function):
     """y = Σ x over `axis` (all of them if None);  dx = dy, repeated along what was summed."""
 
+    shapes = "x (...)"
+
     axis: int | tuple[int, ...] | None = None
     keepdims: bool = False
 
     def forward(self, x: Array) -> Array:
         self.saved = (x.shape,)
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        return x.sum(axis=_axes(type(self).__name__, self.axis, x.ndim), keepdims=self.keepdims)
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.saved
@@ -216,11 +281,17 @@ Tensor.sum = lambda x, axis=None, keepdims=False: Sum(axis, keepdims)(x)
 class Mean(Function):
     """y = (1/n) Σ x over `axis` (all of them if None), n values each;  dx = dy / n, repeated."""
 
+    shapes = "x (...)"
+
     axis: int | tuple[int, ...] | None = None
     keepdims: bool = False
 
     def forward(self, x: Array) -> Array:
-        y = x.mean(axis=self.axis, keepdims=self.keepdims)
+        axis = _axes(type(self).__name__, self.axis, x.ndim)
+        along = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        if any(x.shape[i] == 0 for i in along):
+            raise ValueError(f"Mean: no numbers of x {x.shape} lie along axis={axis}")
+        y = x.mean(axis=axis, keepdims=self.keepdims)
         self.saved = x.shape, x.size // max(1, y.size)
         return y
 
@@ -230,6 +301,17 @@ class Mean(Function):
 
 
 Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
+
+
+def _axes(name: str, axis: Any, ndim: int) -> Any:
+    """`axis` itself. Raises ValueError unless it names axes of an array of ndim axes, each once."""
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if not all(i in range(-ndim, ndim) for i in axes) or len({i % ndim for i in axes}) < len(axes):
+        raise ValueError(
+            f"{name}: axis={axis!r} does not name axes of an array of {ndim}; expected whole "
+            f"numbers below {ndim}, each axis once, or None for all"
+        )
+    return axis
 
 
 def _repeat(dy: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Array:
@@ -243,12 +325,20 @@ def _repeat(dy: Array, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Arr
 class Reshape(Function):
     """y = x with the same elements in the same order under another shape;  dx = dy, shaped back."""
 
+    shapes = "x (...)"
+
     def __init__(self, *shape: Any):
-        self.shape = shape[0] if isinstance(shape[0], tuple) else shape
+        self.shape = tuple(shape[0]) if shape and isinstance(shape[0], tuple | list) else shape
 
     def forward(self, x: Array) -> Array:
         self.saved = (x.shape,)
-        return x.reshape(self.shape)
+        try:
+            return x.reshape(self.shape)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"Reshape: the {x.size} numbers of x {x.shape} do not fill {self.shape}; expected "
+                "whole numbers with that product, one of them -1 for whatever is left"
+            ) from None
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.saved
@@ -261,12 +351,17 @@ Tensor.reshape = lambda x, *shape: Reshape(*shape)(x)
 class Transpose(Function):
     """y = x with its axes in the order `axes` (reversed if none given);  dx = dy, put back."""
 
+    shapes = "x (...)"
+
     def __init__(self, *axes: Any):
-        self.axes = axes[0] if axes and isinstance(axes[0], tuple) else axes
+        self.axes = tuple(axes[0]) if axes and isinstance(axes[0], tuple | list) else axes
 
     def forward(self, x: Array) -> Array:
-        self.saved = (self.axes or tuple(reversed(range(x.ndim))),)
-        return x.transpose(self.saved[0])
+        axes = _axes("Transpose", self.axes or tuple(reversed(range(x.ndim))), x.ndim)
+        if len(axes) != x.ndim:
+            raise ValueError(f"Transpose: expected all {x.ndim} axes of x {x.shape}, got {axes}")
+        self.saved = (axes,)
+        return x.transpose(axes)
 
     def backward(self, dy: Array) -> Array:
         (axes,) = self.saved
@@ -278,13 +373,24 @@ Tensor.transpose = lambda x, *axes: Transpose(*axes)(x)
 
 @dataclass(eq=False)
 class Index(Function):
-    """y = x[key];  dx = 0 but at key, where dy is added, as often as key names an element."""
+    """y = x[key];  dx = 0 but at key, where dy is added, as often as key names an element.
+
+    Raises IndexError for a key that x does not have.
+    """
+
+    shapes = "x (...)"
 
     key: Any
 
     def forward(self, x: Array) -> Array:
         self.saved = (x.shape,)
-        return x[self.key]
+        try:
+            return x[self.key]
+        except (IndexError, TypeError, ValueError):
+            raise IndexError(
+                f"Index: x {x.shape} has nothing at [{self.key!r}]; expected whole numbers and "
+                "slices within its axes, arrays of such numbers, or a mask of its shape"
+            ) from None
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.saved

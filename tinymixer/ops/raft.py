@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
+from tinymixer.options import Whole
 
 
 @dataclass(eq=False)
@@ -26,8 +27,15 @@ class Raft(Function):
     Raises ValueError where r does not divide the channels.
     """
 
+    shapes = "x (H, W, B, C)"
+
     size: int
     axis: int
+
+    allowed = (
+        ("size", Whole(1)),
+        ("axis", Whole(0, 1)),
+    )
 
     def forward(self, x: Array) -> Array:
         if x.ndim != 4 or x.shape[3] % self.size:
@@ -50,8 +58,16 @@ class Unraft(Function):
     y (r*H, W, B, m) along axis 0, (r*W, H, B, m) along axis 1  ->  x (H, W, B, r*m)
     """
 
+    shapes = "y (N, M, B, C)"
+    cures = (("y", "Give it what Raft makes of a grid with the same size and axis"),)
+
     size: int
     axis: int
+
+    allowed = (
+        ("size", Whole(1)),
+        ("axis", Whole(0, 1)),
+    )
 
     def forward(self, y: Array) -> Array:
         if y.ndim != 4 or len(y) % self.size:

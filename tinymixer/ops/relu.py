@@ -12,6 +12,8 @@ class ReLU(Function):
     At exactly 0 there is no derivative; 0 is used, as is usual.
     """
 
+    shapes = "x (...)"
+
     def forward(self, x: Array) -> Array:
         positive = x > 0
         self.saved = (positive,)

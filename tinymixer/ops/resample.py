@@ -20,12 +20,9 @@ class Resample(Function):
     dx = A_hᵀ dy A_w. Raises ValueError where x and the matrices disagree on H or W.
     """
 
+    shapes = "x (H, W, B, C), A_h (_, H) reals, A_w (_, W) reals"
+
     def forward(self, x: Array, A_h: Array, A_w: Array) -> Array:
-        if x.ndim != 4 or x.shape[:2] != (A_h.shape[1], A_w.shape[1]):
-            raise ValueError(
-                f"Resample: the matrices resize grids of {A_h.shape[1]}x{A_w.shape[1]}, x is "
-                f"{x.shape}; expected x (H, W, B, C), A_h (H', H) and A_w (W', W)"
-            )
         A_h, A_w = A_h.astype(x.dtype), A_w.astype(x.dtype)
         self.saved = A_h, A_w
         return _product(x, A_h, A_w)

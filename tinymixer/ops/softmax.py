@@ -13,6 +13,8 @@ class Softmax(Function):
     even where p[e] is not used. Over the last axis dz sums to 0.
     """
 
+    shapes = "z (..., E)"
+
     def forward(self, z: Array) -> Array:
         e = array_module(z).exp(z - z.max(-1, keepdims=True))  # exp cannot overflow
         p = e / e.sum(-1, keepdims=True)

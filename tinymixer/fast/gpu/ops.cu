@@ -504,16 +504,17 @@ extern "C" __global__ void cross_entropy(const float *logits, const long long *c
     top = max_of_warp(top);
     for (int k = threadIdx.x; k < K; k += LANES) sum += expf(logits[k] - top);
     float log_of_sum = logf(sum_of_warp(sum));
-    for (int k = threadIdx.x; k < K; k += LANES)
-        loss -= wanted(classes, probabilities, soft, row, k, K, alpha) *
-                (logits[k] - top - log_of_sum);
+    for (int k = threadIdx.x; k < K; k += LANES) {
+        float q = wanted(classes, probabilities, soft, row, k, K, alpha);
+        if (q != 0) loss -= q * (logits[k] - top - log_of_sum);  // a logit of -inf may be ruled out
+    }
     loss = sum_of_warp(loss) / (ignores ? *counted : rows);
     if (ignores && classes[row] == ignore) loss = 0;
     if (threadIdx.x == 0) losses[row] = loss, log_sums[2 * row] = top,
                           log_sums[2 * row + 1] = log_of_sum;
 }
 
-/* dlogits = dloss (p - q) / n; dloss is one number on the device. */
+/* dlogits = dloss (p Σq - q) / n; dloss is one number on the device. */
 extern "C" __global__ void cross_entropy_backward(const float *dloss, const float *logits,
                                                   const long long *classes,
                                                   const float *probabilities, const float *counted,
@@ -525,9 +526,17 @@ extern "C" __global__ void cross_entropy_backward(const float *dloss, const floa
     logits += (long long)row * K, dlogits += (long long)row * K;
     float share = *dloss / (ignores ? *counted : rows);
     bool ignored = ignores && classes[row] == ignore;
+    float total = 1;
+    if (soft) {
+        float sum = 0;
+        for (int k = threadIdx.x; k < K; k += LANES)
+            sum += wanted(classes, probabilities, soft, row, k, K, alpha);
+        sum = sum_of_warp(sum);
+        if (fabsf(sum - 1) > K * 1.1920929e-7f) total = sum;  // 1 up to rounding counts as 1
+    }
     for (int k = threadIdx.x; k < K; k += LANES) {
         float p = expf(logits[k] - log_sums[2 * row] - log_sums[2 * row + 1]);
         float q = wanted(classes, probabilities, soft, row, k, K, alpha);
-        dlogits[k] = ignored ? 0 : share * (p - q);
+        dlogits[k] = ignored ? 0 : share * (total * p - q);
     }
 }

@@ -21,7 +21,7 @@ from tinymixer.fast.gpu.kernels import (
     walk_flat,
 )
 from tinymixer.fast.gpu.products import operand_type, product
-from tinymixer.fast.table import channels_fit, float32, tokens_fit, twin_of
+from tinymixer.fast.table import float32, twin_of
 from tinymixer.ops.gelu import check_form
 from tinymixer.ops.norm import Norm
 from tinymixer.ops.primitives import Add, MatMul
@@ -115,7 +115,7 @@ class FastGELU(ops.GELU):
         return d.reshape(dy.shape)
 
 
-@twin_of(ops.TokenLinear, "gpu", tokens_fit)
+@twin_of(ops.TokenLinear, "gpu", float32)
 class FastTokenLinear(ops.TokenLinear):
     """Product and bias as one matrix (S, B*C)."""
 
@@ -135,7 +135,7 @@ class FastTokenLinear(ops.TokenLinear):
         return dx, dW, db
 
 
-@twin_of(ops.ChannelLinear, "gpu", channels_fit)
+@twin_of(ops.ChannelLinear, "gpu", float32)
 class FastChannelLinear(ops.ChannelLinear):
     """As FastTokenLinear, with the product from the right, and perhaps without a bias."""
 
@@ -162,7 +162,7 @@ class FastChannelLinear(ops.ChannelLinear):
         return (dx, dW, db) if biased else (dx, dW)
 
 
-@twin_of(ops.TokenMLP, "gpu", tokens_fit)
+@twin_of(ops.TokenMLP, "gpu", float32)
 class FastTokenMLP(ops.TokenMLP):
     """Kept is the first product without its bias, which backward adds again in passing."""
 
@@ -189,7 +189,7 @@ class FastTokenMLP(ops.TokenMLP):
         return dx, dW1, db1, dW2, db2
 
 
-@twin_of(ops.ChannelMLP, "gpu", channels_fit)
+@twin_of(ops.ChannelMLP, "gpu", float32)
 class FastChannelMLP(ops.ChannelMLP):
     """As FastTokenMLP, with the channels' products from the right."""
 
@@ -257,8 +257,8 @@ class FastMatMul(MatMul):
 
 
 def _resizes(x: Array, A_h: Array, A_w: Array) -> bool:
-    """A grid, and matrices that resize it; the reference says what is wrong."""
-    return x.ndim == 4 and x.shape[:2] == (A_h.shape[1], A_w.shape[1]) and float32(x)
+    """The matrices may be of any type."""
+    return float32(x)
 
 
 @twin_of(ops.Resample, "gpu", _resizes)

@@ -1,0 +1,43 @@
+"""What the README prints is what runs, and what it lists is what is there."""
+
+import doctest
+import re
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_its_ten_lines_print_what_they_say():
+    (example,) = re.findall(r"```pycon\n(.*?)```", README, flags=re.DOTALL)
+    assert example.count(">>>") <= 10
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
+    with np.printoptions(legacy=False):
+        result = doctest.DocTestRunner(optionflags=flags).run(test)
+    assert result.attempted >= 8
+    assert result.failed == 0
+
+
+def test_its_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_its_tree_names_files_that_are_there():
+    tree = README[README.index("| floor |") : README.index("## Test it")]
+    for line in tree.splitlines()[2:]:
+        for path in re.findall(r"`([a-z_/]+(?:\.py|/))`", line):
+            found = [
+                p for p in (ROOT / "tinymixer").rglob("*") if p.as_posix().endswith(path.strip("/"))
+            ]
+            assert found, path
+
+
+def test_no_room_is_missing_in_its_tree():
+    rooms = {p.stem for p in (ROOT / "tinymixer").iterdir() if not p.name.startswith("__")}
+    tree = README[README.index("| floor |") : README.index("## Test it")]
+    assert {room for room in rooms if f"`{room}" not in tree} == set()
