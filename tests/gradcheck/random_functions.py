@@ -295,7 +295,7 @@ def _step(rng, shape, arrays, kink) -> tuple[str, Callable]:
     if kink:
         return [
             ("relu", lambda t, xs: ops.ReLU()(t)),
-            ("|t|", lambda t, xs: (t * t).sqrt()),
+            ("|t|", lambda t, xs: ops.ReLU()(t) + ops.ReLU()(-t)),
             ("max(t,.3)", lambda t, xs: ops.ReLU()(t - 0.3) + 0.3),
             ("relu(1-t)", lambda t, xs: ops.ReLU()(1.0 - t)),
         ][int(rng.integers(4))]

@@ -48,10 +48,12 @@ BACKBONES = {
 
 
 def segmenter(backbone="three maps", **options):
-    """A Segmenter whose head does not start at zero."""
+    """A Segmenter of which nothing is zero, where its head and all biases start."""
     rng = np.random.default_rng(0)
     model = Segmenter(BACKBONES[backbone](rng), K, width=13, rng=rng, **options)
-    model.head.W.data[...] = rng.standard_normal(model.head.W.shape)
+    for parameter in model.parameters():
+        if not parameter.data.any():
+            parameter.data[...] = rng.standard_normal(parameter.shape)
     return model
 
 

@@ -162,7 +162,7 @@ def _prove(
     closer = list(_look_closer(claims, judged, judge_one))
     findings = findings_of(judged, closer, claims)
     if "adjoint" in methods and probes is None:
-        findings += adjoints(subject, rng, skip=claims.zero)
+        findings += adjoints(subject, rng, skip=claims.zero | claims.negligible)
     paths = [subject.path(subject.random_direction(rng)) for _ in range(1 if probes else 3)]
     orders = [p for path in paths if (p := numeric.observed_order(path, w)) is not None]
     return Report(

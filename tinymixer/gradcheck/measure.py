@@ -25,6 +25,7 @@ SMALLEST = 4e-15  # of the largest gradient of an input: sums round what is smal
 TINY_STEP32 = 1e-18
 OTHER_STEPS = 0.7310585786300049, 0.5671432904097838  # no fractions of a power of two
 ROUNDED = "rounding inside the forward: other steps give other quotients"
+COARSER = 256  # roundings of the outputs, that a cancellation inside may cost
 ZERO = 1e-13  # of the whole output's size: a gradient that small is zero by symmetry
 
 
@@ -43,6 +44,9 @@ class Claims:
         self.largest = {i: float(t.max(initial=0.0)) for i, t in terms.items()}
         self.plain = {i: float(np.abs(_finite(g)).max(initial=0.0)) for i, g in gradients.items()}
         self.zero = {i for i in subject.variable if self._is_noise(i)}
+        # Of which no digit can be told from the rounding of the outputs.
+        tiny = ZERO * max([self.y_size, *self.largest.values()])
+        self.negligible = {i for i, size in self.largest.items() if size <= tiny}
 
     def _nudge(self, y: Array) -> None:
         """The gradients, and the output, at inputs that differ in the last place."""
@@ -109,7 +113,7 @@ class Claims:
             value,
             typical or max(self.largest[i] for i in move) or self.y_size,
             rounding,
-            max(16 * self.eps * self.y_size, 4 * rounding),
+            max(COARSER * self.eps * self.y_size, 4 * rounding),
             move=move,
             probe=probe,
         )
@@ -131,7 +135,7 @@ class Claims:
             value,
             reference,
             rounding,
-            max(16 * self.eps * self.y_size, 4 * rounding),
+            max(COARSER * self.eps * self.y_size, 4 * rounding),
             unit,
             tuple(int(n) for n in np.unravel_index(element, x.shape)),
             {i: v},
@@ -185,7 +189,8 @@ def measured(
     exact = np.nan
     if complex_too:
         exact, y_size = complex_step(claims, path)
-        claim = replace(claim, coarser=max(16 * claims.eps * y_size, 4 * claim.rounding))
+        size = y_size or claims.y_size  # nothing moved: the slope may have been rounded away
+        claim = replace(claim, coarser=max(COARSER * claims.eps * size, 4 * claim.rounding))
     if not differences:
         return claim, exact, Slope(np.nan, np.inf, 0.0, "only the complex step was taken")
     near = agree(claim.value, exact, claim)

@@ -113,8 +113,8 @@ MUTANTS = [
     Mutant(
         LayerNorm,
         "eps forgotten",
-        "save(x_hat, scale,",
-        "save(x_hat, (variance+1e-30)**-0.5,",
+        "saved = x_hat, scale,",
+        "saved = x_hat, (variance+1e-30)**-0.5,",
         Norm,
     ),
     Mutant(LayerNorm, "dγ with γ once more", "(dy * x_hat)", "(dy * gamma * x_hat)", Norm),
@@ -134,8 +134,8 @@ MUTANTS = [
     Mutant(
         SoftmaxCrossEntropy,
         "smoothing off by α/K",
-        "save(log_p, q,",
-        "save(log_p, q + self.label_smoothing / q.shape[1],",
+        "saved = log_p, q,",
+        "saved = log_p, q + self.label_smoothing / q.shape[1],",
     ),
     Mutant(
         SplitAttention, "weights not normalised", " - (alpha * dalpha).sum(1, keepdims=True)", ""
@@ -228,7 +228,7 @@ MUTANTS = [
         "unbroadcast(x.swapaxes(-1, -2) @ dz, y.shape)",
         "x.swapaxes(-1, -2) @ dz",
     ),
-    Mutant(p.Exp, "x saved for y", "save(y)", "save(x)"),
+    Mutant(p.Exp, "x saved for y", "saved = (y,)", "saved = (x,)"),
     Mutant(p.Log, "guarded against zero", "return dy / x", "return dy / (x + 1e-10)"),
     Mutant(p.Power, "power of y", "self.n - 1", "self.n"),
     Mutant(p.Sqrt, "factor 2", "0.5 * dy", "dy"),
