@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checks import assert_close, normal
 
-from tinymixer import engine
+from tinymixer import engine, optim
 from tinymixer.backend import array_module, device_of
 from tinymixer.engine import Function, Tensor, Twin, enable_grad, no_grad, recording
 from tinymixer.models import create_model
@@ -453,6 +453,53 @@ def test_plain_numbers_are_at_home_on_every_device(device):
     y = (2.0 * x + np.float32(1.0)) / 3
     assert array_module(y.data) is device
     assert_close(y.data, np.ones(3))
+
+
+# --- weights that change between forward and backward ---
+
+
+def changed_by(name, w, flat):
+    if name == "assigned":
+        w.data = w.data * 1.5
+    elif name == "step of an optimizer":
+        optim.SGD(np.ones_like(flat)).step(flat, np.ones_like(flat), 0.1, 0)
+    elif name == "one element by one rounding":
+        w.data[1, 2] = np.nextafter(w.data[1, 2], 9)
+    elif name == "doubled":
+        w.data *= 2
+    elif name == "turned":
+        w.data *= -1
+    elif name == "reordered":
+        w.data[:] = w.data[::-1].copy()
+
+
+CHANGES = ["assigned", "step of an optimizer", "one element by one rounding", "doubled", "turned"]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "reordered"])
+def test_weights_that_changed_since_they_were_used_are_noticed(change, rng):
+    flat = rng.standard_normal(12)  # as a model's: each weight is a view
+    w, x = Tensor(flat.reshape(3, 4)), Tensor(rng.standard_normal((5, 3)))
+    loss = (x @ w).exp().sum()
+    changed_by(change, w, flat)
+    with pytest.raises(
+        RuntimeError, match=r"Tensor \(3, 4\) changed after MatMul used.*after back"
+    ):
+        loss.backward()
+    assert w.grad is None
+    assert x.grad is None
+
+
+def test_weights_that_hold_what_they_held_may_be_walked(rng):
+    w = Tensor(rng.standard_normal((3, 4)))
+    w.data[0, 0] = np.nan  # which is unlike itself
+    loss = (w * w).sum()
+    w.data = w.data.copy()
+    loss.backward()
+    w.data -= 0.1 * w.grad  # after backward anything goes
+    y = w * 2.0
+    y.data[...] = 0  # no leaf
+    y.sum().backward()
 
 
 # --- twins ---

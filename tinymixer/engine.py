@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, common_device, device_of
-from tinymixer.protocols import Protocols, as_array
+from tinymixer.backend import Array, array_module, common_device
+from tinymixer.options import require
+from tinymixer.protocols import Protocols, as_array, described
 from tinymixer.shapes import check_shapes
 
 _order = count()  # of creation; the only thing that all tapes share
@@ -79,10 +80,6 @@ class Tensor(Protocols):
             else:
                 into[leaf] = into[leaf] + dx if leaf in into else dx
 
-    def __repr__(self) -> str:
-        maker = f", made by {type(self.creator).__name__}" if self.creator else ""
-        return f"{type(self).__name__}({self.data}, dtype={self.dtype}{maker})"
-
 
 def tensors_below(root: Tensor) -> list[Tensor]:
     """The Tensors that a Function made on the way to root, root included, oldest first.
@@ -126,12 +123,19 @@ class Function:
 
     shapes: Any = ""  # what it takes, in a line that each call on the tape enforces: see shapes.py
     cures: Any = ()  # pairs: a letter or an argument of that line, and what to do if it is wrong
+    allowed: Any = ()  # pairs: an option, and what it may be besides its default
     saved: Any = None  # what forward keeps for backward; released once the walk has passed
     needs: Any = AllNeeded()  # needs[i]: whether backward is asked for the gradient of input i
     inputs: Any = None  # the recorded ones; None for plain arrays
     leaves: Any = None  # those of them that no Function made, each with the bytes that it held
     order: Any = None  # of creation, once on the tape
     implementation: Any = None  # whose forward ran for this node, and whose backward will
+
+    def __post_init__(self) -> None:
+        for name, allowed in self.allowed:
+            value, default = getattr(self, name), getattr(type(self), name, self)
+            if type(value) is not type(default) or value != default:
+                require(f"{type(self).__name__}: {name}", value, allowed)
 
     def forward(self, *arrays: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
@@ -239,7 +243,7 @@ def checked_start(root: Tensor, dy: Array | None) -> Array:
         return array_module(root.data).ones(root.data.shape, root.data.dtype)
     y = root.data
     if type(dy) is not type(y) or dy.shape != y.shape or dy.dtype != y.dtype:
-        raise ValueError(f"backward: expected dy of {_kind(y)}, got {_kind(dy)}")
+        raise ValueError(f"backward: expected dy of {described(y)}, got {described(dy)}")
     return dy
 
 
@@ -249,15 +253,9 @@ def require_unchanged_leaves(tape: list[Tensor]) -> None:
         for x, before in y.creator.leaves or ():
             if x.data.tobytes() != before:
                 raise RuntimeError(
-                    f"backward: {type(y.creator).__name__} used a {type(x).__name__} {x.shape} "
-                    "whose numbers have changed since. Walk first and change the weights then, or "
-                    "compute the loss again"
+                    f"backward: the numbers of a {type(x).__name__} {x.shape} changed after "
+                    f"{type(y.creator).__name__} used them. Change them after backward"
                 )
-
-
-def _kind(x: Any) -> str:
-    """Shape, dtype and place of an array or a number."""
-    return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
 
 
 def checked_gradients(node: Function, inputs: tuple, gradients: Any) -> Iterator[tuple]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tinymixer.backend import Array, array_module, device_of
+from tinymixer.options import Number, OneOf, Whole, require
 
 BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
 
@@ -30,8 +31,59 @@ def undone_unless(healthy: Array | bool, arrays: Sequence[Array]) -> Iterator[No
 
 def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
     """out[starts[i] : starts[i + 1]] = gradients[i], whatever its shape; 0 where it is None."""
+    require_pieces(out, gradients, starts)
     for gradient, start, end in zip(gradients, starts, starts[1:], strict=False):
         out[start:end] = 0 if gradient is None else gradient.reshape(-1)
+
+
+def require_pieces(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
+    """Raise ValueError unless each gradient has out's dtype and as many numbers as its place."""
+    if len(starts) != len(gradients) + 1 or starts[-1] > len(out):
+        raise ValueError(
+            f"gather: expected the {len(gradients)} starts of the gradients and the end of the "
+            f"last, within the {len(out)} numbers of out; got starts {starts}"
+        )
+    for i, gradient in enumerate(gradients):
+        size = int(starts[i + 1] - starts[i])
+        if gradient is not None and (
+            type(gradient) is not type(out) or gradient.size != size or gradient.dtype != out.dtype
+        ):
+            raise ValueError(
+                f"gather: gradient {i} is {_words(_seen(gradient))}; expected {size} numbers of "
+                f"{out.dtype}, where out is"
+            )
+
+
+def require_alike(name: str, weights: Array, **others: Array) -> None:
+    """Raise TypeError or ValueError unless all are arrays (N,) of one type, dtype and length."""
+    ours = _seen(weights)
+    if len(ours[1]) != 1 or ours[2] not in ("float32", "float64", "float16"):
+        raise TypeError(
+            f"{name}: expected one flat array (N,) of floats, got {_words(ours)}. A "
+            "model's are put into one first: see train.parallel.FlatParameters"
+        )
+    for other, array in others.items():
+        if _seen(array) != ours:
+            raise ValueError(
+                f"{name}: {other} is {_words(_seen(array))}; expected {_words(ours)}, like the rest"
+            )
+
+
+def _seen(x: Array) -> tuple[type, tuple[int, ...], str]:
+    return type(x), getattr(x, "shape", ()), str(getattr(x, "dtype", ""))
+
+
+def _words(seen: tuple[type, tuple[int, ...], str]) -> str:
+    kind, shape, dtype = seen
+    return f"a {kind.__module__}.{kind.__name__}{f' of {dtype} {shape}' if dtype else ''}"
+
+
+def require_step(name: str, lr: float, step: int) -> None:
+    """Raise ValueError unless lr is finite, and 0 or more, and step counts from 0."""
+    if not (isinstance(lr, int | float) and 0 <= lr < math.inf):
+        raise ValueError(f"{name}: expected lr as a finite number of 0 or more, got {lr!r}")
+    if not (isinstance(step, int | np.integer) and step >= 0):
+        raise ValueError(f"{name}: expected step as a whole number of 0 or more, got {step!r}")
 
 
 class Optimizer:
@@ -77,7 +129,10 @@ class SGD(Optimizer):
     """
 
     def __init__(self, decay: Array, *, momentum: float = 0.9, weight_decay: float = 0.0):
-        self.decay, self.momentum, self.weight_decay = decay, momentum, weight_decay
+        require_alike("SGD", decay)
+        self.decay = decay
+        self.momentum = require("SGD: momentum", momentum, Number(0, 1, below=True))
+        self.weight_decay = require("SGD: weight_decay", weight_decay, Number(0))
         self.state = {"v": array_module(decay).zeros_like(decay)}
 
     def step(
@@ -89,6 +144,8 @@ class SGD(Optimizer):
         healthy: Array | bool = True,
     ) -> None:
         """See Optimizer.step."""
+        require_alike("SGD.step", weights, gradients=gradients, decay=self.decay)
+        require_step("SGD.step", lr, step)
         for w, g, decay, v in _blocks(healthy, weights, gradients, self.decay, self.state["v"]):
             v *= self.momentum
             v += g
@@ -114,7 +171,13 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        self.decay, self.betas, self.eps, self.weight_decay = decay, betas, eps, weight_decay
+        require_alike("AdamW", decay)
+        if not (isinstance(betas, tuple | list) and len(betas) == 2):
+            raise ValueError(f"AdamW: expected betas as a pair of numbers, got {betas!r}")
+        beta1, beta2 = (require("AdamW: betas", b, Number(0, 1, below=True)) for b in betas)
+        self.decay, self.betas = decay, (beta1, beta2)
+        self.eps = require("AdamW: eps", eps, Number(0, above=True))
+        self.weight_decay = require("AdamW: weight_decay", weight_decay, Number(0))
         zeros_like = array_module(decay).zeros_like
         self.state = {"m": zeros_like(decay), "v": zeros_like(decay)}
 
@@ -127,6 +190,8 @@ class AdamW(Optimizer):
         healthy: Array | bool = True,
     ) -> None:
         """See Optimizer.step."""
+        require_alike("AdamW.step", weights, gradients=gradients, decay=self.decay)
+        require_step("AdamW.step", lr, step)
         sqrt = array_module(weights).sqrt
         beta1, beta2 = self.betas
         unbias1, unbias2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
@@ -164,9 +229,15 @@ def learning_rate(
 
     Source of the cosine: Loshchilov, Hutter 2016, "SGDR", arXiv 1608.03983, equation 5.
     """
+    require("learning_rate: step", step, Whole(0))
+    require("learning_rate: base", base, Number(0))
+    require("learning_rate: final", final, Number(0))
+    require("learning_rate: warmup", warmup, Number(0))
+    require("learning_rate: total", total, Number(0))
+    require("learning_rate: schedule", schedule, OneOf(SCHEDULES))
     if step < warmup:
         return base * (step + 1) / (warmup + 1)
-    t = (step - warmup) / max(1, total - warmup)
+    t = min(1, (step - warmup) / max(1, total - warmup))
     return final + (base - final) * SCHEDULES[schedule](t)
 
 
@@ -183,6 +254,12 @@ def clip_by_global_norm(gradients: Array, max_norm: float) -> Array:
     Returns the norm before, (), where the gradients are, so a GPU need not be waited for. A norm of
     NaN scales nothing. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
     """
+    require_alike("clip_by_global_norm", gradients)
+    if not (isinstance(max_norm, int | float) and 0 <= max_norm < math.inf):
+        raise ValueError(
+            f"clip_by_global_norm: expected max_norm as a finite number of 0 or more, got "
+            f"{max_norm!r}. 0 is no limit"
+        )
     xp = array_module(gradients)
     with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the norm
         norm = xp.sqrt(gradients @ gradients)
@@ -196,5 +273,8 @@ def update_average(
     average: Array, weights: Array, decay: float, healthy: Array | bool = True
 ) -> None:
     """Exponential moving average of the weights, in place: a <- decay a + (1 - decay) w."""
+    require_alike("update_average", weights, average=average)
+    if not (isinstance(decay, int | float) and 0 <= decay <= 1):
+        raise ValueError(f"update_average: expected decay from 0 to 1, got {decay!r}")
     for a, w in _blocks(healthy, average, weights):
         a += (1 - decay) * (w - a)

@@ -11,11 +11,14 @@
 The command line makes its options and their help of the same fields.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tinymixer.errors import TinymixerError
+import numpy as np
+
+from tinymixer.errors import TinymixerError, brief
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,57 @@ def check_options(options: Any, kind: str) -> None:
 
 
 _ACCEPTED: dict[Any, Any] = {float: float | int, dict[str, Any]: dict}  # for isinstance
+
+
+# What a single argument may be --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers from low to high, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            return False
+        return bool(self.low <= value <= self.high)
+
+    def __str__(self) -> str:
+        return f"a whole number{_bounds(self)}"
+
+
+@dataclass(frozen=True)
+class Number:
+    """Finite numbers from low to high, without low itself if `above`, without high if `below`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            return False
+        if (self.above and value == self.low) or (self.below and value == self.high):
+            return False
+        return bool(self.low <= value <= self.high and math.isfinite(value))
+
+    def __str__(self) -> str:
+        left_out = [self.low] * self.above + [self.high] * self.below
+        but = f", but not {left_out[0]}" if left_out else ""
+        return f"a finite number{_bounds(self)}{but}"
+
+
+def _bounds(allowed: Whole | Number) -> str:
+    if allowed.high == math.inf:
+        return "" if allowed.low == -math.inf else f" of {allowed.low} or more"
+    return f" from {allowed.low} to {allowed.high}"
+
+
+def require(what: str, value: Any, allowed: Any) -> Any:
+    """`value` itself. Raises ValueError that begins with `what` unless it is allowed."""
+    if (isinstance(allowed, OneOf) and not isinstance(value, str)) or value not in allowed:
+        raise ValueError(f"{what}: expected {allowed}, got {brief(repr(value), 60)}")
+    return value

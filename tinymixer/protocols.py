@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module
+from tinymixer.backend import Array, array_module, device_of
 
 if TYPE_CHECKING:
     from tinymixer.engine import Tensor
@@ -62,6 +62,11 @@ def as_array(data: Any) -> Array:
             "Tensor: expected numbers, or rows of numbers that are all as long; the lists given "
             "are no array"
         ) from None
+
+
+def described(x: Any) -> str:
+    """Shape, dtype and place of an array or a number."""
+    return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
 
 
 class Protocols:
@@ -116,6 +121,10 @@ class Protocols:
         if self.data.size != 1:
             raise ValueError(f"item: expected a Tensor of one number, got shape {self.data.shape}")
         return self.data.item()
+
+    def __repr__(self) -> str:
+        maker = f", made by {type(self.creator).__name__}" if self.creator else ""
+        return f"{type(self).__name__}({self.data}, dtype={self.dtype}{maker})"
 
     def __len__(self) -> int:
         if not self.data.ndim:

@@ -184,7 +184,9 @@ class Untouchable:
 
     __iter__ = __len__ = __bool__ = __index__ = __getitem__ = __array__ = __neg__ = refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = refuse
-    __rtruediv__ = __matmul__ = __rmatmul__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
+    __rtruediv__ = __pow__ = __matmul__ = __rmatmul__ = __eq__ = __lt__ = __le__ = __gt__ = (
+        __ge__
+    ) = refuse
     __hash__ = None
 
 

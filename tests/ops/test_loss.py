@@ -5,7 +5,7 @@ import math
 import composed
 import numpy as np
 import pytest
-from checks import B, K, assert_close, assert_same_as_composed, by_hand, normal
+from checks import B, K, assert_close, assert_same_as_composed, by_hand, normal, slopes
 
 from tinymixer.backend import to_numpy
 from tinymixer.ops import SoftmaxCrossEntropy
@@ -148,3 +148,41 @@ def test_booleans_are_no_class_numbers_where_some_are_ignored_either(device):
     targets = device.asarray(np.array([True, False, True]))
     with pytest.raises(ValueError, match=r"got bool \(3,\)"):
         SoftmaxCrossEntropy(ignore=1).forward(device.zeros((B, K)), targets)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_the_gradient_is_right_for_targets_that_do_not_sum_to_one(device, alpha, rng):
+    logits, q = rng.standard_normal((B, K)), rng.random((B, K))  # rows sum to about 8
+    op = SoftmaxCrossEntropy(alpha)
+    op.forward(device.asarray(logits), device.asarray(q))
+    dlogits, _ = op.backward(device.asarray(np.ones(())))
+    expected = slopes(lambda x: SoftmaxCrossEntropy(alpha).forward(x, q), 1.0, logits)
+    assert_close(dlogits, expected, within=1e-8)  # central differences: 1e-10, and room
+
+
+def test_targets_that_sum_to_one_up_to_rounding_have_the_gradient_p_minus_q(rng):
+    """Bit for bit: the totals of such rows are not multiplied in."""
+    q = rng.random((B, K)).astype(np.float32)
+    q /= q.sum(-1, keepdims=True)
+    assert (q.sum(-1) != 1).any()
+    logits = rng.standard_normal((B, K)).astype(np.float32)
+    op = SoftmaxCrossEntropy()
+    op.forward(logits, q)
+    dlogits, _ = op.backward(np.float32(1))
+    p = np.exp(op.saved[0])
+    np.testing.assert_array_equal(dlogits, (p - q) / B)
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_class_may_be_ruled_out_by_a_logit_of_minus_infinity(device, soft, rng):
+    logits, targets = rng.standard_normal((B, K)), np.arange(B) + 1
+    logits[:, 0] = -np.inf
+    q = np.eye(K)[targets] if soft else targets
+    op = SoftmaxCrossEntropy()
+    loss = op.forward(device.asarray(logits), device.asarray(q))
+    dlogits, _ = op.backward(device.asarray(np.ones(())))
+    rest = SoftmaxCrossEntropy()
+    expected = rest.forward(logits[:, 1:], targets - 1)
+    assert_close(loss, expected)
+    assert_close(dlogits[:, 1:], rest.backward(np.ones(()))[0])
+    assert_close(dlogits[:, 0], np.zeros(B))

@@ -7,7 +7,8 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,36 @@ from tqdm import tqdm
 
 import tinymixer
 from tinymixer import nn
+from tinymixer.cli import own_function
 from tinymixer.cli.options import load_figures, output_file
 from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
-from tinymixer.gradcheck.checks import error_against_step
 from tinymixer.gradcheck.mutants import HABITS, MUTANTS, OURS, catchers
 from tinymixer.gradcheck.numeric import Curve
-from tinymixer.gradcheck.report import TOLERANCES, worst_of
+from tinymixer.gradcheck.report import place, worst_of
+from tinymixer.gradcheck.show import curve_figure, error_against_step
 from tinymixer.gradcheck.subject import of_function, of_model
+from tinymixer.gradcheck.verdict import FAILED, PASSED, TOLERANCES, UNDECIDED
 from tinymixer.models import MODELS, create_model
 
 SMALL = ("_nano", "_pico")  # other models of a system are made of the same parts
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
+OTHER_SIZE = 20, 12  # no multiple of what regions and strides divide by
+REGULARISED = {"drop_path_rate": 0.3, "dropout": 0.1}  # where a system has them
 CURVE_OF = "TokenMLP"  # what the plot shows if no operation or model is named
 
 
 def add_options(parser: Any) -> None:
     parser.description = (
         "Compare hand-written gradients with central differences, the complex step and adjoints, "
-        "in float64. Exit code 1 if any disagrees. Without options: every operation."
+        "in float64. Without options: every operation of tinymixer. With a function of your own, "
+        "my_file.py:my_function or module:name, that function, at random inputs of the shapes that "
+        "--input gives. Exit code 0 if all is right, 1 if any is wrong, 3 if it cannot be decided "
+        "at these inputs."
     )
+    own_function.add_options(parser)
     what = parser.add_mutually_exclusive_group()
     for option, example in ("op", "operation, e.g. LayerNorm"), ("model", "model, e.g. mixer_nano"):
         what.add_argument(
@@ -63,7 +72,8 @@ def add_options(parser: Any) -> None:
         "--plot",
         metavar="FILE",
         type=output_file,
-        help="draw the error against the step size into FILE, for the first --op or --model",
+        help="draw the error against the step size into FILE, of your function or of the first "
+        "--op or --model",
     )
     parser.set_defaults(func=run)
 
@@ -76,8 +86,17 @@ class Row:
     reports: list[Report]
 
     @property
+    def verdict(self) -> str:
+        """The worst of its reports'; and what passes here keeps to the bounds of TOLERANCES."""
+        verdicts = [report.verdict for report in self.reports]
+        worst = [f for method in TOLERANCES if (f := self.worst(method))]
+        if FAILED in verdicts or any(f.error > TOLERANCES[f.method] for f in worst):
+            return FAILED
+        return UNDECIDED if UNDECIDED in verdicts else PASSED
+
+    @property
     def passed(self) -> bool:
-        return all(self.reports)
+        return self.verdict == PASSED
 
     def worst(self, method: str) -> Finding | None:
         return worst_of(f for report in self.reports if (f := report.worst(method)))
@@ -95,21 +114,17 @@ class Row:
             str(len(self.reports)),
             *(f"{f.error:.1e}" if f else "-" for f in found.values()),
             f"{self.order:.2f}" if self.order is not None else "-",
-            _where(worst) if worst else "-",
-            "passed" if self.passed else "FAILED",
+            place(worst.input, worst.index) if worst else "-",
+            "FAILED" if self.verdict == FAILED else self.verdict,
         ]
-
-
-def _where(finding: Finding) -> str:
-    if finding.index is None:
-        return finding.input
-    return f"d{finding.input}[{', '.join(map(str, finding.index))}]"
 
 
 HEADINGS = ["operation", "cases", *TOLERANCES, "order", "worst difference at", "verdict"]
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.function or args.input:
+        return own_function.run(args)
     if args.mutants and args.plot:
         raise TinymixerError("--plot draws healthy gradients; leave it out beside --mutants")
     if args.plot:
@@ -133,14 +148,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{summary}\n{_versions(start)}")
     if args.json:
         found = [
-            {"name": row.name, "passed": row.passed, "reports": [asdict(r) for r in row.reports]}
+            {
+                "name": row.name,
+                "verdict": row.verdict,
+                "passed": row.passed,
+                "reports": [r.as_dict() for r in row.reports],
+            }
             for row in rows
         ]
         _write(args.json, {"summary": summary, "versions": _versions(start), "rows": found})
     if args.plot:
-        load_figures().save(_drawn(*_curve(args)), args.plot)
+        load_figures().save(curve_figure(*_curve(args)), args.plot)
         print(f"wrote {args.plot}")
-    return 0 if all(row.passed for row in rows) else 1
+    return own_function.exit_code(row.verdict for row in rows)
 
 
 def _jobs(args: argparse.Namespace) -> Sequence[tuple[str, Callable[[str], list[Report]]]]:
@@ -163,19 +183,38 @@ def _check_operation(name: str) -> list[Report]:
 
 
 def _check_model(name: str) -> list[Report]:
-    """In evaluation and, if the model then keeps statistics of what it sees, in training."""
+    """In evaluation; then in training, at another image size if the system allows one.
+
+    In training stochastic depth and dropout are on, drawn alike in every forward, and what two
+    backward calls add up to is checked.
+    """
+    system, config = MODELS[name][0], MODELS[name][1]
     model, x = create_model(name), images(name)
-    reports = [check_model(model, x)]
-    if model.state().keys() != dict(model.named_parameters()).keys():
-        report = check_model(model, images(name, IN_TRAINING), in_training)
-        reports.append(replace(report, name=f"{report.name} in training"))
-    return reports
+    report = check_model(model, x)
+    if not report:  # the same mistake again would tell nothing new, and take its time
+        return [report]
+    options = {k: v for k, v in REGULARISED.items() if k in signature(system).parameters}
+    trained, x = system(**config | options, rng=np.random.default_rng(0)), other_images(name)
+    again = check_model(trained, x, in_training, twice=True, thorough=False)
+    height, width = x.shape[1:3]
+    title = f"{again.name} in training at {height}x{width}, twice"
+    return [report, replace(again, name=title)]
 
 
 def in_training(model: nn.Module, x: np.ndarray) -> Tensor:
     """The output for images x as in training, but without the updates that it asks for."""
     with nn.auxiliary():
         return model(x, rng=np.random.default_rng(0))
+
+
+def other_images(name: str) -> np.ndarray:
+    """Normalised images of another size than the model is made for, or of its own."""
+    other = np.random.default_rng(0).standard_normal((IN_TRAINING, *OTHER_SIZE, 3))
+    try:
+        create_model(name)(other.astype(np.float32))
+    except ValueError:  # it mixes tokens, and so has one size
+        return images(name, IN_TRAINING)
+    return other
 
 
 def images(name: str, count: int = 1) -> np.ndarray:
@@ -192,7 +231,7 @@ def _summary(rows: list[Row]) -> str:
         errors = [f.error for row in rows if (f := row.worst(method))]
         if errors:
             worst.append(f"{method} {max(errors):.1e} (at most {tolerance:.0e})")
-    failed = sum(not row.passed for row in rows)
+    failed = sum(row.verdict == FAILED for row in rows)
     return (
         f"{len(rows) - models} operations in {cases} cases, {models} models; {failed} failed; "
         f"worst relative error: {', '.join(worst)}"
@@ -249,24 +288,3 @@ def _curve(args: argparse.Namespace) -> tuple[str, Curve]:
     name = [*args.op, CURVE_OF][0]
     case = next(case for case in CASES if type(case.op).__name__ == name)
     return name, error_against_step(of_function(case.op, *case.arrays, constants=case.constants))
-
-
-def _drawn(name: str, curve: Curve) -> Any:
-    """Error against step size, one line per method, both axes logarithmic."""
-    from matplotlib.figure import Figure  # only to draw: it takes up to a second
-
-    figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for (method, points), marker in zip(curve.items(), "ovsD^", strict=True):
-        h, error = np.array(points).T
-        axes.loglog(h, np.maximum(error, 1e-17), label=method, marker=marker, markersize=4)
-    axes.set(
-        title=f"{name}: how good is each derivative?",
-        xlabel="step size h",
-        ylabel="relative error against backward",
-        ylim=(3e-18, 1e4),
-    )
-    axes.invert_xaxis()  # the step shrinks to the right
-    axes.grid(alpha=0.3)
-    figure.legend(fontsize="small", loc="outside lower center", ncols=3)
-    return figure

@@ -53,26 +53,10 @@ def richardson(path: Path, w: Array, h: float = STEP) -> float:
     return (4 * central(path, w, h / 2) - central(path, w, h)) / 3
 
 
-def unsettled(path: Path, w: Array) -> bool:
-    """Whether half the step changes Richardson's estimate by more than rounding, and 5e-10 of it.
-
-    A forward that decides something jumps where it decides otherwise, and a difference across a
-    jump is no derivative; nor is one that bends too much within a step good to nine digits. This
-    is seen from the forward alone, whatever backward says.
-    """
-    estimate = richardson(path, w)
-    terms = float((np.abs(w) * np.maximum(1, np.abs(path(0.0)))).sum())
-    noise = 0.1 * NOISE * np.finfo(float).eps * terms / STEP
-    return bool(abs(richardson(path, w, STEP / 2) - estimate) > max(noise, 5e-10 * abs(estimate)))
-
-
 def complex_step(path: Path, w: Array, h: float = TINY_STEP) -> float:
     """NaN where the output stays real: that forward is not analytic."""
     y = path(1j * h)
     return float((w * y.imag).sum()) / h if np.iscomplexobj(y) else np.nan
-
-
-METHODS = {"differences": richardson, "complex step": complex_step}
 
 
 def observed_order(path: Path, w: Array) -> float | None:

@@ -1,16 +1,31 @@
 """Floor 2. What a check found, and how it tells a reader where to look."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinymixer.backend import Array
+from tinymixer.gradcheck import numeric
+from tinymixer.gradcheck.causes import likeliest_cause, size_names
+from tinymixer.gradcheck.subject import Subject
+from tinymixer.gradcheck.verdict import (
+    FAILED,
+    PASSED,
+    SUBGRADIENT,
+    TOLERANCES,
+    UNDECIDED,
+    Judged,
+)
 
-# The largest relative error that still is rounding, by method.
-TOLERANCES = {"differences": 1e-9, "complex step": 1e-12, "adjoint": 1e-13}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tinymixer.gradcheck.measure import Claims
+
+LONG = 9  # names of inputs in one line
 
 
 @dataclass(frozen=True)
@@ -18,7 +33,8 @@ class Finding:
     """One gradient by one method: the worst disagreement, and where.
 
     error is |numeric - backward| over the largest element of either, so that the many elements
-    that are small by chance do not count as wrong.
+    that are small by chance do not count as wrong. What is wrong is decided element by element,
+    by how far off each number may be: see `verdict`.
     """
 
     input: str
@@ -29,54 +45,116 @@ class Finding:
     index: tuple[int, ...] | None = None  # None: a derivative along a direction
     zero: bool = False  # both vanish: a symmetry of the forward
     cause: str = ""
+    wrong: bool | None = None  # None: decided by the error alone
 
     @property
     def passed(self) -> bool:
-        return self.error <= TOLERANCES[self.method]  # False for NaN
+        return self.error <= TOLERANCES[self.method] if self.wrong is None else not self.wrong
 
     def __str__(self) -> str:
-        where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
         if self.method == "adjoint":
             numbers = f"<J v, w> = {self.numeric:.10g}, but <v, Jᵀ w> = {self.backward:.10g}"
         else:
             numbers = f"{self.method} {self.numeric:.10g}, backward {self.backward:.10g}"
         limit = TOLERANCES[self.method]
-        return f"d{self.input}{where}: {numbers}; relative error {self.error:.1e} (at most {limit})"
+        where = place(self.input, self.index)
+        return f"{where}: {numbers}; relative error {self.error:.1e} (at most {limit})"
 
 
-def is_fourth(order: float | None) -> bool:
-    """Whether an observed order of the differences is that of a smooth forward."""
-    return order is None or abs(order - 4) < 0.3
+def place(name: str, index: tuple[int, ...] | None) -> str:
+    return f"d{name}" + (f"[{', '.join(map(str, index))}]" if index else "")
 
 
 def worst_of(findings: Iterable[Finding]) -> Any:
-    """The finding that is furthest off, NaN before all; None if there is none."""
-    return max(findings, key=lambda f: np.nan_to_num(f.error, nan=np.inf), default=None)
+    """The finding that is furthest off, wrong ones before all; None if there is none."""
+    return max(
+        findings, key=lambda f: (not f.passed, np.nan_to_num(f.error, nan=np.inf)), default=None
+    )
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """What was looked at: elements one at a time, elements together, and what would show.
+
+    noticed is how large an error of one element must be to be seen, of the largest gradient of
+    the same input.
+    """
+
+    singly: int = 0
+    together: int = 0
+    noticed: float = 0.0
+
+    @classmethod
+    def of(cls, claims: "Claims", judged: Sequence[Judged], singly: set[int]) -> "Coverage":
+        noticed = [0.0]
+        for one in judged:
+            largest = max((claims.largest[i] for i in one.claim.move), default=0.0)
+            if one.verdict == PASSED and largest and len(one.claim.move) == 1:
+                noticed.append(one.noticed / largest)
+        sizes = {i: claims.subject.arrays[i].size for i in claims.subject.variable}
+        alone = sum(n for i, n in sizes.items() if i in singly)
+        return cls(alone, sum(sizes.values()) - alone, float(max(noticed)))
+
+    def __str__(self) -> str:
+        parts = [f"{self.singly} elements one at a time"] if self.singly else []
+        parts += [f"{self.together} elements together, in groups"] if self.together else []
+        words = f"covered: all {', '.join(parts)}"
+        if not self.noticed:
+            return words
+        return f"{words}; an error of one element is noticed from {self.noticed:.0e} of the largest"
+
+
+@dataclass(frozen=True, repr=False)
 class Report:
     """All that was found about one operation, function or model. True if it passed.
 
-    order is the observed order of the differences, 4 for a smooth forward; None where they have no
-    truncation error to measure, as for linear operations. steps holds (h, relative error) of the
-    differences at the worst element, for failures.
+    `verdict` is "passed", "failed" or "not decidable here". judged holds every number that was
+    compared, findings the worst of each input by method. order is the observed order of the
+    differences, 4 for a smooth forward: information about the measurement, never a fault.
     """
 
     name: str
     findings: Sequence[Finding] = ()
+    judged: Sequence[Judged] = field(default=(), repr=False)
+    coverage: Coverage = Coverage()
     order: float | None = None
-    steps: Sequence[tuple[float, float]] = ()
     analytic: bool = True  # or else the complex step does not apply
-    kinked: bool = False  # then differences do not, all or some: ReLUs, or decisions
     broken: str = ""  # the rule that forward or backward does not keep
-
-    def __bool__(self) -> bool:
-        return not self.broken and self.smooth and all(f.passed for f in self.findings)
+    undecided: str = ""  # why there is nothing to compare at this input
+    subject: Subject | None = field(default=None, repr=False)
+    w: Array | None = field(default=None, repr=False)
 
     @property
-    def smooth(self) -> bool:
-        return is_fourth(self.order)
+    def verdict(self) -> str:
+        wrong = any(one.verdict == FAILED for one in self.judged)
+        if self.broken or wrong or any(not f.passed for f in self.findings):
+            return FAILED
+        if self.undecided or self.doubts or self.only_kinks:
+            return UNDECIDED
+        return PASSED
+
+    def __bool__(self) -> bool:
+        return self.verdict == PASSED
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    @property
+    def kinks(self) -> list[Judged]:
+        """Where the forward has a kink, and backward gives a value between its two sides."""
+        return [one for one in self.judged if one.verdict == SUBGRADIENT]
+
+    @property
+    def doubts(self) -> list[Judged]:
+        return [one for one in self.judged if one.verdict == UNDECIDED]
+
+    @property
+    def only_kinks(self) -> list[str]:
+        """Inputs of which no element at all could be compared with a derivative."""
+        by_input: dict[str, set[str]] = {}
+        for one in self.judged:
+            by_input.setdefault(one.claim.input, set()).add(one.verdict)
+        return [name for name, verdicts in by_input.items() if verdicts == {SUBGRADIENT}]
 
     @property
     def zeros(self) -> list[str]:
@@ -90,136 +168,230 @@ class Report:
         return f"zero by symmetry: {', '.join('d' + name for name in self.zeros)}"
 
     def worst(self, method: str) -> Finding | None:
-        """The finding of this method that is furthest off."""
         return worst_of(f for f in self.findings if f.method == method)
 
     def raise_on_failure(self) -> None:
-        """Raises AssertionError with this report as its message."""
+        """AssertionError with the report, unless it passed: also where nothing was decided."""
         if not self:
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
-        return "\n  ".join([f"{self.name}: {'passed' if self else 'FAILED'}", *self._lines()])
+        verdict = "FAILED" if self.verdict == FAILED else self.verdict
+        return "\n  ".join([f"{self.name}: {verdict}", *self._lines()])
 
     def _lines(self) -> Iterator[str]:
-        if self.broken:
-            yield self.broken
+        if self.broken or self.undecided:
+            yield self.broken or self.undecided
+            return
         worst = [f for method in TOLERANCES if (f := self.worst(method))]
         for f in worst:
             yield f"{f.method}: relative error at most {f.error:.1e}" if f.passed else str(f)
-        for cause in dict.fromkeys(f"d{f.input}: {f.cause}" for f in worst if f.cause):
+        causes = dict.fromkeys(f"d{f.input}: {f.cause}" for f in self.findings if f.cause)
+        for cause in list(causes)[:3]:
             yield f"likeliest cause of {cause}"
         wrong = list(dict.fromkeys(f"d{f.input}" for f in self.findings if not f.passed))
         if len(wrong) > 1:
-            yield f"wrong: {', '.join(wrong[:9])}{', ...' if len(wrong) > 9 else ''}"
-        if self.steps:
-            errors = [error for _, error in self.steps]
-            yield "error against step: " + ", ".join(f"{h:.0e} {e:.0e}" for h, e in self.steps)
-            if max(errors) < 2 * min(errors):
+            yield f"wrong: {', '.join(wrong[:LONG])}{', ...' if len(wrong) > LONG else ''}"
+        if wrong and (steps := self.steps):
+            yield "error against step: " + ", ".join(f"{h:.0e} {e:.0e}" for h, e in steps)
+            if min(e for _, e in steps) > 0.5 * steps[0][1]:
                 yield "  no step closes the gap: it is backward that is off, not the step"
-            else:
-                yield "  it depends on the step: distrust the differences before backward"
-        if not self.smooth:
-            yield (
-                f"observed order {self.order:.1f}, expected 4: the forward is not smooth near this "
-                "input (a kink, a jump, or rounding inside); check at an input further away from it"
-            )
-        elif self.kinked:
-            left = "some differences left out" if self.worst("differences") else "no differences"
-            yield f"{left}: their steps cross kinks, or are too long; the complex step does not"
-        elif self.order is not None:
+        yield from self._exceptions()
+        yield str(self.coverage)
+        if self.order is not None and abs(self.order - 4) < 0.3:
             yield f"observed order of the differences: {self.order:.2f}"
+        elif self.order is not None:
+            yield "smaller steps were taken: within the largest there are kinks or steep places"
         if self.zeros:
             yield self.symmetry
         if not self.analytic:
             yield "no complex step: the forward is not analytic (abs, a cast to real, ...)"
 
-
-def likeliest_cause(
-    numeric: Array, dx: Array, x: Array, sizes: Mapping[int, str], Jw: Array | None = None
-) -> str:
-    """What would turn `dx`, the gradient that backward claims, into `numeric`, in words.
-
-    Each known mistake predicts what the right gradient would be; the first prediction that
-    explains the error to a thousandth is named. sizes: what each number of elements is the size
-    of. Jw: what a backward gives that forgot to transpose, if it has the shape of x.
-    """
-    if not np.isfinite(numeric).all():
-        return "the forward itself is not finite near this input"
-    if not np.isfinite(dx).all():
-        return f"{np.count_nonzero(~np.isfinite(dx))} elements are not finite: 0/0, log 0, overflow"
-    error = numeric - dx
-    largest = np.abs(error).max()
-
-    def explains(prediction: Array) -> bool:
-        return bool(np.abs(numeric - prediction).max() < 1e-3 * largest)
-
-    if not dx.any():
-        return "all zero: this input's term is missing, or was cut off from the tape"
-    if explains(np.zeros_like(dx)):
-        return "this gradient should be zero: a term too many, or one that should cancel it"
-    factor = float((dx * numeric).sum() / (numeric * numeric).sum())
-    if factor and explains(dx / factor):
-        return _explain_factor(factor, sizes)
-    if dx.ndim == 2 and dx.shape[0] == dx.shape[1] and explains(dx.T):
-        return "transposed: two indices of the product are swapped"
-    if Jw is not None and np.abs(dx - Jw).max() < 1e-3 * largest:
-        return "transposed: this is J dy, expected Jᵀ dy; a matrix in backward lacks its transpose"
-    for axis, length in enumerate(dx.shape):
-        if length == 1:
-            continue
-        if explains(np.flip(dx, axis)):
-            return f"reversed along axis {axis}"
-        for shift in (1, -1):
-            if explains(np.roll(dx, shift, axis)):
-                return f"shifted by one along axis {axis}: an index that starts one off"
-        if length > 2 and explains(dx + error.mean(axis, keepdims=True)):
-            return (
-                f"the error is constant along axis {axis}: a term is missing (or too many) that is "
-                f"a sum or mean over axis {axis}"
+    def _exceptions(self) -> Iterator[str]:
+        """Elements of which something else must be said than right or wrong."""
+        if kinks := self.kinks:
+            one = kinks[0]
+            left, right = one.slope.sides
+            yield (
+                f"at a kink: {_count(kinks)}, where backward may give any value between the sides, "
+                f"and does; at {place(one.claim.input, one.claim.index)} an output has slope "
+                f"{left:.6g} from the left and {right:.6g} from the right"
             )
-        if length > 3 and explains(dx + _line_through(error, x, axis)):
-            return (
-                f"along axis {axis} the error is a straight line in the input: a term is missing "
-                f"(or too many) that is the input times a sum or mean over axis {axis}"
+        for name in self.only_kinks:
+            yield f"all of d{name} is at kinks, where there is no derivative: move {name} off them"
+        reasons = Counter(one.reason for one in self.doubts)
+        for reason, _ in reasons.most_common(2):
+            those = [one for one in self.doubts if one.reason == reason]
+            one = those[0]
+            yield (
+                f"not decided: {_count(those)}; {place(one.claim.input, one.claim.index)}: "
+                f"backward {one.claim.value / one.claim.unit + 0.0:.10g}, "
+                f"by {one.method} {_number(one)}"
             )
-    wrong = np.argwhere(np.abs(error) > 1e-3 * largest)
-    if 10 * len(wrong) <= dx.size:
-        return f"{len(wrong)} of {dx.size} elements are wrong, the first at {wrong[0].tolist()}"
+            yield f"  {reason}. What would decide: {_advice(reason)}"
+
+    @property
+    def steps(self) -> list[tuple[float, float]]:
+        """(relative step, relative error) of the differences at the worst wrong element."""
+        wrong = [f for f in self.findings if not f.passed and f.index is not None]
+        if not wrong or self.subject is None or self.w is None:
+            return []
+        one = next(
+            (
+                j
+                for j in self.judged
+                if (j.claim.input, j.claim.index) == (wrong[0].input, wrong[0].index)
+            ),
+            None,
+        )
+        if one is None or not np.isfinite(one.claim.value):
+            return []
+        path, size = self.subject.path(one.claim.move), abs(one.claim.value) + abs(one.numeric)
+        with np.errstate(all="ignore"):
+            errors = [
+                (h, abs(numeric.richardson(path, self.w, h) - one.claim.value) / size)
+                for h in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+            ]
+        return [(h, float(e)) for h, e in errors if np.isfinite(e)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it but the single elements, for a file."""
+        plain = "name", "order", "analytic", "broken", "undecided", "verdict", "zeros"
+        found = [asdict(f) | {"passed": f.passed} for f in self.findings]
+        return {key: getattr(self, key) for key in plain} | {
+            "coverage": asdict(self.coverage),
+            "findings": found,
+            "lines": str(self).split("\n")[1:],
+        }
+
+    def plot(self) -> "Figure":
+        """The error of each method against the step, along one random direction: the V-curve."""
+        from tinymixer.gradcheck.show import curve_figure, curve_of
+
+        return curve_figure(self.name, curve_of(self))
+
+    def _repr_html_(self) -> str:
+        from tinymixer.gradcheck.show import table
+
+        return table(self)
+
+
+def _number(one: Judged) -> str:
+    error = one.slope.error / one.claim.unit
+    if not np.isfinite(error):
+        return "nothing"
+    return f"{one.numeric / one.claim.unit:.10g} ± {error:.0e}"
+
+
+def _count(some: Sequence[Judged]) -> str:
+    groups = any(one.claim.index is None for one in some)
+    return f"{len(some)} {'directions' if groups else 'elements' if len(some) > 1 else 'element'}"
+
+
+def _advice(reason: str) -> str:
+    if "jump" in reason and "choice" in reason:
+        return "an input off that edge, or the function with the choice made outside, as a constant"
+    if "edge" in reason or "near it" in reason:
+        return "an input inside, away from the edge"
+    if "loses digits" in reason:
+        return "an input that saturates less, or 1 - y² computed from x"
     return (
-        "no simple pattern: a factor transposed, saved wrongly, or of another formula? Compare "
-        "backward with the derivation term by term"
+        "an input of another size or place, or a forward that complex numbers pass through (no "
+        "abs, no casts): its complex step is exact"
     )
 
 
-def _explain_factor(factor: float, sizes: Mapping[int, str]) -> str:
-    if abs(factor + 1) < 1e-3:
-        return "the sign: every element is minus what it should be"
-    sign = " and of the wrong sign" if factor < 0 else ""
-    ratio = abs(factor)
-    for n, what in sizes.items():
-        if n > 1 and abs(ratio - n) < 1e-3 * n:
-            return f"{n} times too large{sign}: a missing 1/N with N = {n}, {what}?"
-        if n > 1 and abs(ratio * n - 1) < 1e-3:
-            return f"{n} times too small{sign}: a 1/N too many, with N = {n}, {what}?"
-    return f"off by the factor {ratio:.6g}{sign}, everywhere: a constant"
+def findings_of(
+    judged: Sequence[Judged], closer: Sequence[Judged], claims: "Claims"
+) -> list[Finding]:
+    """The worst of each input by method; of directions, each by each method."""
+    elements: dict[str, list[Judged]] = {}
+    for one in (*judged, *closer):
+        if one.claim.index is not None:
+            elements.setdefault(one.claim.input, []).append(one)
+    found = []
+    for method in ("differences", "complex step"):
+        seen_closer = set()
+        for name, those in elements.items():
+            finding = _worst_element(those, method, name, claims)
+            if finding and (those[0] in judged or not finding.passed):
+                found.append(finding)
+                seen_closer.add(name)
+        for one in judged:
+            if one.claim.index is None and one.claim.input not in seen_closer:
+                compared = one.by(method)
+                if compared:
+                    size = max(abs(compared.numeric), abs(one.claim.value), one.claim.reference)
+                    zero = _is_zero(one, claims, size)
+                    size = max(claims.largest.values()) if zero else size
+                    found.append(
+                        Finding(
+                            one.claim.input,
+                            method,
+                            compared.gap / (size or 1.0),
+                            compared.numeric,
+                            one.claim.value + 0.0,  # never -0
+                            None,
+                            zero,
+                            wrong=compared.wrong,
+                        )
+                    )
+    return found
 
 
-def size_names(arrays: Mapping[str, Array]) -> dict[int, str]:
-    """What each number of elements is: an axis, or the product of two axes, of which array."""
-    names: dict[int, str] = {}
-    for name, x in arrays.items():
-        for axis, n in enumerate(x.shape):
-            names.setdefault(n, f"the length of axis {axis} of {name}")
-        for i, j in combinations(range(x.ndim), 2):
-            names.setdefault(x.shape[i] * x.shape[j], f"axes {i} and {j} of {name} together")
-        names.setdefault(x.size, f"all elements of {name}")
-    return names
+def _is_zero(one: Judged, claims: "Claims", size: float) -> bool:
+    return all(i in claims.zero for i in one.claim.move) and size <= one.claim.rounding
 
 
-def _line_through(error: Array, x: Array, axis: int) -> Array:
-    """The least-squares a + b x along `axis` through the error."""
-    centred = x - x.mean(axis, keepdims=True)
-    mean = error.mean(axis, keepdims=True)
-    squares = np.maximum((centred**2).sum(axis, keepdims=True), 1e-300)  # 0 for a constant x
-    return mean + (centred * error).sum(axis, keepdims=True) / squares * centred
+def _worst_element(
+    those: Sequence[Judged], method: str, name: str, claims: "Claims"
+) -> Finding | None:
+    """The finding on one input, all or some of its elements moved one at a time."""
+    compared = [(one, c) for one in those if (c := one.by(method))]
+    if not compared:
+        return None
+    numbers = np.array([c.numeric / one.claim.unit for one, c in compared])
+    claimed = np.array([one.claim.value / one.claim.unit for one, _ in compared])
+    wrong = np.array([c.wrong for _, c in compared])
+    gap = np.abs(numbers - claimed)
+    gap[~np.isfinite(gap)] = np.inf
+    size = max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in (numbers, claimed))
+    zero = all(_is_zero(one, claims, abs(c.numeric)) for one, c in compared)
+    k = int(np.argmax(np.where(wrong, gap, -1.0) if wrong.any() else gap))
+    reference = max([*claims.plain.values(), float(np.abs(claims.w).max(initial=0.0))])
+    one = compared[k][0]
+    finding = Finding(
+        name,
+        method,
+        float(gap[k] / ((reference if zero else size) or 1.0)),
+        float(numbers[k]),
+        float(claimed[k]) + 0.0,
+        one.claim.index,
+        zero,
+        wrong=bool(wrong.any()),
+    )
+    return finding if finding.passed else _explained(finding, compared, numbers, claimed, claims)
+
+
+def _explained(
+    finding: Finding, compared: list, numbers: Array, claimed: Array, claims: "Claims"
+) -> Finding:
+    subject = claims.subject
+    i = next(i for i, name in subject.variable.items() if name == finding.input)
+    x = subject.arrays[i]
+    shape = x.shape if len(compared) == x.size else numbers.shape
+    values = np.array([x[one.claim.index] for one, _ in compared])
+    named = {name: subject.arrays[j] for j, name in subject.variable.items()}
+    with np.errstate(all="ignore"):
+        y = subject.forward(*subject.arrays)
+        Jw = None
+        if claims.w.shape == shape == x.shape:
+            Jw = numeric.derivative(subject.path({i: claims.w}))
+    cause = likeliest_cause(
+        numbers.reshape(shape),
+        claimed.reshape(shape),
+        values.reshape(shape),
+        size_names(named | {"y": y}),
+        Jw,
+    )
+    return replace(finding, cause=cause)

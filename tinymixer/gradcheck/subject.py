@@ -1,6 +1,7 @@
 """Floor 2. What is checked: a forward on arrays, its backward, and the names of its inputs."""
 
 import copy
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,105 +19,182 @@ class BrokenContract(Exception):
     """A rule of a Function is not kept, whatever the numbers."""
 
 
+class NotATensor(TypeError):
+    """What a composition returned cannot be walked back."""
+
+
+class NothingToCheck(Exception):
+    """There is no gradient to compare, or no forward to compare it with, at these inputs."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """y = forward(*arrays), and backward(w), which claims to be d<w, y>/d(array) for each.
+    """y = forward(*arrays), and backward(w, arrays), which claims to be d<w, y>/d(array) for each.
 
-    variable maps the position of each input that gets a gradient to its name. Floats are float64.
+    variable maps the position of each input that gets a gradient to its name. Floats are float64,
+    unless the forward computes in float32 only.
     """
 
     name: str
     arrays: Sequence[Array]
     variable: Mapping[int, str]
     forward: Callable[..., Array]
-    backward: Callable[[Array], Mapping[int, Array]]
+    backward: Callable[[Array, Sequence[Array]], Mapping[int, Array]]
+    dtype: Any = np.float64
 
-    def path(self, direction: Mapping[int, Array], dtype: Any = np.float64) -> Path:
+    def path(self, direction: Mapping[int, Array], dtype: Any = None) -> Path:
         """t -> y with t * direction[i] added to input i."""
+        dtype = dtype or self.dtype
         arrays = [x.astype(dtype) if x.dtype.kind == "f" else x for x in self.arrays]
         moves = {i: v.astype(dtype) for i, v in direction.items()}
 
         def at(t: complex) -> Array:
             t = t if isinstance(t, complex) else dtype(t)
-            moved = [x + t * moves[i] if i in moves else x for i, x in enumerate(arrays)]
+            moved = [
+                np.asarray(x + t * moves[i]) if i in moves else x for i, x in enumerate(arrays)
+            ]
             return self.forward(*moved)
 
         return at
 
+    def at_nan(self, direction: Mapping[int, Array]) -> Array:
+        """y with NaN for the elements that a direction moves: what does not turn NaN is not moved.
+
+        But for the few functions that pass over NaN, and for choices.
+        """
+        arrays = [
+            np.where(direction[i] != 0, np.nan, x).astype(x.dtype) if i in direction else x
+            for i, x in enumerate(self.arrays)
+        ]
+        return self.forward(*arrays)
+
     def random_direction(self, rng: np.random.Generator, only: int | None = None) -> dict:
         """Random moves of input `only`, or of all; together about as large as one input."""
         chosen = self.variable if only is None else [only]
-        sizes = {i: np.sqrt(np.mean(self.arrays[i] ** 2)) or 1.0 for i in chosen}
         return {
-            i: rng.standard_normal(self.arrays[i].shape) * (size / np.sqrt(len(sizes)))
-            for i, size in sizes.items()
+            i: rng.standard_normal(self.arrays[i].shape) * (self.typical(i) / np.sqrt(len(chosen)))
+            for i in chosen
         }
 
+    def typical(self, i: int) -> float:
+        """The root mean square of the elements of input i; 1 if they are all zero."""
+        x = self.arrays[i]
+        largest = float(np.abs(x).max(initial=0.0)) or 1.0  # squares may not overflow
+        scaled = x / largest
+        return largest * (float(np.sqrt(np.mean(scaled * scaled))) if x.size else 1.0) or 1.0
 
-def widened(x: Any) -> Array:
-    """A read-only copy of x; in float64 if floating, the only precision that proves anything."""
-    x = np.array(x)
-    x = x.astype(np.float64) if x.dtype.kind == "f" else x
+
+def widened(x: Any, dtype: Any = np.float64) -> Array:
+    """A read-only copy of x, in dtype if floating: float64 is the precision that proves most.
+
+    Raises NothingToCheck for what is no array of numbers.
+    """
+    try:
+        x = np.array(x.data if isinstance(x, Tensor) else x)
+    except ValueError as error:
+        raise NothingToCheck(f"an input is no array: its rows differ in length ({error})") from None
+    if x.dtype.kind not in "fiub":
+        raise NothingToCheck(
+            f"an input holds {x.dtype}; give real numbers, or integers for labels and indices"
+        )
+    x = x.astype(dtype) if x.dtype.kind == "f" else x
     x.flags.writeable = False
     return x
 
 
 @contextmanager
-def writing_is_a_breach() -> Iterator[None]:
-    """Turn NumPy's refusal to write into a read-only array into the rule that it breaks."""
+def broken_if_it_raises(what: str) -> Iterator[None]:
+    """Turn what a forward or backward raises into a sentence, with the line it came from."""
     try:
         yield
-    except ValueError as error:
-        if "read-only" not in str(error):
-            raise
-        raise BrokenContract(
-            "forward or backward writes into an array that it was given, which others may still "
-            "need: compute into a new one"
-        ) from error
+    except (BrokenContract, NothingToCheck, NotATensor):
+        raise
+    except Exception as error:
+        if "read-only" in str(error):
+            raise BrokenContract(
+                "forward or backward writes into an array that it was given, which others may "
+                "still need: compute into a new one"
+            ) from error
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{last.filename.rsplit('/', 1)[-1]}, line {last.lineno}: {last.line}"
+        kind = BrokenContract if what == "backward" else NothingToCheck
+        raise kind(f"{what} raises {type(error).__name__}: {error} ({place})") from error
 
 
 def input_names(f: Callable, count: int) -> list[str]:
     """The parameters' names if f takes exactly `count`, otherwise input 0, input 1, ..."""
-    parameters = signature(f).parameters.values()
-    if len(parameters) == count and all(
-        p.kind == Parameter.POSITIONAL_OR_KEYWORD for p in parameters
-    ):
-        return [p.name for p in parameters]
+    try:
+        parameters = signature(f).parameters.values()
+    except (TypeError, ValueError):  # of a builtin
+        parameters = {}.values()
+    positional = [p for p in parameters if p.kind == Parameter.POSITIONAL_OR_KEYWORD]
+    required = [p for p in positional if p.default is Parameter.empty]
+    if len(parameters) == len(positional) and len(required) <= count <= len(positional):
+        return [p.name for p in positional[:count]]
     return [f"input {i}" for i in range(count)]
 
 
 def of_function(
-    op: Function, *arrays: Array, constants: Collection[str] = (), contract: bool = True
+    op: Function,
+    *arrays: Array,
+    constants: Collection[str] = (),
+    contract: bool = True,
+    dtype: Any = np.float64,
 ) -> Subject:
     """A hand-written Function on raw arrays; `constants` names the inputs that get no gradient.
 
     With contract=False its backward may write into dy and differ from call to call.
     """
-    arrays = tuple(widened(x) for x in arrays)
-    names = input_names(op.forward, len(arrays))
+    if isinstance(op, type):
+        raise NothingToCheck(
+            f"{op.__name__} is a class; give an instance with its options: {op.__name__}(...)"
+        )
+    inputs = tuple(widened(x, dtype) for x in arrays)
+    names = input_names(op.forward, len(inputs))
+    if unknown := set(constants) - set(names):
+        raise NothingToCheck(
+            f"there is no input {', '.join(sorted(unknown))}; the inputs are {', '.join(names)}"
+        )
     variable = {
         i: name
-        for i, (name, x) in enumerate(zip(names, arrays, strict=True))
+        for i, (name, x) in enumerate(zip(names, inputs, strict=True))
         if x.dtype.kind == "f" and name not in constants
     }
 
     def forward(*arrays: Array) -> Array:
-        return copy.copy(op).forward(*arrays)
+        return output(copy.copy(op).forward(*arrays))
 
-    def backward(w: Array) -> dict[int, Array]:
+    def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:
         node, dy = copy.copy(op), w.copy()
         dy.flags.writeable = not contract
         node.forward(*arrays)
-        gradients = _as_tuple(node.backward(dy))
-        again = _as_tuple(node.backward(dy)) if contract else gradients
+        with broken_if_it_raises("backward"):
+            gradients = _as_tuple(node.backward(dy))
+            again = _as_tuple(node.backward(dy)) if contract else gradients
         _check_contract(gradients, again, names, arrays, variable)
         return {i: gradients[i] for i in variable}
 
-    return Subject(type(op).__name__, arrays, variable, forward, backward)
+    return Subject(type(op).__name__, inputs, variable, forward, backward, dtype)
+
+
+def output(y: Any) -> Array:
+    """What a forward returned, as an array of real numbers (complex in a complex step)."""
+    if y is None or isinstance(y, tuple | list | dict):
+        what = "nothing" if y is None else f"a {type(y).__name__}"
+        raise NothingToCheck(f"forward returns {what}; a Function has one output, an array")
+    y = np.asarray(y)
+    if y.dtype.kind in "iub":
+        raise NothingToCheck(
+            f"forward returns {y.dtype}: a choice or a count has no derivative. Check the function "
+            "that takes it as a constant"
+        )
+    if y.dtype.kind not in "fc":
+        raise NothingToCheck(f"forward returns {y.dtype}; expected real numbers")
+    return y
 
 
 def _as_tuple(gradients: Any) -> tuple:
-    return gradients if isinstance(gradients, tuple) else (gradients,)
+    return tuple(gradients) if isinstance(gradients, tuple | list) else (gradients,)
 
 
 def _check_contract(
@@ -134,14 +212,15 @@ def _check_contract(
             continue
         if dx is None:
             raise BrokenContract(f"d{name} is None, yet y depends on {name}; is it a constant?")
-        if dx.shape != x.shape or dx.dtype != x.dtype:
+        shape, dtype = np.shape(dx), getattr(dx, "dtype", type(dx).__name__)
+        if shape != x.shape or dtype != x.dtype:
             hint = ""
-            if dx.shape == x.shape[::-1]:
+            if shape == x.shape[::-1] != x.shape:
                 hint = ": transposed"
-            elif dx.size > x.size:
+            elif np.size(dx) > x.size:
                 hint = ": a sum over the axes along which it was broadcast is missing"
             raise BrokenContract(
-                f"d{name} is {dx.dtype} {dx.shape}; expected {x.dtype} {x.shape}, like {name} "
+                f"d{name} is {dtype} {shape}; expected {x.dtype} {x.shape}, like {name} "
                 f"itself{hint}"
             )
         if not np.array_equal(dx, same, equal_nan=True):
@@ -151,33 +230,51 @@ def _check_contract(
             )
 
 
-def of_composition(f: Callable[..., Tensor], *arrays: Array) -> Subject:
-    """Anything composed of Functions: floating arrays reach f as Tensors, others as they are."""
-    arrays = tuple(widened(x) for x in arrays)
-    names = input_names(f, len(arrays))
-    variable = {i: names[i] for i, x in enumerate(arrays) if x.dtype.kind == "f"}
+def of_composition(f: Callable[..., Any], *arrays: Array, dtype: Any = np.float64) -> Subject:
+    """Anything composed of Functions: floating arrays reach f as Tensors, others as they are.
 
-    def evaluate(arrays: Sequence[Array]) -> tuple[Tensor, list]:
-        inputs = [Tensor(x) if i in variable else x for i, x in enumerate(arrays)]
-        y = f(*inputs)
-        if not isinstance(y, Tensor):
-            raise TypeError(
-                f"gradcheck: expected the function to return a Tensor, got {type(y).__name__}. "
-                "Compute with Tensors all the way: no .data and no numpy functions on them"
-            )
-        return y, inputs
+    f returns a Tensor, or several in a tuple, whose gradients then are added up.
+    """
+    inputs = tuple(widened(x, dtype) for x in arrays)
+    names = input_names(f, len(inputs))
+    variable = {i: names[i] for i, x in enumerate(inputs) if x.dtype.kind == "f"}
+
+    def evaluate(arrays: Sequence[Array]) -> tuple[list[Tensor], list]:
+        given = [Tensor(x) if i in variable else x for i, x in enumerate(arrays)]
+        y = f(*given)
+        outputs = list(y) if isinstance(y, tuple | list) and y else [y]
+        for part in outputs:
+            if not isinstance(part, Tensor):
+                raise NotATensor(
+                    "gradcheck: expected the function to return a Tensor, got "
+                    f"{type(part).__name__}. Compute with Tensors all the way: no .data and no "
+                    "numpy functions on them"
+                )
+        return outputs, given
 
     def forward(*arrays: Array) -> Array:
         with no_grad():
-            return evaluate(arrays)[0].data
+            outputs, _ = evaluate(arrays)
+        if len(outputs) == 1:
+            return output(outputs[0].data)
+        return np.concatenate([y.data.reshape(-1) for y in outputs])
 
-    def backward(w: Array) -> dict[int, Array]:
-        with enable_grad():
-            y, inputs = evaluate(arrays)
-            y.backward(w)
-        return {i: _or_zero(inputs[i]) for i in variable}
+    def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:
+        with enable_grad(), broken_if_it_raises("backward"):
+            outputs, given = evaluate(arrays)
+            if len(outputs) == 1:
+                outputs[0].backward(w)
+            else:
+                ends = np.cumsum([y.size for y in outputs])[:-1]
+                parts = zip(outputs, np.split(w, ends), strict=True)
+                first, *others = ((y * v.reshape(y.shape)).sum() for y, v in parts)
+                for other in others:
+                    first = first + other
+                first.backward()
+        return {i: _or_zero(given[i]) for i in variable}
 
-    return Subject(getattr(f, "__name__", type(f).__name__), arrays, variable, forward, backward)
+    name = getattr(f, "__name__", type(f).__name__)
+    return Subject(name, inputs, variable, forward, backward, dtype)
 
 
 def of_model(
@@ -185,11 +282,13 @@ def of_model(
     batch: Array,
     rng: np.random.Generator,
     call: Callable[[Any, Array], Tensor] = lambda model, x: model(x),
+    twice: bool = False,
 ) -> Subject:
     """A model's output as a function of its parameters, all moved off their initial values.
 
     At initialisation a model hides bugs: behind a head of zeros every other gradient is zero. So
     each parameter of a copy gets noise, as large as half its own size (0.1 where it is zero).
+    With `twice` the gradient is what two backward calls add up to, halved.
     """
     model, batch = copy.deepcopy(model), widened(batch)
     names, parameters = zip(*model.named_parameters(), strict=True)
@@ -197,7 +296,7 @@ def of_model(
         p.data = widened(p.data)
         size = np.sqrt(np.mean(p.data * p.data)) or 0.2
         p.data = p.data + 0.5 * size * rng.standard_normal(p.shape)
-    arrays = [p.data for p in parameters]
+    inputs = [p.data for p in parameters]
 
     def forward(*arrays: Array) -> Array:
         for p, x in zip(parameters, arrays, strict=True):
@@ -205,14 +304,16 @@ def of_model(
         with no_grad():
             return call(model, batch).data
 
-    def backward(w: Array) -> dict[int, Array]:
+    def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:
         for p, x in zip(parameters, arrays, strict=True):
             p.data, p.grad = x, None
-        with enable_grad():
+        with enable_grad(), broken_if_it_raises("backward"):
             call(model, batch).backward(w)
-        return {i: _or_zero(p) for i, p in enumerate(parameters)}
+            if twice:
+                call(model, batch).backward(w)
+        return {i: _or_zero(p) / (2 if twice else 1) for i, p in enumerate(parameters)}
 
-    return Subject(type(model).__name__, arrays, dict(enumerate(names)), forward, backward)
+    return Subject(type(model).__name__, inputs, dict(enumerate(names)), forward, backward)
 
 
 def _or_zero(leaf: Tensor) -> Array:

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.nn.module import Parameter
+from tinymixer.nn.module import BLANK, Parameter
 
 Rng = np.random.Generator
-
-# In place of a generator: every weight is zero, and takes up no memory until it is written.
-BLANK: Any = object()
 
 
 class Zeros:
@@ -50,7 +47,7 @@ def lecun_normal(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
     while (outside := np.abs(draws) > 2).any():
         draws[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
     cut_std = 0.8796256610342398  # of a standard normal variable cut at ±2
-    draws *= fan_in**-0.5 / cut_std
+    draws *= max(1, fan_in) ** -0.5 / cut_std
     return Parameter(draws)
 
 
@@ -61,7 +58,7 @@ def fan_in_uniform(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
     """
     if rng is BLANK:
         return zeros(*shape)
-    return Parameter((2 * rng.random(shape, dtype=np.float32) - 1) * fan_in**-0.5)
+    return Parameter((2 * rng.random(shape, dtype=np.float32) - 1) * max(1, fan_in) ** -0.5)
 
 
 def normal(std: float) -> Init:

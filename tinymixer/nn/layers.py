@@ -9,8 +9,9 @@ from tinymixer.backend import Array, array_module
 from tinymixer.engine import Tensor
 from tinymixer.nn.auxiliary import after_step
 from tinymixer.nn.initialise import Init, Rng, lecun_normal, ones, zero, zeros
-from tinymixer.nn.module import Buffer, Module
+from tinymixer.nn.module import Buffer, Module, require_sizes
 from tinymixer.ops.gelu import check_form
+from tinymixer.options import Number, Whole, require
 
 
 class ChannelLinear(Module):
@@ -26,6 +27,7 @@ class ChannelLinear(Module):
         bias_init: Init = zero,
         rng: Rng,
     ):
+        require_sizes(self, rng, C=C, D=D)
         self.W = init(rng, (C, D), C)
         self.b = bias_init(rng, (D,), C) if bias else None
 
@@ -37,6 +39,7 @@ class TokenLinear(Module):
     """x (S, B, C)  ->  W x + b (D, B, C).  See ops.TokenLinear."""
 
     def __init__(self, S: int, D: int, *, rng: Rng):
+        require_sizes(self, rng, S=S, D=D)
         self.W, self.b = lecun_normal(rng, (D, S), fan_in=S), zeros(D)
 
     def forward(self, x: Any) -> Tensor:
@@ -47,8 +50,9 @@ class LayerNorm(Module):
     """x (..., C)  ->  y (..., C).  See ops.LayerNorm."""
 
     def __init__(self, C: int, eps: float = 1e-6):
+        require_sizes(self, C=C)
         self.gamma, self.beta = ones(C), zeros(C)
-        self.eps = eps
+        self.eps = require("LayerNorm: eps", eps, Number(0))
 
     def forward(self, x: Any) -> Tensor:
         return ops.LayerNorm(self.eps)(x, self.gamma, self.beta)
@@ -58,8 +62,9 @@ class GroupNorm(Module):
     """x (H, W, B, C)  ->  y (H, W, B, C), with statistics of each image.  See ops.GroupNorm."""
 
     def __init__(self, C: int, eps: float = 1e-5):
+        require_sizes(self, C=C)
         self.gamma, self.beta = ones(C), zeros(C)
-        self.eps = eps
+        self.eps = require("GroupNorm: eps", eps, Number(0))
 
     def forward(self, x: Any) -> Tensor:
         return ops.GroupNorm(self.eps)(x, self.gamma, self.beta)
@@ -76,13 +81,20 @@ class BatchNorm(Module):
     """
 
     def __init__(self, C: int, eps: float = 1e-5, momentum: float = 0.1):
+        require_sizes(self, C=C)
         self.gamma, self.beta = ones(C), zeros(C)
         self.running_mean = Buffer(np.zeros(C, np.float32))
         self.running_var = Buffer(np.ones(C, np.float32))
-        self.eps, self.momentum = eps, momentum
+        self.eps = require("BatchNorm: eps", eps, Number(0))
+        self.momentum = require("BatchNorm: momentum", momentum, Number(0, 1))
 
     def forward(self, x: Any, rng: Rng | None = None) -> Tensor:
         if rng is None:
+            shape = getattr(x, "shape", ())
+            if len(shape) != 4 or shape[3:] != self.gamma.shape:
+                raise ValueError(
+                    f"BatchNorm: expected x (H, W, B, C) with C = {self.gamma.size}, got {shape}"
+                )
             mean, variance = self.running_mean.data, self.running_var.data
             scale = self.gamma * (1 / array_module(variance).sqrt(variance + self.eps))
             return x * scale + (self.beta - scale * mean)
@@ -118,7 +130,7 @@ class UnfoldLinear(Module):
         bias_init: Init = zero,
         rng: Rng,
     ):
-        if min(kernel, stride) < 1 or padding < 0:
+        if not (kernel in Whole(1) and stride in Whole(1) and padding in Whole(0)):
             raise ValueError(
                 f"UnfoldLinear: expected a kernel and a stride of 1 or more and a padding of 0 or "
                 f"more, got {kernel}, {stride} and {padding}"
@@ -140,6 +152,7 @@ class PatchEmbed(Module):
     """
 
     def __init__(self, patch_size: int, C: int, *, rng: Rng):
+        require_sizes(self, rng, patch_size=patch_size, C=C)
         self.patch_size = patch_size
         self.linear = ChannelLinear(3 * patch_size**2, C, rng=rng)
 
@@ -162,6 +175,7 @@ class TokenMLP(Module):
         bias_init: Init = zero,
         rng: Rng,
     ):
+        require_sizes(self, rng, S=S, D_S=D_S)
         self.W1, self.b1 = init(rng, (D_S, S), S), bias_init(rng, (D_S,), S)
         self.W2, self.b2 = init(rng, (S, D_S), D_S), bias_init(rng, (S,), D_S)
         self.gelu = check_form(gelu)
@@ -183,6 +197,7 @@ class ChannelMLP(Module):
         bias_init: Init = zero,
         rng: Rng,
     ):
+        require_sizes(self, rng, C=C, D_C=D_C)
         self.W1, self.b1 = init(rng, (C, D_C), C), bias_init(rng, (D_C,), C)
         self.W2, self.b2 = init(rng, (D_C, C), D_C), bias_init(rng, (C,), D_C)
         self.gelu = check_form(gelu)
@@ -209,6 +224,7 @@ class SplitAttention(Module):
         bias_init: Init = zero,
         rng: Rng,
     ):
+        require_sizes(self, rng, C=C, hidden_dim=hidden_dim, n=n)
         self.linear_1 = ChannelLinear(C, hidden_dim, init=init, bias_init=bias_init, rng=rng)
         self.linear_2 = ChannelLinear(hidden_dim, n * C, init=init, bias_init=bias_init, rng=rng)
         self.gelu = check_form(gelu)

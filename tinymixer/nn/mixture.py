@@ -15,8 +15,9 @@ from tinymixer.engine import Tensor
 from tinymixer.nn.auxiliary import add_loss
 from tinymixer.nn.initialise import Rng, lecun_normal
 from tinymixer.nn.layers import ChannelMLP, TokenMLP
-from tinymixer.nn.module import Module
+from tinymixer.nn.module import Module, require_sizes
 from tinymixer.ops.experts import by_expert, expert_capacity, goes_to, top_k, within_capacity
+from tinymixer.options import Number
 
 # Whether to read how many rows go to each expert. Without that number an expert computes as many as
 # there could be: all rows, or its capacity. That is more to multiply, but reading it from a GPU
@@ -44,7 +45,7 @@ class Routing:
 
     def __post_init__(self) -> None:
         for factor in (self.capacity_factor, self.eval_capacity_factor):
-            if factor is not None and not 0 < factor < math.inf:
+            if factor is not None and factor not in Number(0, above=True):
                 raise ValueError(
                     f"Routing: expected a capacity factor above 0, got {factor}. 1 is an equal "
                     "share for every expert, None is no limit"
@@ -75,6 +76,7 @@ class MixtureOfExperts(Module):
         rng: Rng,
     ):
         E, self.K, hidden_dim = experts
+        require_sizes(self, rng, D=D, E=E, K=self.K, hidden_dim=hidden_dim)
         if not 1 <= self.K <= E:
             raise ValueError(
                 f"MixtureOfExperts: {self.K} of {E} experts for every "

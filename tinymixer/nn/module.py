@@ -5,6 +5,10 @@ from typing import Any
 
 from tinymixer.backend import Array, array_module, to_device
 from tinymixer.engine import Function, Tensor
+from tinymixer.options import Whole, require
+
+# In place of a generator: every weight is zero, and takes up no memory until it is written.
+BLANK: Any = object()
 
 
 class Parameter(Tensor):
@@ -26,6 +30,20 @@ class Buffer:
 
     def __init__(self, data: Array):
         self.data = data
+
+
+def require_sizes(layer: "Module", rng: Any = BLANK, **sizes: Any) -> None:
+    """Raise ValueError unless the sizes are whole numbers and rng is a generator, or BLANK.
+
+    0 is left to Parameter to refuse.
+    """
+    for name, size in sizes.items():
+        require(f"{type(layer).__name__}: {name}", size, Whole(0, 2**31 - 1))
+    if rng is not BLANK and not hasattr(rng, "standard_normal"):
+        raise ValueError(
+            f"{type(layer).__name__}: expected rng as a generator of random numbers, got {rng!r}. "
+            "Make one: np.random.default_rng(0)"
+        )
 
 
 class Module:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 from tinymixer.ops.erf import normal_cdf, normal_density
+from tinymixer.ops.experts import require_numbers_below
+from tinymixer.options import Number
 
 
 @dataclass(eq=False)
@@ -38,7 +40,10 @@ class Load(Function):
 
     sigma: float
 
+    allowed = (("sigma", Number(0, above=True)),)
+
     def forward(self, z: Array, noisy: Array, last: Array) -> Array:
+        require_numbers_below("Load: last", last, z.shape[1])
         is_last = last[:, None] == array_module(z).arange(z.shape[1])  # (N, E)
         t = (noisy * is_last).sum(1, keepdims=True)  # (N, 1)
         a = (z - t) / self.sigma

@@ -2,6 +2,7 @@
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
+from tinymixer.options import Number
 
 
 class Dropout(Function):
@@ -17,11 +18,11 @@ class Dropout(Function):
     networks with stochastic depth", arXiv 1603.09382, equation 2 (scaled here, not at test time).
     """
 
-    shapes = "x (...), keep (*) reals"
+    shapes = "x (*), keep (*) reals"
 
     def __init__(self, rate: float):
-        if not 0 <= rate < 1:
-            raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate}")
+        if rate not in Number(0, 1, below=True):
+            raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate!r}")
         self.rate = rate
 
     def forward(self, x: Array, keep: Array) -> Array:

@@ -22,13 +22,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, to_numpy
+from tinymixer.backend import Array, array_module, device_of, to_numpy
 from tinymixer.engine import Function
+from tinymixer.options import Whole, require
 
 
 def top_k(p: Array, K: int) -> Array:
     """The K experts with the largest p, best first: p (N, E) -> (N, K). Ties: the lower number."""
     xp, (N, E) = array_module(p), p.shape
+    require("top_k: K", K, Whole(1, E))
     choice, rest = xp.empty((N, K), np.int64), p.real
     for k in range(K):
         choice[:, k] = rest.argmax(1)
@@ -104,9 +106,11 @@ class Dispatch(Function):
     def shapes(self) -> str:
         return f"x {'(D, N)' if self.axis else '(N, D)'}, rows (n) integers"
 
+    allowed = (("axis", Whole(0, 1)),)
     axis: int = 0
 
     def forward(self, x: Array, rows: Array) -> Array:
+        require_numbers_below("Dispatch: rows", rows, x.shape[self.axis], once=True)
         self.saved = x.shape, rows
         return array_module(x).take(x, rows, self.axis)
 
@@ -133,11 +137,20 @@ class Combine(Function):
     def shapes(self) -> str:
         return f"p (N, E), *answers {'(D, _)' if self.axis else '(_, D)'}, order (n) integers"
 
+    allowed = (("axis", Whole(0, 1)),)
     axis: int = 0
 
     def forward(self, p: Array, *answers_and_order: Array) -> Array:
         self.saved = p, *answers_and_order
         *answers, order = answers_and_order
+        counts = [a.shape[self.axis] for a in answers]
+        if len(answers) != p.shape[1] or sum(counts) != len(order):
+            raise ValueError(
+                f"Combine: expected the answers of {p.shape[1]} experts, as p {p.shape} has, to "
+                f"{len(order)} rows, as order has; got those of {len(answers)}, to {counts}"
+            )
+        for rows, _ in self._parts(order, answers):
+            require_numbers_below("Combine: order", rows, len(p), once=True)
         shape = [len(p), len(p)]
         shape[1 - self.axis] = answers[0].shape[1 - self.axis]
         dtype = np.result_type(p.dtype, *(a.dtype for a in answers))
@@ -169,6 +182,20 @@ class Combine(Function):
     def _weights(self, p: Array, rows: Array, e: int) -> Array:
         """p[rows, e] as a column (n, 1), or, with axis=1, as a row (1, n)."""
         return p[rows, e].reshape((1, -1) if self.axis else (-1, 1))
+
+
+def require_numbers_below(name: str, numbers: Array, n: int, once: bool = False) -> None:
+    """Raise ValueError unless all of them are 0 to n - 1, and none comes twice if `once`.
+
+    Not looked at on a GPU, for which one would have to wait.
+    """
+    if device_of(numbers) != "cpu" or not numbers.size:
+        return
+    lowest, highest = int(numbers.min()), int(numbers.max())
+    if lowest < 0 or highest >= n:
+        raise ValueError(f"{name}: expected numbers from 0 to {n - 1}, got {lowest} to {highest}")
+    if once and len(np.unique(numbers)) < numbers.size:
+        raise ValueError(f"{name}: a number comes twice; expected each once at most")
 
 
 def _along(axis: int, rows: Array) -> tuple:

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
 from tinymixer.ops.erf import normal_cdf, normal_density
+from tinymixer.options import OneOf
 
 SLOPE = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
 FORMS = ("tanh", "erf")
+FORM = ("form", OneOf(FORMS))  # an option, and what it may be
 
 
 def check_form(form: str) -> str:
     """`form` itself, or ValueError if it is neither "tanh" nor "erf"."""
-    if form not in FORMS:
+    if not (isinstance(form, str) and form in FORMS):
         raise ValueError(f"GELU: unknown form {form!r}; expected 'tanh' or 'erf'")
     return form
 
@@ -53,6 +55,7 @@ class GELU(Function):
     """
 
     shapes = "x (...)"
+    allowed = (FORM,)
 
     form: str = "tanh"
 

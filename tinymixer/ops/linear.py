@@ -30,7 +30,7 @@ class ChannelLinear(Function):
         y = x.reshape(-1, len(W)) @ W  # (S*B, D)
         if b is not None:
             y = y + b
-        return y.reshape(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], W.shape[1])
 
     def backward(self, dy: Array) -> tuple:
         x, W, biased = self.saved
@@ -58,7 +58,7 @@ class TokenLinear(Function):
     def forward(self, x: Array, W: Array, b: Array) -> Array:
         self.saved = x, W
         y = W @ x.reshape(len(x), -1) + b[:, None]  # (D, B*C)
-        return y.reshape(-1, *x.shape[1:])
+        return y.reshape(len(W), *x.shape[1:])
 
     def backward(self, dy: Array) -> tuple:
         x, W = self.saved

@@ -29,9 +29,13 @@ class SoftmaxCrossEntropy(Function):
     shapes = "logits (..., K), targets (*) reals"
 
     def __init__(self, label_smoothing: float = 0.0, ignore: int | None = None):
-        if not 0 <= label_smoothing <= 1:
+        if not (isinstance(label_smoothing, int | float) and 0 <= label_smoothing <= 1):
             raise ValueError(
                 f"SoftmaxCrossEntropy: expected label_smoothing in [0, 1], got {label_smoothing}"
+            )
+        if not (ignore is None or isinstance(ignore, int | np.integer)):
+            raise ValueError(
+                f"SoftmaxCrossEntropy: expected ignore as a class number or None, got {ignore!r}"
             )
         self.label_smoothing, self.ignore = label_smoothing, ignore
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
-from tinymixer.ops.gelu import gelu, gelu_derivative
+from tinymixer.ops.gelu import FORM, gelu, gelu_derivative
 from tinymixer.ops.linear import TIED
 
 
@@ -22,6 +22,7 @@ class TokenMLP(Function):
 
     shapes = "x (S, ...), W1 (D_S, S), b1 (D_S), W2 (S, D_S), b2 (S)"
     cures = (("S", TIED),)
+    allowed = (FORM,)
 
     form: str = "tanh"  # of GELU
 
@@ -59,6 +60,7 @@ class ChannelMLP(Function):
 
     shapes = "x (..., C), W1 (C, D_C), b1 (D_C), W2 (D_C, C), b2 (C)"
     cures = (("C", "The channels are the last axis of x"),)
+    allowed = (FORM,)
 
     form: str = "tanh"  # of GELU
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
+from tinymixer.options import Number
 
 
 class Norm(Function):
@@ -24,6 +25,7 @@ class Norm(Function):
 
     axes: tuple[int, ...]
     eps: float
+    allowed = (("eps", Number(0)),)
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
         mean = x.mean(self.axes, keepdims=True)

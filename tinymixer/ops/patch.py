@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
+from tinymixer.options import Whole, require
 
 
 @dataclass(eq=False)
@@ -22,6 +25,12 @@ class Patchify(Function):
     shapes = "images (*) reals"  # what they have to be is told in the words for images
 
     patch_size: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.patch_size, int | np.integer) and self.patch_size >= 1):
+            raise ValueError(
+                f"Patchify: expected a patch_size of 1 or more pixels, got {self.patch_size!r}"
+            )
 
     def forward(self, images: Array) -> Array:
         P = self.patch_size
@@ -52,6 +61,8 @@ def check_images(name: str, images: Array) -> None:
         )
     if not len(images):
         raise ValueError(f"{name}: expected one image at least, got an empty batch {images.shape}")
+    if not images.size:
+        raise ValueError(f"{name}: expected images with pixels, got {images.shape}")
     if images.dtype.kind not in "fc":
         raise TypeError(
             f"{name}: expected normalised pixels as floats, got {images.dtype}. Normalise the "
@@ -77,8 +88,11 @@ class Unfold(Function):
     shapes = "x (H, W, B, C)"
 
     def __init__(self, kernel: int, stride: int, padding: int | tuple[int, int] = 0):
-        self.kernel, self.stride = kernel, stride
-        self.padding = (padding, padding) if isinstance(padding, int) else padding
+        self.kernel = require("Unfold: kernel", kernel, Whole(1))
+        self.stride = require("Unfold: stride", stride, Whole(1))
+        pair = padding if isinstance(padding, tuple) and len(padding) == 2 else (padding, padding)
+        before, after = (require("Unfold: padding", n, Whole(0)) for n in pair)
+        self.padding = before, after
 
     def forward(self, x: Array) -> Array:
         H, W, B, C = x.shape

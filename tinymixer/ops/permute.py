@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
+from tinymixer.options import Whole
 
 
 @dataclass(eq=False)
@@ -28,6 +29,8 @@ class SwapSegments(Function):
     shapes = "x (H, W, B, C)"
 
     axis: int
+
+    allowed = (("axis", Whole(0, 1)),)
 
     def forward(self, x: Array) -> Array:
         n, C = x.shape[self.axis], x.shape[-1]

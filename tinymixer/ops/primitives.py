@@ -287,7 +287,11 @@ class Mean(Function):
     keepdims: bool = False
 
     def forward(self, x: Array) -> Array:
-        y = x.mean(axis=_axes(type(self).__name__, self.axis, x.ndim), keepdims=self.keepdims)
+        axis = _axes(type(self).__name__, self.axis, x.ndim)
+        along = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        if any(x.shape[i] == 0 for i in along):
+            raise ValueError(f"Mean: no numbers of x {x.shape} lie along axis={axis}")
+        y = x.mean(axis=axis, keepdims=self.keepdims)
         self.saved = x.shape, x.size // max(1, y.size)
         return y
 
@@ -302,7 +306,12 @@ Tensor.mean = lambda x, axis=None, keepdims=False: Mean(axis, keepdims)(x)
 def _axes(name: str, axis: Any, ndim: int) -> Any:
     """`axis` itself. Raises ValueError unless it names axes of an array of ndim axes, each once."""
     axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    if not all(i in range(-ndim, ndim) for i in axes) or len({i % ndim for i in axes}) < len(axes):
+    whole = all(isinstance(i, int | np.integer) for i in axes)
+    if (
+        not whole
+        or not all(-ndim <= i < ndim for i in axes)
+        or len({i % ndim for i in axes}) < len(axes)
+    ):
         raise ValueError(
             f"{name}: axis={axis!r} does not name axes of an array of {ndim}; expected whole "
             f"numbers below {ndim}, each axis once, or None for all"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function
+from tinymixer.options import Whole
 
 
 @dataclass(eq=False)
@@ -30,6 +31,11 @@ class Raft(Function):
 
     size: int
     axis: int
+
+    allowed = (
+        ("size", Whole(1)),
+        ("axis", Whole(0, 1)),
+    )
 
     def forward(self, x: Array) -> Array:
         if x.ndim != 4 or x.shape[3] % self.size:
@@ -57,6 +63,11 @@ class Unraft(Function):
 
     size: int
     axis: int
+
+    allowed = (
+        ("size", Whole(1)),
+        ("axis", Whole(0, 1)),
+    )
 
     def forward(self, y: Array) -> Array:
         if y.ndim != 4 or len(y) % self.size:

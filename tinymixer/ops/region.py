@@ -16,6 +16,7 @@ from typing import Any
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
+from tinymixer.options import Whole, require
 
 SHIFTS = ("circular", "zero")
 PADDINGS = ("circular", "zero", "replicate")
@@ -33,7 +34,8 @@ class Shift(Function):
     shapes = "x (H, W, B, C)"
 
     def __init__(self, step: int, axis: int, mode: str = "circular"):
-        self.step, self.axis = step, _one_of((0, 1), axis, "Shift: axis")
+        self.step = require("Shift: step", step, Whole())
+        self.axis = _one_of((0, 1), axis, "Shift: axis")
         self.mode = _one_of(SHIFTS, mode, "Shift: mode")
 
     def forward(self, x: Array) -> Array:
@@ -68,8 +70,8 @@ class Regions(Function):
     shapes = "x (H, W, B, C)"
 
     def __init__(self, p: int, axis: int, padding: str = "circular"):
-        if p < 1:
-            raise ValueError(f"Regions: expected regions of at least 1 row, got p={p}")
+        if p not in Whole(1):
+            raise ValueError(f"Regions: expected regions of at least 1 row, got p={p!r}")
         self.p, self.axis = p, _one_of((0, 1), axis, "Regions: axis")
         self.padding = _one_of(PADDINGS, padding, "Regions: padding")
 
@@ -121,7 +123,8 @@ class Unregions(Function):
     shapes = "y (H, W, B, C)"
 
     def __init__(self, p: int, axis: int, n: int):
-        self.p, self.axis, self.n = p, _one_of((0, 1), axis, "Unregions: axis"), n
+        self.p, self.n = require("Unregions: p", p, Whole(1)), require("Unregions: n", n, Whole(1))
+        self.axis = _one_of((0, 1), axis, "Unregions: axis")
 
     def forward(self, y: Array) -> Array:
         G = y.shape[self.axis]
@@ -154,6 +157,6 @@ def take_apart(y: Array, p: int, axis: int) -> Array:
 
 def _one_of(known: tuple, value: Any, what: str) -> Any:
     """`value`; ValueError if it is not one of `known`."""
-    if value not in known:
+    if not isinstance(value, int | str) or value not in known:
         raise ValueError(f"{what} is {value!r}; expected {' or '.join(map(repr, known))}")
     return value

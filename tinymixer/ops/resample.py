@@ -20,7 +20,7 @@ class Resample(Function):
     dx = A_hᵀ dy A_w. Raises ValueError where x and the matrices disagree on H or W.
     """
 
-    shapes = "x (H, W, B, C), A_h (_, H) reals, A_w (_, W) reals"
+    shapes = "x (H, W, B, C), A_h (N, H) reals, A_w (M, W) reals"
 
     def forward(self, x: Array, A_h: Array, A_w: Array) -> Array:
         A_h, A_w = A_h.astype(x.dtype), A_w.astype(x.dtype)

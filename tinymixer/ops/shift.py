@@ -5,6 +5,7 @@ from typing import Any
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function
+from tinymixer.options import Whole
 
 
 def _mirrored(j: int, n: int) -> int:
@@ -52,22 +53,22 @@ class AxialShift(Function):
     cures = (("x", "Give tokens (S, B, C) their grid back: x.reshape(H, W, B, C)"),)
 
     def __init__(self, axis: int, shift_size: int = 5, dilation: int = 1, padding: str = "zero"):
-        if axis not in (0, 1):
+        if axis not in Whole(0, 1):
             raise ValueError(
-                f"AxialShift: axis {axis} is no axis of the grid; expected 0, to move along the "
+                f"AxialShift: axis {axis!r} is no axis of the grid; expected 0, to move along the "
                 "rows of x (H, W, B, C), or 1, along the columns"
             )
-        if shift_size < 1 or shift_size % 2 == 0:
+        if shift_size not in Whole(1) or shift_size % 2 == 0:
             raise ValueError(
-                f"AxialShift: expected an odd shift_size, got {shift_size}: as many groups of "
+                f"AxialShift: expected an odd shift_size, got {shift_size!r}: as many groups of "
                 "channels move back as forth, and one stays. Take 1, 3, 5, ..."
             )
-        if dilation < 1:
+        if dilation not in Whole(1):
             raise ValueError(
-                f"AxialShift: expected a dilation of at least 1, got {dilation}. For no shift at "
+                f"AxialShift: expected a dilation of at least 1, got {dilation!r}. For no shift at "
                 "all, take shift_size=1"
             )
-        if padding not in OUTSIDE:
+        if not (isinstance(padding, str) and padding in OUTSIDE):
             raise ValueError(
                 f"AxialShift: unknown padding {padding!r}; expected one of {', '.join(OUTSIDE)}"
             )

@@ -28,6 +28,7 @@ from twin_cases import (
     options_in,
     resample_shapes,
     run,
+    soft_shapes,
     token_linear_shapes,
     truth,
 )
@@ -192,6 +193,22 @@ def test_what_is_repeated_is_added_by_the_reference(cupy):
         z = op(*inputs).data
         assert op.implementation is Add
         assert to_numpy(z).tolist() == np.full(z.shape, 2).tolist()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_cross_entropy_with_targets_that_do_not_sum_to_one(cupy, alpha):
+    arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, soft_shapes, SIZES[1])
+    arrays[1] *= 3
+    got = run_on(cupy, ops.SoftmaxCrossEntropy(alpha), arrays, dy)
+    assert_close_32(got, truth(ops.SoftmaxCrossEntropy, (alpha,), arrays, dy))
+
+
+def test_cross_entropy_of_a_class_that_is_ruled_out(cupy):
+    arrays, dy = inputs_of(ops.SoftmaxCrossEntropy, hard_shapes, SIZES[1])
+    arrays[0][..., 0] = -np.inf
+    arrays[1][...] = arrays[1].clip(1)
+    got = run_on(cupy, ops.SoftmaxCrossEntropy(), arrays, dy)
+    assert_close_32(got, truth(ops.SoftmaxCrossEntropy, (), arrays, dy))
 
 
 @pytest.mark.parametrize("middle", [0, 1e4, -1e4])

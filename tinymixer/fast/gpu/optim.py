@@ -16,6 +16,7 @@ PIECES = np.dtype([("at", np.uint64, GATHERED), ("starts", np.int64, GATHERED + 
 @twin_of(optim.gather, "gpu", float32)
 def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) -> None:
     """One launch for each 128, not one copy for each."""
+    optim.require_pieces(out, gradients, starts)
     for first in range(0, len(gradients), GATHERED):
         some = [
             x if x is None else array_module(x).ascontiguousarray(x)
@@ -54,6 +55,8 @@ class AdamW(optim.AdamW):
         healthy: Array | bool = True,
     ) -> None:
         """Both, as the kernel does them; without an average, that of the weights is themselves."""
+        optim.require_alike("AdamW.step", weights, gradients=gradients, decay=self.decay)
+        optim.require_step("AdamW.step", lr, step)
         beta1, beta2 = self.betas
         arrays = weights, gradients, self.decay, self.state["m"], self.state["v"]
         numbers = (
