@@ -43,7 +43,7 @@ class Subject:
     dtype: Any = np.float64
 
     def path(self, direction: Mapping[int, Array], dtype: Any = None) -> Path:
-        """t -> y with t * direction[i] added to input i."""
+        """t -> y with t * direction[i] added to input i; NaN where the forward raises."""
         dtype = dtype or self.dtype
         arrays = [x.astype(dtype) if x.dtype.kind == "f" else x for x in self.arrays]
         moves = {i: v.astype(dtype) for i, v in direction.items()}
@@ -53,7 +53,10 @@ class Subject:
             moved = [
                 np.asarray(x + t * moves[i]) if i in moves else x for i, x in enumerate(arrays)
             ]
-            return self.forward(*moved)
+            try:
+                return self.forward(*moved)
+            except NothingToCheck:  # outside of the domain
+                return np.full(np.shape(self.forward(*self.arrays)), np.nan)
 
         return at
 
@@ -162,12 +165,14 @@ def of_function(
     }
 
     def forward(*arrays: Array) -> Array:
-        return output(copy.copy(op).forward(*arrays))
+        with broken_if_it_raises("forward"):
+            return output(copy.copy(op).forward(*arrays))
 
     def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:
         node, dy = copy.copy(op), w.copy()
         dy.flags.writeable = not contract
-        node.forward(*arrays)
+        with broken_if_it_raises("forward"):
+            node.forward(*arrays)
         with broken_if_it_raises("backward"):
             gradients = _as_tuple(node.backward(dy))
             again = _as_tuple(node.backward(dy)) if contract else gradients
@@ -253,7 +258,7 @@ def of_composition(f: Callable[..., Any], *arrays: Array, dtype: Any = np.float6
         return outputs, given
 
     def forward(*arrays: Array) -> Array:
-        with no_grad():
+        with no_grad(), broken_if_it_raises("forward"):
             outputs, _ = evaluate(arrays)
         if len(outputs) == 1:
             return output(outputs[0].data)
@@ -301,7 +306,7 @@ def of_model(
     def forward(*arrays: Array) -> Array:
         for p, x in zip(parameters, arrays, strict=True):
             p.data = x
-        with no_grad():
+        with no_grad(), broken_if_it_raises("forward"):
             return call(model, batch).data
 
     def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:
