@@ -9,7 +9,7 @@ from examples import normal, wrong
 from tinymixer import ops
 from tinymixer.engine import Function, Tensor
 from tinymixer.gradcheck import check, check_function
-from tinymixer.gradcheck.measure import MOST_ELEMENTS
+from tinymixer.gradcheck.claims import MOST_ELEMENTS
 
 
 class OfNumPy(Function):

@@ -12,17 +12,12 @@ from tinymixer.backend import Array
 from tinymixer.engine import Function, Tensor
 from tinymixer.gradcheck import numeric
 from tinymixer.gradcheck.adjoint import adjoints
-from tinymixer.gradcheck.measure import MOST_ELEMENTS, Claims, complex_step, located, measured
-from tinymixer.gradcheck.report import Coverage, Report, findings_of
-from tinymixer.gradcheck.subject import (
-    BrokenContract,
-    NotATensor,
-    NothingToCheck,
-    Subject,
-    of_composition,
-    of_function,
-    of_model,
-)
+from tinymixer.gradcheck.claims import MOST_ELEMENTS, Claims
+from tinymixer.gradcheck.contract import BrokenContract, NotATensor, NothingToCheck
+from tinymixer.gradcheck.findings import findings_of
+from tinymixer.gradcheck.measure import complex_step, located, measured
+from tinymixer.gradcheck.report import Coverage, Report
+from tinymixer.gradcheck.subject import Subject, of_composition, of_function, of_model
 from tinymixer.gradcheck.verdict import FAILED, Claim, Judged, is_refuted, judge
 
 LOOK_CLOSER = 60  # elements of a large input that are moved singly once it disagrees
