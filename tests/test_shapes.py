@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from tinymixer.shapes import check_shapes
+from tinymixer.shapes import check_shapes, seen
 
 LINE = "x (S, ...), W (D, S), b (D) optional"
 SEVERAL = "z (B, _), *parts (..., n, B), order (m) integers"
 
 
 def check(line, *arrays, cures=()):
-    given = [(type(a), getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
-    check_shapes("Op", line, cures, *given)
+    check_shapes("Op", line, cures, *map(seen, arrays))
 
 
 def of(*shapes):

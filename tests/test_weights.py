@@ -88,9 +88,10 @@ def test_the_names_of_mixers_layouts():
     assert shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"] == (64, 256)  # (C, D_C)
 
 
-def test_what_wraps_a_released_file_is_taken_off():
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_what_wraps_a_released_file_is_taken_off(wrapper):
     model, other = moved("mixer_pico"), create_model("mixer_pico")
-    load_state(other, {"model": state_in(model, "timm"), "epoch": 3}, "timm")
+    load_state(other, {wrapper: state_in(model, "timm"), "epoch": 3}, "timm")
     np.testing.assert_array_equal(logits(other), logits(model))
 
 
@@ -282,6 +283,22 @@ def test_the_weights_in_a_checkpoint_are_the_averaged_ones_and_under_its_digest(
     path.write_bytes(zipped([*members, sign(HEADER.to_json(), TRAINED)]))
     with pytest.raises(CheckpointError, match="the digests differ"):
         load_state(model, path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(suffix, tmp_path, monkeypatch):
+    path = tmp_path / f"weights{suffix}"
+    save_state(create_model("mixer_pico"), path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_state(moved("mixer_pico"), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_an_unknown_ending_and_an_unknown_layout_are_named(tmp_path):

@@ -21,7 +21,7 @@ import numpy as np
 from tinymixer.backend import Array, array_module, common_device
 from tinymixer.options import require
 from tinymixer.protocols import Protocols, as_array, described
-from tinymixer.shapes import check_shapes
+from tinymixer.shapes import check_shapes, seen
 
 _order = count()  # of creation; the only thing that all tapes share
 _state = threading.local()  # .recording: each thread turns its own tape off
@@ -154,10 +154,10 @@ class Function:
                 f"new one for each use, {type(self).__name__}(...)(x)"
             )
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        if self.shapes:
-            given = [(type(x), getattr(x, "shape", ()), getattr(x, "dtype", None)) for x in arrays]
-            check_shapes(type(self).__name__, self.shapes, self.cures, *given)
         on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual answer, ten times as fast
+        if self.shapes:
+            given = [(np.ndarray, x.shape, x.dtype) if on_cpu else seen(x) for x in arrays]
+            check_shapes(type(self).__name__, self.shapes, self.cures, *given)
         device = "cpu" if on_cpu else common_device(arrays, self.forward, type(self).__name__)
         on_tape = recording()
         tensors = tuple(x if on_tape and isinstance(x, Tensor) else None for x in inputs)

@@ -80,7 +80,7 @@ def _words(seen: tuple[type, tuple[int, ...], str]) -> str:
 
 def require_step(name: str, lr: float, step: int) -> None:
     """Raise ValueError unless lr is finite, and 0 or more, and step counts from 0."""
-    if not (isinstance(lr, int | float) and 0 <= lr < math.inf):
+    if not (isinstance(lr, int | float | np.floating) and 0 <= lr < math.inf):
         raise ValueError(f"{name}: expected lr as a finite number of 0 or more, got {lr!r}")
     if not (isinstance(step, int | np.integer) and step >= 0):
         raise ValueError(f"{name}: expected step as a whole number of 0 or more, got {step!r}")
@@ -255,7 +255,7 @@ def clip_by_global_norm(gradients: Array, max_norm: float) -> Array:
     NaN scales nothing. Source: Pascanu et al. 2012, arXiv 1211.5063, algorithm 1.
     """
     require_alike("clip_by_global_norm", gradients)
-    if not (isinstance(max_norm, int | float) and 0 <= max_norm < math.inf):
+    if not (isinstance(max_norm, int | float | np.floating) and 0 <= max_norm < math.inf):
         raise ValueError(
             f"clip_by_global_norm: expected max_norm as a finite number of 0 or more, got "
             f"{max_norm!r}. 0 is no limit"
@@ -274,7 +274,7 @@ def update_average(
 ) -> None:
     """Exponential moving average of the weights, in place: a <- decay a + (1 - decay) w."""
     require_alike("update_average", weights, average=average)
-    if not (isinstance(decay, int | float) and 0 <= decay <= 1):
+    if not (isinstance(decay, int | float | np.floating) and 0 <= decay <= 1):
         raise ValueError(f"update_average: expected decay from 0 to 1, got {decay!r}")
     for a, w in _blocks(healthy, average, weights):
         a += (1 - decay) * (w - a)

@@ -46,6 +46,11 @@ class Given(NamedTuple):
     dtype: Any
 
 
+def seen(x: Any) -> Given:
+    """What is looked at of anything given as an array or a number."""
+    return Given(type(x), getattr(x, "shape", ()), getattr(x, "dtype", None))
+
+
 @lru_cache(maxsize=4096)  # what comes again and again, as in training, is looked up
 def check_shapes(name: str, line: str, cures: tuple, *given: tuple) -> None:
     """Raise TypeError or ValueError unless the arguments of a function of this name fit its line.

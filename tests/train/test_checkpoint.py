@@ -182,6 +182,11 @@ def test_a_blank_model_takes_no_more_than_the_file_holds():
     ("change", "message"),
     [
         ({"weights/head.b": np.zeros(4, "f4")}, r"weights/head.b is \(4,\), expected \(3,\)"),
+        (
+            {"weights/head.b": np.zeros((1, 3), "f4")},
+            r"weights/head.b is \(1, 3\), expected \(3,\)",
+        ),
+        ({"optimizer/m": MOMENTS["m"][None]}, r"optimizer/m is \(1, .*, expected \("),
         ({"weights/head.b": np.zeros(3, "f8")}, r"weights/head.b is float64, expected float32"),
         ({"weights/head.b": np.zeros(3, "f2")}, r"weights/head.b is float16, expected float32"),
         ({"ema/ghost": np.zeros(3, "f4")}, r"ema/ghost is \(3,\), expected nothing"),

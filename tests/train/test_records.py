@@ -99,7 +99,7 @@ WRONG = [
     *({"dataset__fingerprint": x} for x in (None, "", "0123", "g" * 64, "A" * 64)),
     *({"dataset__class_names": x} for x in ([], None, "ab", [1], ["a", None])),
     *({"dataset__mean": x} for x in ("x", [1, 2], [1, 2, NAN], [-1, 2, 3], [1, 2, 3, 4], 1)),
-    *({"dataset__std": x} for x in ([0, 0, 0], [1, 2, INF], None)),
+    *({"dataset__std": x} for x in ([0, 0, 0], [1, 0, 2], [1, 2, INF], None)),
     *({"config": x} for x in (None, [], "x")),
     *({"config__augment": x} for x in (None, [], {"ghost": 1}, {"cutout": "x"})),
     *({"config__model": x} for x in ("ghost", None, 3)),
