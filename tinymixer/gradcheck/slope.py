@@ -91,10 +91,13 @@ class _Estimates:
     """Estimates of the same derivatives at several steps, and which of them to believe.
 
     The one with the smallest error, unless finer steps contradict it: a function that saturates
-    has quotients that are small, agree well and say nothing.
+    has quotients that are small, agree well and say nothing. A step so fine that `rounding`, of
+    the largest output, may hide a change contradicts nothing: a part of a forward that stands still
+    there, such as a sum with 1, makes quotients that agree as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rounding: float) -> None:
+        self.rounding = rounding
         self.steps: list[tuple[float, Array, Array]] = []  # h, estimate, error
         self.jump: Array | float = np.inf  # the smallest step that was seen to jump
 
@@ -112,7 +115,8 @@ class _Estimates:
             for other_h, other, other_error in self.steps:
                 if other_h < h:
                     gap = np.abs(other - estimate)
-                    contradicts = gap > 2 * (error + other_error)
+                    hidden = self.rounding / other_h
+                    contradicts = gap > 2 * (error + other_error + hidden)
                     against += contradicts
                     apart = np.where(contradicts, np.maximum(gap, apart), apart)
             out = (against > 1) | (h >= self.jump)
@@ -129,7 +133,9 @@ class _Outputs:
         self.y0, self.w = y0.astype(np.float64), w
         self.float64 = y0.dtype == np.float64
         self.eps = np.full(y0.shape, np.finfo(y0.dtype).eps)
-        self.estimates = _Estimates()
+        sizes = np.abs(self.y0[np.isfinite(self.y0)])
+        self.rounding = float(np.finfo(y0.dtype).eps * sizes.max(initial=0.0))
+        self.estimates = _Estimates(self.rounding)
         self.quotients: list[tuple[float, Array, Array, Array]] = []  # h, left, right, floor
         self.moved = np.zeros(y0.shape, bool)  # at a step large enough to show in float32
         self.error = np.full(y0.shape, np.inf)
@@ -217,7 +223,7 @@ class _Outputs:
         if (finite[0] == finite[1]).all():
             return value, error
         for here, there in ((0, 1), (1, 0)):
-            estimates = _Estimates()
+            estimates = _Estimates(self.rounding)
             for k in range(len(self.quotients)):
                 h, sides = self._sides(k)
                 estimates.add(h, *sides[here])
