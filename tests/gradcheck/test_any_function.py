@@ -196,6 +196,11 @@ def test_what_is_only_nearly_linear_is_not_tested_as_linear():
     assert report.worst("adjoint") is None
 
 
+def test_digits_that_a_saturated_tanh_loses_are_no_mistake():
+    """1 - y² is right to ε/(1 - y²) only: another amount at every input, unlike a mistake."""
+    check(lambda x: x.tanh(), np.linspace(5, 9, 300)).raise_on_failure()
+
+
 @pytest.mark.slow
 def test_one_wrong_element_of_ten_million():
     def change(dx):
