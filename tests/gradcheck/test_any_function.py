@@ -162,11 +162,43 @@ def test_an_error_of_a_millionth_in_one_of_100_000():
     right = check_function(ops.GELU(), x)
     right.raise_on_failure()
     assert "all 100000 elements together" in str(right)
-    assert right.coverage.noticed < 1e-6
+    assert 0 < right.coverage.noticed < 1e-6
     report = check_function(wrong(ops.GELU, change)(), x)
     assert "dx[77777]" in str(report)
     absolute = wrong(type(ABSOLUTE), change)(np.abs, np.sign)
     assert "dx[77777]" in str(check_function(absolute, x))
+
+
+@pytest.mark.parametrize("k", [10, 1500, 2990])
+def test_a_wrong_element_is_found_among_gradients_of_any_size(k):
+    x = np.logspace(-8, 0, 3000)
+    square = OfNumPy(lambda x: x * np.abs(x), lambda x: 2 * np.abs(x))
+    check_function(square, x).raise_on_failure()
+    off = wrong(OfNumPy, _doubled_at(k))(square.f, square.derivative)
+    assert f"dx[{k}]" in str(check_function(off, x))
+
+
+def test_kinks_among_many_elements_do_not_hide_a_wrong_one():
+    x = normal(3000)
+    x[::7] = 0
+    relu = OfNumPy(lambda x: np.maximum(x, 0), lambda x: 1.0 * (x >= 0))
+    right = check_function(relu, x)
+    right.raise_on_failure()
+    assert "at a kink" in str(right)
+    k = int(np.argmax(x))
+    off = wrong(OfNumPy, lambda dx: dx * (1 + 1e-6 * (np.arange(dx.size) == k)))
+    assert f"dx[{k}]" in str(check_function(off(relu.f, relu.derivative), x))
+
+
+def test_what_is_only_nearly_linear_is_not_tested_as_linear():
+    report = check(lambda x: x + 1e-10 * x * x, normal(7))
+    report.raise_on_failure()
+    assert report.worst("adjoint") is None
+
+
+def test_digits_that_a_saturated_tanh_loses_are_no_mistake():
+    """1 - y² is right to ε/(1 - y²) only: another amount at every input, unlike a mistake."""
+    check(lambda x: x.tanh(), np.linspace(5, 9, 300)).raise_on_failure()
 
 
 @pytest.mark.slow
