@@ -9,7 +9,7 @@ from examples import normal, wrong
 from tinymixer import ops
 from tinymixer.engine import Function, Tensor
 from tinymixer.gradcheck import check, check_function
-from tinymixer.gradcheck.measure import MOST_ELEMENTS
+from tinymixer.gradcheck.claims import MOST_ELEMENTS
 
 
 class OfNumPy(Function):
@@ -308,14 +308,61 @@ def test_a_backward_that_raises_is_a_sentence():
 
 
 def test_a_contract_broken_late_is_reported_like_one_broken_early():
-    """By the second output, say, or only at some inputs: still a sentence."""
+    """Right for the first cotangent; the adjoint test, which draws others, meets the fault."""
 
-    class Late(ops.GELU):
+    class Late(Function):
+        def __init__(self):
+            self.first = []
+
+        def forward(self, x):
+            return 2 * x
+
         def backward(self, dy):
-            dx = super().backward(dy)
-            return dx if abs(dy).max() < 1e3 else dx[:1]
+            self.first.append(dy[0])
+            return 2 * dy if dy[0] == self.first[0] else (2 * dy)[:1]
 
-    assert check_function(Late(), normal(3)).verdict in ("passed", "failed")
+    report = check_function(Late(), normal(3))
+    assert report.verdict == "failed"
+    assert "dx is float64 (1,); expected float64 (3,), like x itself" in str(report)
+    assert str(report).count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError, KeyError, ZeroDivisionError])
+def test_a_forward_that_raises_is_a_sentence(error):
+    class Raising(ops.GELU):
+        def forward(self, x):
+            raise error("in a forward")
+
+    for report in (
+        check_function(Raising(), normal(3)),
+        check(lambda x: Raising()(x) * x, normal(3)),
+    ):
+        assert report.verdict == "not decidable here"
+        says = f"forward raises {error.__name__}: .*in a forward.* \\(test_any_function.py, line"
+        assert re.search(says, str(report)), report
+        assert str(report).count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError, KeyError, ZeroDivisionError])
+@pytest.mark.parametrize("bound", [1.0 + 1e-6, 1.05, 3.0])
+def test_a_forward_that_raises_close_by_is_judged_by_the_steps_that_it_takes(error, bound):
+    """Outside of its domain; inside, the differences decide."""
+
+    class Bounded(OfNumPy):
+        def forward(self, x):
+            if abs(np.asarray(x)).max() > bound:
+                raise error("outside")
+            return super().forward(x)
+
+    x = np.array([1.0, -0.7])
+    right = check_function(Bounded(lambda x: x * np.abs(x), lambda x: 2 * np.abs(x)), x)
+    right.raise_on_failure()
+    off = check_function(Bounded(lambda x: x * np.abs(x), lambda x: 2.001 * np.abs(x)), x)
+    assert off.verdict == "failed"
+    assert "error against step" in str(off)
+    linear = Bounded(lambda x: 2 * x, lambda x: 2 + 0 * x)
+    check_function(linear, x).raise_on_failure()
+    right.plot()
 
 
 def test_one_element_does_not_explain_an_error_as_a_factor():

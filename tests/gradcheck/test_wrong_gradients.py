@@ -154,3 +154,20 @@ def test_one_wrong_element_of_a_large_parameter_fails_the_model(monkeypatch):
     layer = nn.ChannelLinear(40, 50, rng=np.random.default_rng(0))
     report = check_model(layer, normal(2, 40))
     assert "W" in {f.input for f in report.findings if not f.passed}
+
+
+def test_one_mistake_below_the_rounding_of_a_large_output_is_seen():
+    """y = 9000 whose gradients are 1e-8: what y can tell is coarser, the complex step is not."""
+
+    def change(dx):
+        dx = dx.copy()
+        dx[77] *= 1 + 1e-6
+        return dx
+
+    def loss(softmax):
+        return lambda x: (softmax()(x) * softmax()(x) + 1.0).sum()
+
+    x = normal(8555)
+    check(loss(ops.Softmax), x).raise_on_failure()
+    report = check(loss(wrong(ops.Softmax, change)), x)
+    assert report.verdict == "failed"

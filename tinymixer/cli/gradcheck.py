@@ -24,9 +24,9 @@ from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
 from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
+from tinymixer.gradcheck.findings import place, worst_of
 from tinymixer.gradcheck.mutants import HABITS, MUTANTS, OURS, catchers
 from tinymixer.gradcheck.numeric import Curve
-from tinymixer.gradcheck.report import place, worst_of
 from tinymixer.gradcheck.show import curve_figure, error_against_step
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.gradcheck.verdict import FAILED, PASSED, TOLERANCES, UNDECIDED

@@ -12,6 +12,7 @@ hides below.
 
 from tinymixer.gradcheck.cases import CASES, Case
 from tinymixer.gradcheck.checks import check, check_function, check_model
-from tinymixer.gradcheck.report import Finding, Report
+from tinymixer.gradcheck.findings import Finding
+from tinymixer.gradcheck.report import Report
 
 __all__ = ["CASES", "Case", "Finding", "Report", "check", "check_function", "check_model"]

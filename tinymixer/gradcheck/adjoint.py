@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from tinymixer.backend import Array
-from tinymixer.gradcheck.report import Finding, worst_of
+from tinymixer.gradcheck.findings import Finding, worst_of
 from tinymixer.gradcheck.subject import Subject
 
 PAIRS = 20

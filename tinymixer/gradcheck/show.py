@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinymixer.gradcheck.findings import place
 from tinymixer.gradcheck.numeric import Curve, error_curve
-from tinymixer.gradcheck.report import Report, place
+from tinymixer.gradcheck.report import Report
 from tinymixer.gradcheck.subject import Subject
 from tinymixer.gradcheck.verdict import PASSED, UNDECIDED
 

@@ -1,9 +1,7 @@
 """Floor 2. What is checked: a forward on arrays, its backward, and the names of its inputs."""
 
 import copy
-import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -12,19 +10,16 @@ import numpy as np
 
 from tinymixer.backend import Array
 from tinymixer.engine import Function, Tensor, enable_grad, no_grad
+from tinymixer.gradcheck.contract import (
+    NotATensor,
+    NothingToCheck,
+    as_tuple,
+    broken_if_it_raises,
+    check_gradients,
+    output,
+    widened,
+)
 from tinymixer.gradcheck.numeric import Path
-
-
-class BrokenContract(Exception):
-    """A rule of a Function is not kept, whatever the numbers."""
-
-
-class NotATensor(TypeError):
-    """What a composition returned cannot be walked back."""
-
-
-class NothingToCheck(Exception):
-    """There is no gradient to compare, or no forward to compare it with, at these inputs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Subject:
     dtype: Any = np.float64
 
     def path(self, direction: Mapping[int, Array], dtype: Any = None) -> Path:
-        """t -> y with t * direction[i] added to input i."""
+        """t -> y with t * direction[i] added to input i; NaN where the forward raises."""
         dtype = dtype or self.dtype
         arrays = [x.astype(dtype) if x.dtype.kind == "f" else x for x in self.arrays]
         moves = {i: v.astype(dtype) for i, v in direction.items()}
@@ -53,7 +48,10 @@ class Subject:
             moved = [
                 np.asarray(x + t * moves[i]) if i in moves else x for i, x in enumerate(arrays)
             ]
-            return self.forward(*moved)
+            try:
+                return self.forward(*moved)
+            except NothingToCheck:  # outside of the domain
+                return np.full(np.shape(self.forward(*self.arrays)), np.nan)
 
         return at
 
@@ -82,43 +80,6 @@ class Subject:
         largest = float(np.abs(x).max(initial=0.0)) or 1.0  # squares may not overflow
         scaled = x / largest
         return largest * (float(np.sqrt(np.mean(scaled * scaled))) if x.size else 1.0) or 1.0
-
-
-def widened(x: Any, dtype: Any = np.float64) -> Array:
-    """A read-only copy of x, in dtype if floating: float64 is the precision that proves most.
-
-    Raises NothingToCheck for what is no array of numbers.
-    """
-    try:
-        x = np.array(x.data if isinstance(x, Tensor) else x)
-    except ValueError as error:
-        raise NothingToCheck(f"an input is no array: its rows differ in length ({error})") from None
-    if x.dtype.kind not in "fiub":
-        raise NothingToCheck(
-            f"an input holds {x.dtype}; give real numbers, or integers for labels and indices"
-        )
-    x = x.astype(dtype) if x.dtype.kind == "f" else x
-    x.flags.writeable = False
-    return x
-
-
-@contextmanager
-def broken_if_it_raises(what: str) -> Iterator[None]:
-    """Turn what a forward or backward raises into a sentence, with the line it came from."""
-    try:
-        yield
-    except (BrokenContract, NothingToCheck, NotATensor):
-        raise
-    except Exception as error:
-        if "read-only" in str(error):
-            raise BrokenContract(
-                "forward or backward writes into an array that it was given, which others may "
-                "still need: compute into a new one"
-            ) from error
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{last.filename.rsplit('/', 1)[-1]}, line {last.lineno}: {last.line}"
-        kind = BrokenContract if what == "backward" else NothingToCheck
-        raise kind(f"{what} raises {type(error).__name__}: {error} ({place})") from error
 
 
 def input_names(f: Callable, count: int) -> list[str]:
@@ -162,72 +123,21 @@ def of_function(
     }
 
     def forward(*arrays: Array) -> Array:
-        return output(copy.copy(op).forward(*arrays))
+        with broken_if_it_raises("forward"):
+            return output(copy.copy(op).forward(*arrays))
 
     def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:
         node, dy = copy.copy(op), w.copy()
         dy.flags.writeable = not contract
-        node.forward(*arrays)
+        with broken_if_it_raises("forward"):
+            node.forward(*arrays)
         with broken_if_it_raises("backward"):
-            gradients = _as_tuple(node.backward(dy))
-            again = _as_tuple(node.backward(dy)) if contract else gradients
-        _check_contract(gradients, again, names, arrays, variable)
+            gradients = as_tuple(node.backward(dy))
+            again = as_tuple(node.backward(dy)) if contract else gradients
+        check_gradients(gradients, again, names, arrays, variable)
         return {i: gradients[i] for i in variable}
 
     return Subject(type(op).__name__, inputs, variable, forward, backward, dtype)
-
-
-def output(y: Any) -> Array:
-    """What a forward returned, as an array of real numbers (complex in a complex step)."""
-    if y is None or isinstance(y, tuple | list | dict):
-        what = "nothing" if y is None else f"a {type(y).__name__}"
-        raise NothingToCheck(f"forward returns {what}; a Function has one output, an array")
-    y = np.asarray(y)
-    if y.dtype.kind in "iub":
-        raise NothingToCheck(
-            f"forward returns {y.dtype}: a choice or a count has no derivative. Check the function "
-            "that takes it as a constant"
-        )
-    if y.dtype.kind not in "fc":
-        raise NothingToCheck(f"forward returns {y.dtype}; expected real numbers")
-    return y
-
-
-def _as_tuple(gradients: Any) -> tuple:
-    return tuple(gradients) if isinstance(gradients, tuple | list) else (gradients,)
-
-
-def _check_contract(
-    first: tuple, again: tuple, names: list[str], arrays: Sequence[Array], variable: Mapping
-) -> None:
-    if len(first) != len(arrays):
-        raise BrokenContract(
-            f"backward returns {len(first)} gradients for {len(arrays)} inputs; return one each, "
-            "None for a constant"
-        )
-    for i, (name, x, dx, same) in enumerate(zip(names, arrays, first, again, strict=True)):
-        if i not in variable and dx is not None:
-            raise BrokenContract(f"d{name} should be None: {name} is a constant")
-        if i not in variable:
-            continue
-        if dx is None:
-            raise BrokenContract(f"d{name} is None, yet y depends on {name}; is it a constant?")
-        shape, dtype = np.shape(dx), getattr(dx, "dtype", type(dx).__name__)
-        if shape != x.shape or dtype != x.dtype:
-            hint = ""
-            if shape == x.shape[::-1] != x.shape:
-                hint = ": transposed"
-            elif np.size(dx) > x.size:
-                hint = ": a sum over the axes along which it was broadcast is missing"
-            raise BrokenContract(
-                f"d{name} is {dtype} {shape}; expected {x.dtype} {x.shape}, like {name} "
-                f"itself{hint}"
-            )
-        if not np.array_equal(dx, same, equal_nan=True):
-            raise BrokenContract(
-                f"a second backward(dy) gives another d{name}: the first one changed what forward "
-                "saved, or backward draws random numbers"
-            )
 
 
 def of_composition(f: Callable[..., Any], *arrays: Array, dtype: Any = np.float64) -> Subject:
@@ -253,7 +163,7 @@ def of_composition(f: Callable[..., Any], *arrays: Array, dtype: Any = np.float6
         return outputs, given
 
     def forward(*arrays: Array) -> Array:
-        with no_grad():
+        with no_grad(), broken_if_it_raises("forward"):
             outputs, _ = evaluate(arrays)
         if len(outputs) == 1:
             return output(outputs[0].data)
@@ -301,7 +211,7 @@ def of_model(
     def forward(*arrays: Array) -> Array:
         for p, x in zip(parameters, arrays, strict=True):
             p.data = x
-        with no_grad():
+        with no_grad(), broken_if_it_raises("forward"):
             return call(model, batch).data
 
     def backward(w: Array, arrays: Sequence[Array] = inputs) -> dict[int, Array]:

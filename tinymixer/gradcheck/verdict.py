@@ -35,6 +35,8 @@ class Claim:
 
     rounding is what the claim may be off by though the formula is right, from moving all inputs by
     one unit in the last place; coarser is what the values of y, rounded, can tell at best.
+    persists: how far it is from the complex step is the same at inputs close by, where rounding
+    would be another.
     """
 
     input: str
@@ -46,6 +48,7 @@ class Claim:
     index: tuple[int, ...] | None = None  # None: along a direction
     move: Any = None  # the direction itself, by input
     probe: str = ""  # which directions it belongs with
+    persists: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ class Judged:
             ):
                 return None
             gap = _gap(claim.value, self.exact)
-            wrong = not agree(claim.value, self.exact, claim) and gap > claim.coarser
-            return Compared(self.exact, gap, wrong and self.verdict == FAILED)
+            wrong = self.verdict == FAILED and is_mistaken(claim, self.exact)
+            return Compared(self.exact, gap, wrong)
         if (kinked and self.verdict != FAILED) or not np.isfinite(self.slope.error):
             return None
         gap = max(0.0, _gap(claim.value, self.slope.value) - self.slope.spread)
@@ -137,6 +140,12 @@ def agree(a: float, b: float, claim: Claim) -> bool:
     return bool(np.isfinite(a + b) and abs(a - b) <= gap)
 
 
+def is_mistaken(claim: Claim, exact: float) -> bool:
+    """Whether a claim differs from an exact number by more than digits lost on the way."""
+    beyond = abs(claim.value - exact) > claim.coarser
+    return not agree(claim.value, exact, claim) and (beyond or claim.persists)
+
+
 def judge(claim: Claim, exact: float, slope: Slope, analytic: bool = True) -> Judged:
     """The verdict on a claim. analytic: the complex step was refuted nowhere in this forward."""
 
@@ -154,7 +163,7 @@ def judge(claim: Claim, exact: float, slope: Slope, analytic: bool = True) -> Ju
     if np.isfinite(exact) and not kinked and not is_refuted(claim, exact, slope):
         if agree(a, exact, claim) and (exact or analytic or slope.error <= SMALL * claim.reference):
             return judged(PASSED, "complex step")
-        if analytic and abs(a - exact) > claim.coarser:
+        if analytic and is_mistaken(claim, exact):
             return judged(FAILED, "complex step")
         if analytic and abs(a - exact) <= SHARP * abs(exact):
             return judged(PASSED, "complex step")  # more digits than the outputs have
