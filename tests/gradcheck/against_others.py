@@ -11,7 +11,9 @@ Only the first derivative in reverse mode is asked for, since a hand-written bac
 A right function called wrong is a false alarm, a wrong one called right is a miss. tinymixer may
 also say "not decidable here", which is counted apart.
 
-The functions and their errors are in common_functions.py.
+The functions and their errors are in common_functions.py. Note that a checker that gives a false
+alarm at some input also "catches" every error there: with seed 2026, all that the other three saw
+of the factor 1 + 1e-6 they saw where they call the right gradient wrong as well.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Functions for gradient checkers, written once for NumPy, PyTorch and JAX, right and wrong ones.
 
 An error is in the gradient of one input: a factor, in all of it or in one element (any whose
-gradient is at least a thousandth of the largest), a wrong sign, a missing term or a wrong axis.
+gradient, for one random dy, is at least a thousandth of the largest), a wrong sign, a missing term
+or a wrong axis.
 """
 
 from collections import Counter
