@@ -210,7 +210,6 @@ SLIPS = {
     "the images": (MIXER, data.Dataset.to, "in _ARRAYS", "in _ARRAYS[1::2]"),
     "the labels": (MIXER, data.Dataset.to, "in _ARRAYS", "in _ARRAYS[::2]"),
     "labels of a test": (MIXER, evaluation.measure, "to_numpy(labels)", "labels"),
-    "which images": (MIXER, Augment.__call__, "= xp.asarray(", "= np.asarray("),
     "mean and std": (MIXER, augment.normalise, "_shift(images,", "_shift(0,"),
     "rows of a crop": (MIXER, Augment._crop_and_flip, "xp.arange(height)", "np.arange(height)"),
     "where pixels come from": (MIXER, autoaugment._moved, "maps(images,", "maps(0,"),
@@ -265,7 +264,8 @@ def test_a_slip_in_our_own_code_is_silent_on_numpy_and_caught_by_the_wall(
     monkeypatch.setitem(function.__globals__, "np", np)
     monkeypatch.setattr(function, "__code__", made[function.__name__].__code__)
     assert_same(trained(config, "cpu"), right)
-    with pytest.raises(TypeError, match=r"on the cpu|(a|to a) NumPy array"):
+    wall = r"on the cpu|(a|to a) NumPy array|expected (a cupy_stand_in|\d+ numbers)"
+    with pytest.raises((TypeError, ValueError), match=wall):
         trained(config, "gpu")
 
 
