@@ -46,7 +46,9 @@ def require_pieces(out: Array, gradients: Sequence[Array | None], starts: np.nda
     for i, gradient in enumerate(gradients):
         size = int(starts[i + 1] - starts[i])
         if gradient is not None and (
-            type(gradient) is not type(out) or gradient.size != size or gradient.dtype != out.dtype
+            not isinstance(gradient, type(out))
+            or gradient.size != size
+            or gradient.dtype != out.dtype
         ):
             raise ValueError(
                 f"gather: gradient {i} is {_words(_seen(gradient))}; expected {size} numbers of "
