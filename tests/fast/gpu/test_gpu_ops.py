@@ -328,9 +328,9 @@ def test_only_products_of_two_matrices_are_left_to_the_library(cupy, monkeypatch
     op = MatMul()
     assert op(*stacks).shape == (2, 3, 5)
     assert op.implementation is MatMul
-    with pytest.raises(ValueError, match="MatMul: y is .* expected"):
+    with pytest.raises(ValueError, match=r"MatMul: y is .* expected"):
         MatMul()(stacks[1], stacks[1][0])
-    with pytest.raises(ValueError, match="Resample: A_h is .* expected"):
+    with pytest.raises(ValueError, match=r"Resample: A_h is .* expected"):
         ops.Resample()(cupy.zeros((2, 3, 4, 5), np.float32), *stacks[1:] * 2)
 
 
