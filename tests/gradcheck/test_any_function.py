@@ -13,7 +13,7 @@ from tinymixer.gradcheck.claims import MOST_ELEMENTS
 
 
 class OfNumPy(Function):
-    """y = f(x), dx = dy f'(x), written by somebody who thinks of real numbers only."""
+    """y = f(x), dx = dy f'(x), written for real numbers only."""
 
     def __init__(self, f, derivative):
         self.f, self.derivative = f, derivative

@@ -87,7 +87,7 @@ def _stays(claims: Claims, claim: Claim, path: Path) -> Array:
 
 
 def complex_step(claims: Claims, path: Path) -> tuple[float, float]:
-    """The derivative, and how large the outputs are that moved. NaN where it is not to be had."""
+    """The derivative, and how large the outputs are that moved. NaN where there is none."""
     h = TINY_STEP if claims.subject.dtype == np.float64 else TINY_STEP32
     try:
         with np.errstate(all="ignore"):
