@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import tinymixer
 from tinymixer.cli.output import complain, terminal
-from tinymixer.errors import TinymixerError, printable
+from tinymixer.errors import TinymixerError, brief, printable
 
 __all__ = ["COMMANDS", "CommandParser", "Parser", "build_parser", "complain", "main"]
 
@@ -52,10 +52,19 @@ class CommandParser(Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.add_options()
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        import_module("tinymixer.cli.options").require_other_outputs(self._actions, found)
+        return found, rest
 
     def add_options(self) -> None:
-        import_module(self.module).add_options(self)
+        try:
+            command = import_module(self.module)
+        except (ImportError, ValueError) as error:  # of a library: TQDM_MININTERVAL=much
+            raise TinymixerError(
+                f"a library does not start: {brief(error)}. Install tinymixer again, and look for "
+                "variables of the environment with the library's name"
+            ) from error
+        command.add_options(self)
 
 
 def build_parser() -> Parser:
@@ -94,8 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _dying_at_once() -> Iterator[None]:
     """Within it Ctrl-C ends the process: an import that it breaks off can fail with any error."""
+    usual = (signal.default_int_handler, signal.SIG_DFL)  # not of nohup, or of a caller of ours
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not in_main or signal.getsignal(signal.SIGINT) not in usual:
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)

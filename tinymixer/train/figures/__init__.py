@@ -10,13 +10,14 @@ are (N, K). Accuracies are fractions, 0..1.
 from tinymixer.train.figures.charts import confusion, curves, profile, race
 from tinymixer.train.figures.filters import patch_filters, token_maps
 from tinymixer.train.figures.images import mistakes, prediction, sample_sheet, segments
-from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, save
+from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, card, save
 
 __all__ = [
     "BLUE",
     "GREY",
     "INK",
     "ORANGE",
+    "card",
     "confusion",
     "curves",
     "mistakes",
