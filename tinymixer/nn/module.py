@@ -49,8 +49,11 @@ def require_sizes(layer: "Module", rng: Any = BLANK, **sizes: Any) -> None:
 class Module:
     """Parameters, Buffers and Modules, as plain attributes and in lists, in order of definition.
 
-    A subclass defines `forward`; `layer(x)` is `layer.forward(x)`.
+    A subclass defines `forward`; `layer(x)` is `layer.forward(x)`. `embeds` says that a module
+    turns patches or windows of a grid into tokens: the first that does reads the images.
     """
+
+    embeds = False
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
