@@ -39,7 +39,7 @@ def require_sizes(layer: "Module", rng: Any = BLANK, **sizes: Any) -> None:
     """
     for name, size in sizes.items():
         require(f"{type(layer).__name__}: {name}", size, Whole(0, 2**31 - 1))
-    if rng is not BLANK and not hasattr(rng, "standard_normal"):
+    if rng is not BLANK and not (hasattr(rng, "standard_normal") or hasattr(rng, "weights")):
         raise ValueError(
             f"{type(layer).__name__}: expected rng as a generator of random numbers, got {rng!r}. "
             "Make one: np.random.default_rng(0)"
