@@ -16,13 +16,14 @@ WRITERS = {
     "gradcheck --json": ("gradcheck", "--op", "ReLU", "--json", "OUT"),
     "gradcheck --plot": ("gradcheck", "--op", "ReLU", "--plot", "OUT"),
     "bench --plot": ("bench", "--plot", "OUT"),
+    "lr-find --plot": ("lr-find", "--plot", "OUT"),
 }
 
 
 def test_every_option_that_names_a_file_to_write_is_here():
     found = set()
     for name in cli.COMMANDS:
-        parser = cli.CommandParser(module=f"tinymixer.cli.{name}")
+        parser = cli.CommandParser(module=f"tinymixer.cli.{name.replace('-', '_')}")
         parser.add_options()
         for action in parser._actions:
             if action.type is output_file:

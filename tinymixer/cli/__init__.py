@@ -17,10 +17,12 @@ from tinymixer.errors import TinymixerError, brief, printable
 
 __all__ = ["COMMANDS", "CommandParser", "Parser", "build_parser", "complain", "main"]
 
-# Each is the module of that name: `add_options(parser)` gives its parser options and sets `func`,
-# which takes the parsed arguments and returns the exit code. It is imported when it is called.
+# Each is the module of that name (lr_find for lr-find): `add_options(parser)` gives its parser
+# options and sets `func`, which takes the parsed arguments and returns the exit code. It is
+# imported when it is called.
 COMMANDS = {
     "train": "train a model",
+    "lr-find": "find a learning rate to begin with",
     "compare": "train several models under one budget and compare them",
     "eval": "accuracy by class, confusion matrix and worst mistakes of a trained model",
     "predict": "what a trained model sees in your pictures",
@@ -72,7 +74,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"tinymixer {tinymixer.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
     for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line, module=f"tinymixer.cli.{name}")
+        commands.add_parser(name, help=line, module=f"tinymixer.cli.{name.replace('-', '_')}")
     return parser
 
 

@@ -3,8 +3,8 @@
     rates r[i] = low (high / low)^(i / (n - 1)), i = 0..n-1, one training step at each
     loss l[i] of the batch of step i, before its update
     smoothed s[i] = Σ_j β^(i-j) l[j] / Σ_j β^(i-j), j = 0..i, with β = 0.9
-    it ends early at the first step whose s is not finite, or more than twice the lowest before
-    suggested: a tenth of the rate at which s is lowest
+    it ends early at the first step whose s is not finite, or more than twice the lowest
+    suggested: a tenth of the rate at which s is lowest; nothing if s fell by less than 1 %
 
 Below that rate the loss still falls; above it, it soon rises. A tenth of it is well on the safe
 side, and is what the schedule may rise to. Every step is one of training, with its augmentation,
@@ -33,6 +33,7 @@ from tinymixer.train.step import TrainingStep
 SMOOTHING = 0.9  # β
 DIVERGED = 2.0  # times the lowest smoothed loss
 SAFETY = 10.0  # below the rate of the lowest loss
+FALL = 0.01  # of the first loss: less is no sign of learning
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,34 @@ class RangeTest:
         return int(np.nanargmin(self.smoothed))
 
     @property
-    def suggested(self) -> float:
+    def suggested(self) -> float | None:
+        """A learning rate to train with; None if the loss did not fall."""
+        if self.smoothed[self.lowest] > (1 - FALL) * self.smoothed[0]:
+            return None
         return float(self.rates[self.lowest] / SAFETY)
+
+    def __str__(self) -> str:
+        """The suggestion and its reason, in a line."""
+        loss, rate = self.smoothed[self.lowest], self.rates[self.lowest]
+        if self.suggested is None:
+            return (
+                f"no suggestion: in {len(self.rates)} steps the loss fell from "
+                f"{self.smoothed[0]:.3f} to {loss:.3f} only; take more --steps, or begin at a "
+                "higher --low"
+            )
+        end = f"; from {self.rates[-1]:.2g} on it diverged" if self.diverged else ""
+        return (
+            f"try --lr {self.suggested:.2g}: a tenth of {rate:.2g}, where the smoothed loss was "
+            f"lowest, {loss:.3f}{end}"
+        )
 
 
 def range_test(
     config: Config,
     dataset: data.Dataset,
     *,
-    low: float = 1e-6,
-    high: float = 10.0,
+    low: float = 1e-5,
+    high: float = 1.0,
     steps: int = 200,
     workers: int | None = None,
     device: str = "cpu",
