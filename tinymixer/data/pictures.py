@@ -167,7 +167,7 @@ def _too_large(what: str) -> DataError:
 def _rgb(image: Image.Image, kind: str, least: int | None) -> Image.Image:
     """The picture in RGB, band by band: it is never there twice; reduced by a whole number."""
     width, height = image.size
-    if image.mode in ("I", "F") and kind not in ("PNG", "PPM"):  # there I has 16 bits
+    if image.mode == "F" or (image.mode == "I" and kind not in ("PNG", "PPM")):  # there: 16 bits
         raise DataError(
             f"its pixels have no known value of white (Pillow's mode {image.mode}); expected 8 or "
             "16 bits for each colour. Save it in such a format"
