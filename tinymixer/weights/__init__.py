@@ -15,7 +15,15 @@ from tinymixer.weights.files import InFile, opened, read_file, write_file
 from tinymixer.weights.layouts import LAYOUTS, correspondence
 from tinymixer.weights.rules import View
 
-__all__ = ["LAYOUTS", "load_state", "num_classes_in", "read_file", "save_state", "state_in"]
+__all__ = [
+    "LAYOUTS",
+    "load_state",
+    "num_classes_in",
+    "read_file",
+    "save_state",
+    "shapes_in",
+    "state_in",
+]
 
 RUNNING, COUNTER = ".running_var", ".num_batches_tracked"
 
@@ -59,6 +67,16 @@ def state_in(model: Module, layout: str) -> dict[str, np.ndarray]:
         if name.endswith(RUNNING):  # released code counts the batches, and nothing reads it
             theirs[name.removesuffix(RUNNING) + COUNTER] = np.zeros((), np.int64)
     return theirs
+
+
+def shapes_in(model: Module, layout: str) -> dict[str, tuple[int, ...]]:
+    """What `state_in` names, and the shape of each, without the numbers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parts in correspondence(model, layout).items():
+        shapes[name] = _their_shape([view for _, view in parts])
+        if name.endswith(RUNNING):
+            shapes[name.removesuffix(RUNNING) + COUNTER] = ()
+    return shapes
 
 
 def num_classes_in(

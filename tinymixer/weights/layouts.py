@@ -104,7 +104,10 @@ def as_mlp(model: Any) -> list[Rule]:
 
 
 def hire_mlp(model: Any) -> list[Rule]:
-    """Stages are numbered 0, 2, 4, ... there, reductions 1, 3, ...; channels before members."""
+    """Stages are numbered 0, 2, 4, ... there, reductions 1, 3, ...; channels before members.
+
+    Every linear map but the head is a 1 x 1 convolution there, also those of the split attention.
+    """
 
     def in_block(ours: str, theirs: str, arrays: Arrays) -> Rule:
         return Rule(
@@ -130,12 +133,12 @@ def hire_mlp(model: Any) -> list[Rule]:
                 Rule(block + "norm", place + "1_norm.", NORM),
                 Rule(block + "linear_2", place + "2.", out),
             ]
-    z = linear(interleaved_out(3, convolution=False), interleaved(3))
+    z = linear(interleaved_out(3, convolution=True), interleaved(3))
     return [
         *rules,
         in_block("norm", "norm1.", NORM),
         in_block("channels", "attn.mlp_c.", linear(conv)),
-        in_block("attention.linear_1", "attn.reweight.fc1.", linear()),
+        in_block("attention.linear_1", "attn.reweight.fc1.", linear(conv)),
         in_block("attention.linear_2", "attn.reweight.fc2.", z),
         in_block("projection", "attn.proj.", linear(conv)),
         in_block("mlp_norm", "norm2.", NORM),
