@@ -243,16 +243,20 @@ def correspondence(model: Module, layout: str) -> Correspondence:
     state = model.state()
     if layout == "tinymixer":
         return {name: [(name, same(array.shape))] for name, array in state.items()}
-    system = type(model).__name__
-    rules_of = {"official": OFFICIAL, "timm": TIMM}.get(layout, {}).get(system)
+    rules_of = {"official": OFFICIAL, "timm": TIMM}.get(layout, {}).get(type(model).__name__)
     if rules_of is None:
-        known = ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)
         raise ValueError(
-            f"{system} has no layout {layout!r}; there is {' and '.join(known)}. Others were "
-            "never released, or hold no such model"
+            f"{type(model).__name__} has no layout {layout!r}; there is "
+            f"{' and '.join(layouts_of(model))}. Others were never released, or hold no such model"
         )
     rules, found = rules_of(model), Correspondence()
     for name, array in state.items():
         (their_name, view), *_ = filter(None, (rule.find(name) for rule in rules))
         found.setdefault(their_name, []).append((name, view(array.shape)))
     return found
+
+
+def layouts_of(model: Module) -> list[str]:
+    """The layouts that weights of the model's system come in."""
+    system = type(model).__name__
+    return ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)
