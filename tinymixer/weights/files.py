@@ -144,10 +144,10 @@ def write_file(
 
 def _kind(file: IO[bytes]) -> str:
     """What kind of file it is, by its first bytes; ValueError for one that is not read."""
-    head, size = file.read(16), os.fstat(file.fileno()).st_size
+    head, size = file.read(32), os.fstat(file.fileno()).st_size
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return "zip"
-    if head[:1] == b"\x80" and head[2:].startswith(pytorch.MAGIC[:14]):
+    if head[:1] == b"\x80" and pytorch.MAGIC in head:
         return "PyTorch"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return ".safetensors"

@@ -125,6 +125,6 @@ def archive(names: list[str]) -> str | None:
         )
     if not names:
         return f"is an empty zip archive. {DOWNLOAD}"
-    if not any(name.endswith(".npy") for name in names):
+    if not any(name.endswith((".npy", "data.pkl")) for name in names):
         return f"is a zip archive of other files. {UNPACK}"
     return None

@@ -194,7 +194,9 @@ class _Machine:
 
 
 def _made(called: Any, arguments: Any) -> Made:
-    """As if called. What is called may itself be made; then it has no name of its own."""
+    """As if called. A class that is kept elsewhere is found among the words that say where."""
     if not isinstance(arguments, tuple):
         raise ValueError("its pickle is damaged")
-    return Made(called.path if isinstance(called, Name) else "", arguments)
+    where = called.where if isinstance(called, Outside) else (called,)
+    names = [x.path for x in where if isinstance(x, Name)] if isinstance(where, tuple) else []
+    return Made(names[0] if names else "a class without a name", arguments)

@@ -54,7 +54,7 @@ def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:
         (prefix, inner), *_ = groups.items()
         if prefix.endswith(("/", ".")):
             found = _without(inner, average, depth - 1)
-            note = f"the names were taken without {prefix!r}, which all of them begin with"
+            note = f"the names were taken without {prefix!r}, which they begin with"
             return Unwrapped(found.names, (note, *found.notes))
     return Unwrapped(names, ())
 
@@ -78,10 +78,15 @@ def _chosen(
         if average and names.keys() <= found[raw].names.keys():
             names = found[raw].names | names
         kinds = ("averaged", "raw") if average else ("raw", "averaged")
-        notes = [f"the {kinds[0]} weights in {take!r} were taken, not the {kinds[1]} in {leave!r}"]
+        notes = [
+            f"the {kinds[0]} weights in {take.rstrip('/')!r} were taken, not the {kinds[1]} in "
+            f"{leave.rstrip('/')!r}"
+        ]
     else:
         take = raw or averaged or ""
-        names, notes = found[take].names, [f"the weights were taken from {take!r}"]
+        names, notes = found[take].names, [f"the weights were taken from {take.rstrip('/')!r}"]
+        if take.endswith("."):
+            notes = [f"the names were taken without {take!r}, which they begin with"]
     left = [group.rstrip("/.") for group in groups if group not in (raw, averaged)]
     if left:
         notes.append(f"beside them, {_some(left)} was left out")
