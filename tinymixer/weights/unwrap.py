@@ -9,6 +9,7 @@ part of all names is looked at, again and again, until it says nothing any more:
 * All names have the same first part: it is a prefix, and is taken off.
 """
 
+import re
 from dataclasses import dataclass
 
 AVERAGED = (
@@ -95,9 +96,8 @@ def _chosen(
 
 def _split(name: str) -> tuple[str, str, str]:
     """The first part of a name, what ends it and the rest; a name without parts is its own rest."""
-    mark = "/" if "/" in name else "."
-    first, found, rest = name.partition(mark)
-    return (first, found, rest) if found and rest else ("", "", name)
+    found = re.match(r"([^/.]+)([/.])(.+)", name, re.DOTALL)
+    return (found[1], found[2], found[3]) if found else ("", "", name)
 
 
 def _some(names: list[str], most: int = 4) -> str:
