@@ -253,3 +253,20 @@ def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
     (here / "file").write_text("in the way")
     monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     refused(capsys, here, argv, named)
+
+
+def test_a_finished_run_goes_on_for_longer_and_says_what_becomes_of_the_learning_rate(here, capsys):
+    argv = ("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY)
+    assert call(*argv) == 0
+    assert call("train", "--resume", "run", "--epochs", 2) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("going on")]
+    assert line == (
+        "going on at epoch 1, to epoch 2 and not 1: the cosine schedule is computed anew for so "
+        "many epochs, and the learning rate goes from 4e-05 to 0.00308"
+    )
+    assert "after epoch 2" in said
+    assert call("train", "--resume", "run", "--epochs", 2, "--quiet") == 0  # nothing more to do
+    assert "going on" not in capsys.readouterr().out
+    refused(capsys, here, ("train", "--resume", "run", "--epochs", 1), "has done 2 epochs already")
+    refused(capsys, here, ("train", "--resume", "run", "--epochs", 9, "--lr", 1), "lr")

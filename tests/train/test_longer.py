@@ -69,9 +69,10 @@ def test_a_run_that_was_stopped_may_be_given_another_end(
 ):
     """While the learning rate still rises it depends on no end, so all the bits are the same."""
     warm = {"warmup_epochs": 1.0, "schedule": "cosine"}
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         small_runs.stop_at(patch, 2)
-        run(changed(epochs=1.5, **warm))
+        with pytest.raises(Stopped):
+            run(changed(epochs=1.5, **warm))
     assert_same(resumed(2), run(changed(epochs=2, **warm), "long"))
 
 
@@ -104,9 +105,10 @@ def test_the_record_keeps_what_was_done(changed, run, resumed, dataset, tmp_path
 
 def test_a_longer_run_stops_and_goes_on_like_any_other(changed, run, resumed, monkeypatch):
     run(changed(epochs=1))
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         small_runs.stop_at(patch, 2)
-        resumed(2)
+        with pytest.raises(Stopped):
+            resumed(2)
     found = resumed()
     run(changed(epochs=1), "other")
     assert_same(found, resumed(2, "other"))
@@ -124,9 +126,10 @@ def test_less_than_is_done_is_refused(epochs, changed, run, dataset, tmp_path):
 
 
 def test_a_run_may_end_earlier_than_it_was_begun_for(changed, run, resumed, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         small_runs.stop_at(patch, 2)
-        run(changed(epochs=9, schedule="constant"))
+        with pytest.raises(Stopped):
+            run(changed(epochs=9, schedule="constant"))
     assert_same(resumed(1), run(changed(epochs=1, schedule="constant"), "short"))
     assert checkpoint.load(tmp_path / "run" / "last.npz").header.extended == ((2 / 3, 9),)
 
