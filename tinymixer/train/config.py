@@ -134,6 +134,10 @@ class Config:
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
+    "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is no 7
+    "fashion_mnist": {"augment": data.Augment(crop_padding=2, flip="alternating")},
+    "kmnist": {"augment": data.Augment(crop_padding=2)},
+    "folder": {"augment": data.Augment(crop_padding=2)},
     "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 6},
 }
 TASK_RECIPES: dict[str, dict[str, Any]] = {
