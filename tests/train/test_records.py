@@ -91,6 +91,7 @@ WRONG = [
     *({"history__0__epoch": x} for x in (0, -1, 2, 1.5)),
     *({f"history__0__{p}_iou": x} for p in ("test", "val") for x in (None, 2, NAN)),
     *({"history__0__val_accuracy": x} for x in (None, 2, NAN, 0.5)),  # and no val_loss
+    *({"machine": x} for x in ("x86_64", {}, {"numpy": "2"}, [])),
     *({"extended": x} for x in (None, {}, [1], [[1]], [[1, "x"]], [[1, 2, 3]], [[-1, 2]])),
     *({"config__val_size": x} for x in (None, -1, 2.5, 10**30)),
     *({"progress": x} for x in ({}, None, [])),

@@ -247,6 +247,8 @@ def load_figures() -> ModuleType:
 
 def save_pictures(pictures: Mapping[str, Any], folder: Path) -> None:
     """Save each figure of matplotlib in `folder` under its name, and print that."""
+    from tinymixer.train import figures
+
     for name, figure in pictures.items():
-        load_figures().save(figure, folder / name)
+        figures.save(figure, folder / name)
         print(f"wrote {folder / name}")

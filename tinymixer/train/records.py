@@ -15,6 +15,7 @@ from typing import Any
 from tinymixer import data
 from tinymixer.errors import CheckpointError, DataError, brief
 from tinymixer.train.config import Config
+from tinymixer.train.machine import Machine
 from tinymixer.train.tasks import TASKS
 
 FRACTION = 0.0, 1.0  # bounds of an accuracy
@@ -194,6 +195,7 @@ class Header:
     progress: Progress = Progress()
     history: tuple[EpochFigures, ...] = ()
     extended: tuple[tuple[float, float], ...] = ()
+    machine: Machine | None = None  # that trained up to here; None if that is not known
 
     @property
     def epoch(self) -> int:
@@ -242,7 +244,7 @@ class Header:
                 "give more, or leave it out"
             )
         extended = (*self.extended, (done_steps / per_epoch, config.epochs))
-        return Header(longer, self.dataset, step, progress, history, extended)
+        return Header(longer, self.dataset, step, progress, history, extended, self.machine)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -252,6 +254,7 @@ class Header:
             "progress": self.progress.to_json(),
             "history": [figures.to_json() for figures in self.history],
             "extended": self.extended,
+            "machine": self.machine and self.machine.to_json(),
         }
 
     @classmethod
@@ -271,6 +274,7 @@ class Header:
         progress = Progress.from_json(entries["progress"], f"{what}'s progress")
         if (step > 0) != (progress.images > 0):
             raise ValueError(f"{what} says {step} steps but {progress.images} images")
+        machine = entries["machine"]
         return cls(
             _config(entries["config"], f"{what}'s config"),
             DatasetRecord.from_json(entries["dataset"], f"{what}'s dataset"),
@@ -278,6 +282,7 @@ class Header:
             progress,
             tuple(history),
             _pairs(entries["extended"], f"{what}'s extended"),
+            None if machine is None else Machine.from_json(machine, f"{what}'s machine"),
         )
 
 
