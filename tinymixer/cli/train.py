@@ -133,7 +133,9 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     config = changed(recipe(source.kind, task), args)
     check_precision(args.device, config.precision)
     check_device(args.device)
-    config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
+    if source.shape is not None:  # a wrong option is named before anything is downloaded
+        height, width, channels = source.shape
+        config.build_model(10, nn.BLANK, channels, (height, width))
     if (
         not hasattr(args, "dataset")
         and source.kind == "cifar10"
