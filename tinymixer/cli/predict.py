@@ -25,6 +25,7 @@ from tinymixer.cli.options import (
     writable_folder,
 )
 from tinymixer.cli.output import complain
+from tinymixer.cli.recipe import add_tta
 from tinymixer.data.pictures import as_seen, is_picture, read_picture
 from tinymixer.errors import DataError, printable
 from tinymixer.files import write_atomically
@@ -57,6 +58,7 @@ def add_options(parser: Any) -> None:
         help="picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, AVIF), folder with pictures in it or "
         "in its folders, or pattern such as 'photos/*.jpg'",
     )
+    add_tta(parser)
     add_device(parser)
     add_run(parser)
 
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     model.to(args.device)
-    sees = Sees(model, saved.header.dataset, TASKS[saved.header.config.task].pixels, args.device)
+    pixels = TASKS[saved.header.config.task].pixels
+    sees = Sees(model, saved.header.dataset, pixels, args.device, args.tta)
     out = args.out or path.parent
     return _predict_all(sources, sees, out) if len(sources) > 1 else _predict(sources[0], sees, out)
 
@@ -156,6 +159,7 @@ class Sees:
     record: DatasetRecord
     pixels: bool
     device: str
+    tta: str = "none"
 
     def seen(self, picture: Image.Image) -> np.ndarray:
         """What the model sees of a picture: uint8 (height, width, channels)."""
@@ -165,15 +169,16 @@ class Sees:
         return seen
 
     def answer(self, images: list[np.ndarray]) -> Answer:
-        x, record = np.stack(images), self.record
+        x = np.stack(images)
+        colours, names = (self.record.mean, self.record.std), self.record.class_names
         if not self.pixels:
             with Workers.of_this_machine(device=self.device) as workers:
-                p = np.exp(log_probabilities(self.model, x, record.mean, record.std, workers))
-            return Answer(x, p, None, record.class_names)
-        classes = segments(self.model, x, record.mean, record.std)
-        K = len(record.class_names)
+                log_p = log_probabilities(self.model, x, *colours, workers, self.tta)
+            return Answer(x, np.exp(log_p), None, names)
+        classes = segments(self.model, x, *colours, self.tta)
+        K = len(names)
         shares = np.stack([np.bincount(each.ravel(), minlength=K) / each.size for each in classes])
-        return Answer(x, shares, classes, record.class_names)
+        return Answer(x, shares, classes, names)
 
 
 # --- What is written ------------------------------------------------------------------------------
