@@ -6,17 +6,14 @@
 A data set is four arrays in memory. Pixels stay uint8 until they are normalised.
 """
 
-import hashlib
 import os
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from tinymixer.backend import Array, device_of, to_device, to_numpy
 from tinymixer.data import cifar, shapes
 from tinymixer.data.augment import IGNORED, Augment, normalise
+from tinymixer.data.dataset import Dataset
 from tinymixer.data.download import fetch
 from tinymixer.errors import DataError
 
@@ -24,77 +21,8 @@ __all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "add", "find", "load", "nor
 
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
-_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")  # of a Dataset
 MOST_SHAPES = 2**32  # training images; test images are numbered from here
 TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images by default
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Training and test images with their labels.
-
-    images uint8 (N, 32, 32, 3); labels int64 (N,), or uint8 (N, 32, 32) for the class of every
-    pixel, IGNORED for a pixel without one; mean and std of each colour over the training images, in
-    pixel units 0..255
-
-    Raises DataError if there is not one label for each image, if a label is not one of the classes
-    (a GPU would not notice: it takes an index out of range for another one), or if all labels are
-    IGNORED, because then there is nothing to learn or to measure.
-    """
-
-    name: str
-    train_images: Array
-    train_labels: Array
-    test_images: Array
-    test_labels: Array
-    class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if device_of(self.train_labels) == "cpu":  # on a GPU they come from a checked Dataset
-            for part in ("train", "test"):
-                images, labels = (getattr(self, f"{part}_{kind}") for kind in ("images", "labels"))
-                self._check(part, images, labels)
-
-    def _check(self, part: str, images: Array, labels: Array) -> None:
-        if len(images) != len(labels):
-            raise DataError(
-                f"{self.name}: {len(images)} {part} images have {len(labels)} labels; expected one "
-                "label for each image"
-            )
-        known = (labels != IGNORED) | (labels.ndim < 3)
-        if not known.any():
-            raise DataError(
-                f"{self.name}: none of its {len(labels)} {part} images has a label; expected at "
-                f"least one. Use more images, or give their pixels a class instead of {IGNORED}"
-            )
-        lowest, highest = (f(labels, where=known, initial=0) for f in (np.min, np.max))
-        if lowest < 0 or highest >= self.num_classes:
-            raise DataError(
-                f"{self.name}: {part} label {lowest if lowest < 0 else highest} is not one of its "
-                f"{self.num_classes} classes, 0..{self.num_classes - 1}. Correct the label, or "
-                "give class_names a name for every class"
-            )
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the four arrays, by which a checkpoint knows what it was trained on."""
-        digest = hashlib.sha256()
-        for array in (getattr(self, name) for name in _ARRAYS):
-            digest.update(f"{array.shape}{array.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(to_numpy(array)).data)
-        return digest.hexdigest()
-
-    def to(self, device: str) -> "Dataset":
-        """This data set with its four arrays on `device`, "cpu" or "gpu"."""
-        if device == device_of(self.train_images):
-            return self  # and keep a fingerprint that is computed already
-        return replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
 
 
 def load(
