@@ -45,8 +45,8 @@ class Dataset:
         _check_class_names(self)
         for part in ("train", "test"):
             images, labels = (getattr(self, f"{part}_{kind}") for kind in ("images", "labels"))
-            _check_images(f"{self.name}: {part}_images", images)
-            _check_shape_of_labels(f"{self.name}: {part}_labels", labels, images)
+            check_images(f"{self.name}: {part}_images", images)
+            check_shape_of_labels(f"{self.name}: {part}_labels", labels, images)
         _check_parts_agree(self)
         _check_colours(self)
         if device_of(self.train_labels) == "cpu":  # on a GPU they come from a checked Dataset
@@ -83,6 +83,24 @@ class Dataset:
         return replace(self, **{name: to_device(getattr(self, name), device) for name in ARRAYS})
 
 
+def measure_colours(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, exactly, from how often each level occurs.
+
+    uint8 (N, H, W, C)  ->  (C,), (C,); a channel of one level has a deviation of 1, not 0
+    """
+    levels = np.arange(256.0)
+    counts = np.zeros((images.shape[3], 256), np.int64)
+    step = max(1, 2**24 // max(1, images[0].size))  # images counted at once
+    for start in range(0, len(images), step):
+        for channel, count in enumerate(counts):
+            plane = images[start : start + step, ..., channel].ravel()
+            count += np.bincount(plane, minlength=256)
+    total = counts.sum(1)
+    mean = counts @ levels / total
+    std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / total)
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
 # --- What is refused -----------------------------------------------------------------------------
 
 
@@ -112,7 +130,7 @@ def _check_class_names(dataset: Dataset) -> None:
         )
 
 
-def _check_images(what: str, images: Any) -> None:
+def check_images(what: str, images: Any) -> None:
     """uint8 (N, H, W, C)"""
     if not hasattr(images, "dtype"):
         raise DataError(
@@ -143,7 +161,7 @@ def _check_images(what: str, images: Any) -> None:
     raise DataError(f"{found}; {advice}")
 
 
-def _check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
+def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
     """Integers (N,) or (N, H, W)"""
     if not hasattr(labels, "dtype"):
         raise DataError(
