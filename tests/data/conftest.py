@@ -4,15 +4,16 @@ import pytest
 from fake_cifar import SMALL
 
 from tinymixer import data
+from tinymixer.data import cifar
 
 
 @pytest.fixture(params=SMALL)
 def layout(request, monkeypatch):
-    monkeypatch.setitem(data._LAYOUTS, request.param, SMALL[request.param])
+    monkeypatch.setitem(data.PUBLISHED, request.param, data.Published(SMALL[request.param], cifar))
     return SMALL[request.param]
 
 
 @pytest.fixture
 def ten(monkeypatch):
-    monkeypatch.setitem(data._LAYOUTS, "cifar10", SMALL["cifar10"])
+    monkeypatch.setitem(data.PUBLISHED, "cifar10", data.Published(SMALL["cifar10"], cifar))
     return SMALL["cifar10"]

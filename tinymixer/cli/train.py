@@ -23,7 +23,7 @@ from tinymixer.cli.options import (
     writable_folder,
 )
 from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_fields
-from tinymixer.errors import CheckpointError, DataError
+from tinymixer.errors import CheckpointError, DataMissing
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
@@ -148,7 +148,7 @@ def _have_cifar10(data_dir: str | None) -> bool:
     """Is CIFAR-10 present, or can it be downloaded? Otherwise a line says what is trained on."""
     try:
         data.load("cifar10", data_dir, download=True)
-    except DataError:
+    except DataMissing:  # a damaged one is an error
         print(
             "CIFAR-10 is not here and could not be downloaded (`tinymixer data download cifar10` "
             "says why): training on the built-in shapes instead"

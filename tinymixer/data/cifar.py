@@ -17,6 +17,7 @@ from tinymixer.data import cifar_pickle, cifar_pictures, matlab, parquet
 from tinymixer.data.cifar_find import locate, recognises
 from tinymixer.data.cifar_layout import CIFAR10, CIFAR100, PIXELS, SIDE, Layout, Records
 from tinymixer.data.containers import entries, members
+from tinymixer.data.dataset import Dataset
 from tinymixer.data.download import fetch
 from tinymixer.errors import DataError, brief
 from tinymixer.files import write_atomically
@@ -52,6 +53,24 @@ def read(layout: Layout, path: Path) -> dict[str, Records]:
             raise
         raise damaged(layout, path, brief(error)) from error
     return files
+
+
+def dataset(layout: Layout, name: str, path: Path) -> Dataset:
+    """The data set in a folder or an archive that `locate` found."""
+    *train, test = read(layout, path).values()
+    return Dataset(
+        name,
+        *images_and_labels(layout, train),
+        *images_and_labels(layout, [test]),
+        layout.class_names,
+        layout.mean,
+        layout.std,
+    )
+
+
+def store(layout: Layout, path: Path, data_dir: Path) -> Path:
+    """Check what `path` holds, and store it in the standard form."""
+    return write(layout, read(layout, path), data_dir)
 
 
 def damaged(layout: Layout, where: Path, what: str) -> DataError:
@@ -158,7 +177,8 @@ def _records(layout: Layout, file: str, name: str, content: bytes) -> Records:
         labels = [_bytes(found[key], (layout.records(file), 1)) for key in layout.label_keys]
         return np.concatenate([*labels, _bytes(found["data"], (len(labels[0]), PIXELS))], axis=1)
     except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{name} is not as published ({brief(error)})") from error
+        reason = "it ends too early" if isinstance(error, EOFError) else brief(error)
+        raise ValueError(f"{name} is not as published ({reason})") from error
 
 
 def _bytes(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -232,7 +252,7 @@ def download(layout: Layout, data_dir: Path) -> Path:
     """Fetch an archive, check it and store what it holds. A file of the user's is left alone."""
     place = data_dir / ".download"
     archive = fetch(layout.sources, place)
-    folder = write(layout, read(layout, archive), data_dir)
+    folder = store(layout, archive, data_dir)
     archive.unlink()  # its whole content is in the folder
     with contextlib.suppress(OSError):  # another download may be under way there
         place.rmdir()

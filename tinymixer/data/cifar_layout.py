@@ -59,6 +59,10 @@ class Layout:
         return tuple((key, key.removesuffix("s")) for key in self.label_keys)
 
     @property
+    def what_to_add(self) -> str:
+        return f"its archive ({' or '.join(self.archives)})"
+
+    @property
     def archives(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(source.file for source in self.sources))
 

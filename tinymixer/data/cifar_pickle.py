@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -30,8 +31,20 @@ class _Dtype:
         pass  # the byte order, which bytes do not need
 
 
-class _CifarUnpickler(pickle.Unpickler):
-    """Accepts only the names that CIFAR's Python files mention, and maps them to stand-ins."""
+_NEVER = (
+    *(pickle.DICT, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
+    *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX),
+    *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
+)
+
+
+class _CifarUnpickler(pickle._Unpickler):  # type: ignore[misc]
+    """Accepts only the names that CIFAR's Python files mention, and maps them to stand-ins.
+
+    It is the Python version of the unpickler, which is the bounded one: to it a memo of number
+    2**31 is one entry, and each step can be looked at. Keys are words, because the hash of nested
+    tuples can take for ever; of sets and objects, which have hashes too, there are none.
+    """
 
     _STAND_INS: ClassVar[dict[str, Any]] = {
         "numpy.core.multiarray._reconstruct": lambda *_: _Pixels(),
@@ -39,6 +52,33 @@ class _CifarUnpickler(pickle.Unpickler):
         "numpy.ndarray": _Pixels,
         "numpy.dtype": _Dtype,
         "_codecs.encode": lambda text, _: text.encode("latin-1"),
+    }
+
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(key, value)
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(key, value)
+
+    def _set(self, key: Any, value: Any) -> None:
+        if type(key) not in (str, bytes) or type(self.stack[-1]) is not dict:
+            raise pickle.UnpicklingError("its entries have no names")
+        self.stack[-1][key] = value
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **{
+            code: step
+            for code, step in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+            if bytes([code]) not in _NEVER
+        },
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 import numpy as np
-from PIL import Image
 
 from tinymixer.data import label_table
 from tinymixer.data.cifar_layout import SIDE, Layout, Records
@@ -107,6 +106,8 @@ def planes(name: str, content: bytes) -> np.ndarray:
 
     Its size is looked at before it is decoded.
     """
+    from PIL import Image  # here, because most forms hold no pictures
+
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             if image.size != (SIDE, SIDE):

@@ -17,6 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,22 +66,30 @@ def members(path: Path) -> Iterator[Member]:
         file.seek(0)
         if reason := foreign(start):
             raise Unreadable(reason)
-        try:
-            if start.startswith(b"PK"):
+        if start.startswith(b"PK"):
+            with _whole(".zip"):
                 yield from _of_zip(file)
-            elif start.startswith(b"\x1f\x8b"):
-                with gzip.open(file) as unpacked:
-                    yield from _of_tar(_Limited(unpacked))  # type: ignore[arg-type]
-            elif _is_tar(start):
+        elif start.startswith(b"\x1f\x8b"):
+            with _whole(".tar.gz"), gzip.open(file) as unpacked:
+                yield from _of_tar(_Limited(unpacked))  # type: ignore[arg-type]
+        elif _is_tar(start):
+            with _whole(".tar"):
                 yield from _of_tar(_Limited(file))
-            else:
-                size = os.fstat(file.fileno()).st_size
-                name = path.name if start[:4] != b"PAR1" else f"{path.name}.parquet"
-                yield Member(name, size, file.read)
-        except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
-            raise Unreadable(f"not a complete .tar.gz archive ({brief(error)})") from error
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
-            raise Unreadable(f"not a complete .zip archive ({brief(error)})") from error
+        else:
+            size = os.fstat(file.fileno()).st_size
+            name = path.name if start[:4] != b"PAR1" else f"{path.name}.parquet"
+            yield Member(name, size, file.read)
+
+
+@contextmanager
+def _whole(kind: str) -> Iterator[None]:
+    """What the readers of archives raise for a damaged one becomes Unreadable."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, zipfile.BadZipFile) as error:
+        raise Unreadable(f"not a complete {kind} archive ({brief(error)})") from error
+    except NotImplementedError as error:  # a .zip of a version to come
+        raise Unreadable(f"a {kind} archive that cannot be read ({brief(error)})") from error
 
 
 def foreign(start: bytes) -> str | None:
@@ -200,10 +209,11 @@ def _of_tar(stream: _Limited) -> Iterator[Member]:
 
         def read(size: int = left) -> bytes:
             nonlocal left
-            content = stream.read(size)
-            left -= len(content)
-            if left:
-                raise EOFError("a member ends too early")
+            with _whole(".tar.gz"):
+                content = stream.read(size)
+                left -= len(content)
+                if len(content) < size:
+                    raise EOFError("a member ends too early")
             return content
 
         name = info.name.removeprefix("./")
@@ -240,7 +250,7 @@ def _of_zip(file: IO[bytes]) -> Iterator[Member]:
 
             def read(info: zipfile.ZipInfo = info) -> bytes:
                 limit.take(info.file_size)
-                with archive.open(info) as content:
+                with _whole(".zip"), archive.open(info) as content:
                     return content.read(info.file_size)
 
             kind = info.external_attr >> 16  # of Unix; 0 where the archive was made elsewhere

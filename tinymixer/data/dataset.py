@@ -168,7 +168,7 @@ def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
             f"{what} is a {type(labels).__name__}; expected an array: np.asarray(labels)"
         )
     found = f"{what} has shape {labels.shape} and type {labels.dtype}"
-    shape, number = labels.shape, f"{len(images)} images"
+    shape, number = labels.shape, f"{images.shape[0]} images"
     if len(shape) == 2 and shape[1] == 1:
         raise DataError(f"{found}; expected one number for each of {number}: labels[:, 0]")
     if len(shape) == 2:
@@ -180,10 +180,10 @@ def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
         raise DataError(f"{found}; expected whole numbers, such as int64, that count from 0")
     if len(shape) not in (1, 3):
         raise DataError(f"{found}; expected one label for each image, or one for each pixel")
-    if len(labels) != len(images):
+    if shape[0] != images.shape[0]:
         part = "train" if "train_labels" in what else "test"
         raise DataError(
-            f"{what.partition(':')[0]}: {len(images)} {part} images have {len(labels)} labels; "
+            f"{what.partition(':')[0]}: {images.shape[0]} {part} images have {shape[0]} labels; "
             "expected one label for each image"
         )
     if len(shape) == 3 and shape != images.shape[:3]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from tinymixer.errors import DataError
+from tinymixer.errors import DataMissing
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class _Slow(_Failed):
 def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = None) -> Path:
     """The file of the first source that serves it well, downloaded into `folder`.
 
-    Slow sources are tried again at the end. Raises DataError that names what was tried.
+    Slow sources are tried again at the end. Raises DataMissing that names what was tried.
     """
     limits = limits or Limits()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
+        raise DataMissing(
             f"{folder}: cannot be written ({error.strerror}); choose another folder with --data-dir"
         ) from error
     tried: dict[str, str] = {}
@@ -88,7 +88,7 @@ def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = Non
             tried[source.url] = str(reason)
     reasons = "; ".join(f"{url}: {reason}" for url, reason in tried.items())
     files = " or ".join(dict.fromkeys(source.file for source in sources))
-    raise DataError(
+    raise DataMissing(
         f"{files} could not be downloaded; tried {reasons}. Get it in another way and run "
         "`tinymixer data add FILE`, or train on the built-in images with `--dataset shapes`"
     )

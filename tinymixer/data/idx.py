@@ -16,6 +16,7 @@ import numpy as np
 
 from tinymixer.data import containers
 from tinymixer.data.containers import Member, Unreadable, entries, members
+from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.download import Source, fetch
 from tinymixer.errors import DataError, brief
 from tinymixer.files import write_atomically
@@ -42,6 +43,10 @@ class Layout:
     begins: tuple[int, ...]
     places: tuple[str, ...]  # addresses that the names of the files are added to
     md5: tuple[str, ...]  # of the four files, packed by gzip
+
+    @property
+    def what_to_add(self) -> str:
+        return f"a folder with its files ({', '.join(PARTS.values())}, also as .gz)"
 
     @property
     def sources(self) -> tuple[tuple[Source, ...], ...]:
@@ -141,7 +146,9 @@ def recognises(layout: Layout, path: Path) -> bool:
         for member in members(path):
             if _part(member.base) == "train_labels" and member.size <= containers.MOST_BYTES:
                 labels = _array(member, 1)
-                return (_by_labels(labels) or _name_of(path.absolute() / member.name)) == layout.name
+                return (
+                    _by_labels(labels) or _name_of(path.absolute() / member.name)
+                ) == layout.name
     except (ValueError, OSError):
         pass
     return False
@@ -225,6 +232,15 @@ def read(layout: Layout, path: Path) -> dict[str, np.ndarray]:
     except (ValueError, OSError) as error:
         raise damaged(layout, path, brief(error)) from error
     return found
+
+
+def dataset(layout: Layout, name: str, path: Path) -> Dataset:
+    """The data set in a folder or an archive that `locate` found."""
+    arrays = read(layout, path)
+    images = {part: arrays[part][..., None] for part in ("train_images", "test_images")}
+    labels = {part: arrays[part].astype(np.int64) for part in ("train_labels", "test_labels")}
+    mean, std = measure_colours(images["train_images"])
+    return Dataset(name, **images, **labels, class_names=layout.class_names, mean=mean, std=std)
 
 
 def damaged(layout: Layout, where: Path, what: str) -> DataError:

@@ -81,7 +81,7 @@ def _name(archive: ArrayFile, names: tuple[str, ...]) -> str | None:
 def _read(
     path: Path, archive: ArrayFile, there: dict[str, str | None]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays that are needed, and the names of the classes; types and shapes are checked first."""
+    """The arrays that are needed, and the names of the classes; types and shapes come first."""
     parts = ["train", "test"]
     wanted = [f"{part}_{kind}" for part in parts for kind in ("images", "labels")]
     if not any(there[part] for part in wanted):
@@ -92,19 +92,18 @@ def _read(
             f"{brief(', '.join(archive.stored) or 'none', 200)}"
         )
     stored = {part: archive.stored[str(there[part])] for part in wanted}
-    for part, array in stored.items():
+    for part, head in stored.items():
         what = f"{path}: {there[part]}"
-        if array.dtype.kind == "U":
+        if head.dtype.kind == "U":
             raise DataError(f"{what} holds text; expected numbers")
-        if part.endswith("images") and len(array.shape) != 3:
-            check_images(what, array)
-        elif part.endswith("images") and array.dtype != np.uint8:
-            check_images(what, array)
+        grey = len(head.shape) == 3 and head.dtype == np.uint8
+        if part.endswith("images") and not grey:
+            check_images(what, head)
     for part in parts:
         images, labels = (f"{part}_{kind}".lstrip("_") for kind in ("images", "labels"))
         if len(stored[labels].shape) != 2 or stored[labels].shape[1] != 1:
             check_shape_of_labels(f"{path}: {there[labels]}", stored[labels], stored[images])
-    size = sum(array.nbytes for array in stored.values())
+    size = sum(head.nbytes for head in stored.values())
     if size > max(MOST_BYTES, PACKED * path.stat().st_size):
         raise DataError(f"{path} unpacks to {size / 1e9:,.1f} GB, far more than pictures do")
     arrays = {part: archive.read(str(there[part])) for part in wanted}
@@ -122,7 +121,9 @@ def _class_names(path: Path, archive: ArrayFile, name: str | None) -> tuple[str,
         return ()
     stored = archive.stored[name]
     if stored.nbytes > MOST_NAMES or len(stored.shape) != 1:
-        raise DataError(f"{path}: {name} has shape {stored.shape}; expected one name for each class")
+        raise DataError(
+            f"{path}: {name} has shape {stored.shape}; expected one name for each class"
+        )
     array = archive.read(name)
     if stored.dtype.kind == "U":
         return tuple(str(x) for x in array)

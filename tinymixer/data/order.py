@@ -29,7 +29,9 @@ def kept_for_testing(names: list[str], labels: np.ndarray, seed: int) -> np.ndar
 
 def _places(names: list[str], labels: np.ndarray, seed: int) -> np.ndarray:
     """Where each image is within its class, in [0, 1): image k of n at k / n, the last at 1 / 1."""
-    digests = [sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest() for name in names]
+    digests = [
+        sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest() for name in names
+    ]
     places = np.ones(len(names))
     for label in np.unique(labels):
         which = sorted(np.flatnonzero(labels == label), key=digests.__getitem__)
