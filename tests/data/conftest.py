@@ -17,3 +17,10 @@ def layout(request, monkeypatch):
 def ten(monkeypatch):
     monkeypatch.setitem(data.PUBLISHED, "cifar10", data.Published(SMALL["cifar10"], cifar))
     return SMALL["cifar10"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of one's own for the squares of pictures."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    return tmp_path / ".cache" / "tinymixer"

@@ -58,8 +58,11 @@ PUBLISHED = {
     "cifar100": Published(cifar.CIFAR100, cifar),
     **{name: Published(layout, idx) for name, layout in idx.LAYOUTS.items()},
 }
-NAMES = (*PUBLISHED, "shapes")
-OWN = ("folder:PATH", "npz:FILE")
+NAMES = ("cifar10", "cifar100", "shapes", *idx.LAYOUTS)
+OWN = {
+    "folder:PATH": "your own pictures, a folder for each class",
+    "npz:FILE": "your own arrays: images, labels, names of classes",
+}
 
 
 def load(

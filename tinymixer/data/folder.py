@@ -159,24 +159,29 @@ def _of_classes(folder: Path, part: str) -> list[Picture]:
 
 def _labelled(root: Path, folder: Path, part: str) -> list[Picture]:
     """The files in a folder that a table of labels names, if there is one; test.csv is for test."""
-    tables = [path for path in entries(root) if path.suffix.lower() == ".csv" and path.is_file()]
-    for path in tables:
-        if path.stat().st_size > label_table.MOST_BYTES:
+    best: tuple[list[Picture], int] = [], 0
+    for path in entries(root):
+        name = path.name.lower()
+        if not name.endswith(".csv") or not path.is_file() or "submission" in name:
             continue
-        if ("test" in path.name.lower()) != (part == "test") and len(tables) > 1:
+        if ("test" in name) != (part == "test") or path.stat().st_size > label_table.MOST_BYTES:
             continue
         try:
             labels = label_table.labels_of(path.read_bytes()) or {}
         except ValueError as error:
             raise DataError(f"{path}: {brief(error)}; expected lines such as 7,cat") from error
+        inside = [member for member in members(folder) if not member.base.lower().endswith(".csv")]
         found = [
             Picture(member, folder / member.name, part, labels[label_table.stem(member.base)])
-            for member in members(folder)
-            if label_table.stem(member.base) in labels and not member.base.endswith(".csv")
+            for member in inside
+            if label_table.stem(member.base) in labels
         ]
-        if found:
-            return found
-    return []
+        if len(found) > len(best[0]):
+            best = found, len(inside) - len(found)
+    pictures, unnamed = best
+    if unnamed:
+        note(f"{folder}: {unnamed} files are left out, because no table of labels names them")
+    return pictures
 
 
 def _class_names(root: Path, pictures: list[Picture]) -> tuple[str, ...]:

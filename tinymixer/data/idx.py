@@ -123,7 +123,7 @@ def locate(layout: Layout, folder: Path) -> Path | None:
     if not folder.is_dir():
         return folder if folder.is_file() and recognises(layout, folder) else None
     whole, parts, left = [], [], LOOKED_AT
-    for place, name in _places(folder, _name_of(folder.absolute()), 3):
+    for place, name in _places(folder, _named(folder.absolute().name), 3):
         if left <= 0 or name not in (layout.name, None):
             continue
         inside = entries(place)[:left]
@@ -134,7 +134,7 @@ def locate(layout: Layout, folder: Path) -> Path | None:
         elif found and name:
             parts.append(place)
         for path in inside:
-            own = _name_of_word(path.name) or name
+            own = _named(path.name) or name
             if path.is_file() and own == layout.name and not _NAME.search(path.name):
                 whole += [(False, path)] if recognises(layout, path) else []
     return min(whole, key=lambda found: found[0])[1] if whole else next(iter(parts), None)
@@ -146,31 +146,30 @@ def recognises(layout: Layout, path: Path) -> bool:
         for member in members(path):
             if _part(member.base) == "train_labels" and member.size <= containers.MOST_BYTES:
                 labels = _array(member, 1)
-                return (
-                    _by_labels(labels) or _name_of(path.absolute() / member.name)
-                ) == layout.name
+                return _name(path.absolute(), member, labels) == layout.name
     except (ValueError, OSError):
         pass
     return False
 
 
+def _name(path: Path, member: Member, labels: np.ndarray) -> str | None:
+    """The data set whose training labels begin so; else the one that the innermost name says."""
+    words = [path.parent.name, path.name, *member.folders]
+    names = [_by_labels(labels), *(_named(word) for word in reversed(words))]
+    return next((name for name in names if name), None)
+
+
 def _by_labels(labels: np.ndarray) -> str | None:
-    """The data set whose training labels begin so."""
     begins = tuple(labels[:10].tolist())
     return next((x.name for x in LAYOUTS.values() if x.begins == begins), None)
 
 
-def _name_of(path: Path) -> str | None:
-    """The data set that the innermost folder with a name of one says."""
-    names = (_name_of_word(part) for part in reversed(path.parts))
-    return next((name for name in names if name), None)
-
-
-def _name_of_word(word: str) -> str | None:
+def _named(word: str) -> str | None:
+    """The data set that a file or a folder of this name says it is of."""
     word = word.lower()
     others = [other for other in _OTHERS if other in word]
     named = [x.name for x in (FASHION, KMNIST, MNIST) if any(w in word for w in x.words)]
-    return next(iter(others + named), None) if "tinymixer" not in word else None
+    return next(iter(others + named), None)
 
 
 def _places(folder: Path, name: str | None, deep: int) -> Iterator[tuple[Path, str | None]]:
@@ -182,7 +181,7 @@ def _places(folder: Path, name: str | None, deep: int) -> Iterator[tuple[Path, s
         except OSError:  # another user's
             return
         for path in inner:
-            yield from _places(path, _name_of_word(path.name) or name, deep - 1)
+            yield from _places(path, _named(path.name) or name, deep - 1)
 
 
 def _part(name: str) -> str | None:

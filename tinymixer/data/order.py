@@ -20,7 +20,7 @@ def mixed(names: list[str], labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def kept_for_testing(names: list[str], labels: np.ndarray, seed: int) -> np.ndarray:
-    """A fifth of each class, one image at least, but none of a class that has only one.
+    """A fifth of each class, rounded up, but none of a class that has only one.
 
     labels (N,)  ->  bool (N,)
     """
