@@ -49,16 +49,21 @@ def printable(text: str, most: int = 2000) -> str:
     """
     if len(text) > 2 * most:
         text = text[:most] + text[-most:]
-    shown = "".join(map(_shown, text))
+    shown = harmless(text)
     if len(shown) <= most:
         return shown
     tail = (most - 3) // 3
     return f"{shown[: most - 3 - tail]}...{shown[len(shown) - tail :]}"
 
 
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
+def harmless(text: str, but: str = "") -> str:
+    """`text` of any length, with the same characters escaped, except for those in `but`."""
+    if text.isprintable():
+        return text
+    return "".join(x if x.isprintable() or x in but else _escaped(x) for x in text)
+
+
+def _escaped(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tinymixer.errors import InUseError, TinymixerError, note, printable
+from tinymixer.errors import InUseError, note, printable
 
 STALE = 3600  # seconds without a write that make a part a leftover, where files cannot be locked
 LOOK_AGAIN = 0.1  # seconds between two looks at a lock that another process holds
@@ -96,36 +96,42 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     holds it, and is removed at the end, with the folders that were made for it if nothing else is
     in them. `what` the lock protects is part of every message. If another process holds it, `wait`
     for it and say so; or raise InUseError, which says who it is. Where files cannot be locked, a
-    note says that nothing is protected.
+    note says that nothing is protected. Raises OSError if the lock file cannot be made.
     """
-    made = [folder for folder in path.parents if not folder.exists()]  # the innermost first
-    try:
+    with folder_for_now(path.parent):
         number, ours = _acquired(path, what, wait)
-    except OSError as error:
-        _remove_empty(made)
-        raise TinymixerError(
-            f"{what} cannot be locked: {path}: {error.strerror or error}. Choose another folder"
-        ) from error
-    except BaseException:
-        _remove_empty(made)
-        raise
-    key = _key(number)
-    _held[key] = number
+        key = _key(number)
+        _held[key] = number
+        try:
+            if ours is None:
+                note(
+                    f"files in {path.parent} cannot be locked: nothing keeps another process from "
+                    f"{what} meanwhile"
+                )
+            with contextlib.suppress(OSError):  # a full disk: then the file does not say who
+                os.ftruncate(number, 0)
+                os.write(number, _this_process().encode())
+            yield
+        finally:
+            if _held.get(key) == number:  # not in a forked child
+                del _held[key]
+                _release(path, number)
+
+
+@contextlib.contextmanager
+def folder_for_now(folder: Path) -> Iterator[None]:
+    """Make `folder`. At the end what was made for it is removed again, if nothing is in it.
+
+    Raises OSError if it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     try:
-        if ours is None:
-            note(
-                f"files in {path.parent} cannot be locked: nothing keeps another process from "
-                f"{what} meanwhile"
-            )
-        with contextlib.suppress(OSError):  # a full disk: then the file does not say who
-            os.ftruncate(number, 0)
-            os.write(number, _this_process().encode())
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        if _held.get(key) == number:  # not in a forked child
-            del _held[key]
-            _release(path, number)
-            _remove_empty(made)
+        for path in made:
+            with contextlib.suppress(OSError):  # something is in it, which is well
+                path.rmdir()
 
 
 def _acquired(path: Path, what: str, wait: bool) -> tuple[int, bool | None]:
@@ -202,12 +208,6 @@ def _release(path: Path, number: int) -> None:
         if os.path.samestat(os.fstat(number), os.stat(path)):
             path.unlink()  # Windows removes no open file; one that is not locked stops nothing
     os.close(number)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):  # something is in it, which is well
-            folder.rmdir()
 
 
 def _key(number: int) -> tuple[int, int]:

@@ -16,7 +16,6 @@ def here(tmp_path, monkeypatch):
     """An empty folder to work in, and no data set anywhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TINYMIXER_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setattr("tinymixer.data._folders", lambda data_dir: [Path(data_dir or "data")])
     return tmp_path
 

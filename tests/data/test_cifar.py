@@ -406,7 +406,7 @@ def killed_write(monkeypatch, layout, data_dir, function, n):
 
 
 @pytest.mark.parametrize(
-    ("function", "n"), [("fsync", 1), ("fsync", 5), ("replace", 1), ("replace", 9)]
+    ("function", "n"), [("fsync", 1), ("fsync", 5), ("replace", 1), ("replace", 6), ("rename", 1)]
 )
 def test_what_a_killed_write_leaves_does_not_hide_the_archive(
     ten, tmp_path, monkeypatch, function, n

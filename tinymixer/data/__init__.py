@@ -19,6 +19,7 @@ from tinymixer.data import cifar, folder, idx, npz, shapes
 from tinymixer.data.augment import IGNORED, Augment, normalise
 from tinymixer.data.containers import Unreadable, members
 from tinymixer.data.dataset import Dataset
+from tinymixer.data.download import alone_in
 from tinymixer.errors import DataError, DataMissing, brief
 
 __all__ = [
@@ -119,7 +120,9 @@ def _published(name: str, data_dir: str | Path | None, download: bool) -> Datase
     if path is None:
         if not download:
             raise _missing(name, data_dir)
-        path = loader.room.download(loader.layout, _home(data_dir))
+        home = _home(data_dir)
+        with alone_in(home):
+            path = find(name, data_dir) or loader.room.download(loader.layout, home)
     return loader.room.dataset(loader.layout, name, path)
 
 
@@ -190,12 +193,16 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 def download(name: str, data_dir: str | Path | None = None) -> Dataset:
     """The data set, downloaded unless a whole one is there. A damaged one stays where it is."""
-    if name in PUBLISHED:
-        loader = PUBLISHED[name]
-        try:
-            return load(name, data_dir)
-        except DataError:  # missing or damaged
-            loader.room.download(loader.layout, _home(data_dir))
+    try:
+        return load(name, data_dir, download=True)
+    except DataMissing:
+        raise
+    except DataError:
+        if name not in PUBLISHED:
+            raise
+    home, loader = _home(data_dir), PUBLISHED[name]
+    with alone_in(home):
+        loader.room.download(loader.layout, home)
     return load(name, data_dir)
 
 
@@ -213,7 +220,9 @@ def add(file: str | Path, data_dir: str | Path | None = None) -> Path:
         if loader.room.recognises(loader.layout, path):
             if path.is_dir():
                 path = loader.room.locate(loader.layout, path) or path
-            return loader.room.store(loader.layout, path, _home(data_dir))
+            home = _home(data_dir)
+            with alone_in(home):
+                return loader.room.store(loader.layout, path, home)
     raise DataError(f"{path}: {_why_unknown(path)}. {_WHAT_CAN_BE_ADDED}")
 
 

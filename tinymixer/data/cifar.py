@@ -7,8 +7,6 @@ before it is used.
 """
 
 import contextlib
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,8 @@ from tinymixer.data.cifar_layout import CIFAR10, CIFAR100, PIXELS, SIDE, Layout,
 from tinymixer.data.containers import entries, members
 from tinymixer.data.dataset import Dataset
 from tinymixer.data.download import fetch
+from tinymixer.data.storing import write_folder
 from tinymixer.errors import DataError, brief
-from tinymixer.files import write_atomically
 
 __all__ = [
     "CIFAR10",
@@ -226,26 +224,9 @@ def images_and_labels(layout: Layout, files: list[Records]) -> tuple[np.ndarray,
 
 
 def write(layout: Layout, files: dict[str, Records], data_dir: Path) -> Path:
-    """Store records in the standard binary layout. No file is replaced before all are on disk.
-
-    Raises DataError if the folder cannot be written to; then existing files are unchanged. What a
-    crash leaves is in a folder of another name, which the next call uses again.
-    """
-    folder, part = data_dir / layout.folder, data_dir / f".{layout.folder}.part"
-    try:
-        for name, records in files.items():
-            write_atomically(part / name, records.tobytes())
-        folder.mkdir(exist_ok=True)
-        for name in files:
-            os.replace(part / name, folder / name)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror or error}). {layout.title} needs 190 MB "
-            "in a folder that you can write to; choose another one with --data-dir"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+    """Store records in the standard binary layout; see `write_folder`."""
+    contents = {name: records.tobytes() for name, records in files.items()}
+    return write_folder(data_dir / layout.folder, contents, layout.title)
 
 
 def download(layout: Layout, data_dir: Path) -> Path:

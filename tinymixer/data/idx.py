@@ -18,8 +18,8 @@ from tinymixer.data import containers
 from tinymixer.data.containers import Member, Unreadable, entries, members
 from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.download import Source, fetch
+from tinymixer.data.storing import write_folder
 from tinymixer.errors import DataError, brief
-from tinymixer.files import write_atomically
 
 PARTS = {  # of a Dataset: the published name of its file
     "train_images": "train-images-idx3-ubyte",
@@ -290,19 +290,11 @@ def _unpacked(name: str, content: bytes) -> bytes:
 
 def store(layout: Layout, path: Path, data_dir: Path) -> Path:
     """Check what `path` holds, and store it under its published names in a folder of its own."""
-    arrays = read(layout, path)
-    folder = data_dir / layout.name
-    try:
-        for part, name in PARTS.items():
-            array = arrays[part]
-            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            write_atomically(folder / name, head + array.tobytes())
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror or error}). {layout.title} needs 60 MB "
-            "in a folder that you can write to; choose another one with --data-dir"
-        ) from error
-    return folder
+    contents = {}
+    for part, array in read(layout, path).items():
+        head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        contents[PARTS[part]] = head + array.tobytes()
+    return write_folder(data_dir / layout.name, contents, layout.title)
 
 
 def download(layout: Layout, data_dir: Path) -> Path:
