@@ -118,9 +118,7 @@ def test_the_home_of_a_user_that_there_is_not_is_refused(monkeypatch):
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     for ask in (data.load, data.find):
-        with pytest.raises(
-            DataError, match="'imagenet': expected one of cifar10, cifar100, shapes"
-        ):
+        with pytest.raises(DataError, match="'imagenet': expected one of cifar10, cifar100, mnist"):
             ask("imagenet")
 
 

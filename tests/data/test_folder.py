@@ -314,7 +314,7 @@ def test_a_class_of_damaged_pictures_only_is_refused(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, 10**9, True])
 def test_sizes_out_of_range_are_refused(size, tmp_path):
-    with pytest.raises(DataError, match=r"image_size=.*expected a whole number from 1 to 1024"):
+    with pytest.raises(DataError, match=r"image_size=.*expected a whole number from 1 to 4096"):
         load(flowers(tmp_path / "x", count=2), image_size=size)
 
 

@@ -42,8 +42,8 @@ def show(args: argparse.Namespace) -> int:
     for name in data.NAMES:
         found = "built in" if name == "shapes" else data.find(name, args.data_dir)
         print(f"{name:13s} {found or f'not found; tinymixer data download {name}'}")
-    for name, what in data.OWN.items():
-        print(f"{name:13s} {what}")
+    print("folder:PATH   your own pictures, a folder for each class")
+    print("npz:FILE      your own arrays: images, labels, names of classes")
     return 0
 
 

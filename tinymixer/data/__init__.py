@@ -20,6 +20,7 @@ from tinymixer.data.augment import IGNORED, Augment, normalise
 from tinymixer.data.containers import Unreadable, members
 from tinymixer.data.dataset import Dataset
 from tinymixer.data.download import alone_in
+from tinymixer.data.source import MOST_IMAGES, NAMES, OWN, Source
 from tinymixer.errors import DataError, DataMissing, brief
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "OWN",
     "Augment",
     "Dataset",
+    "Source",
     "add",
     "download",
     "find",
@@ -35,7 +37,7 @@ __all__ = [
     "normalise",
 ]
 
-MOST_SHAPES = 2**32  # training images; test images are numbered from here
+MOST_SHAPES = MOST_IMAGES  # training images; test images are numbered from here
 TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images by default
 
 
@@ -58,11 +60,6 @@ PUBLISHED = {
     "cifar10": Published(cifar.CIFAR10, cifar),
     "cifar100": Published(cifar.CIFAR100, cifar),
     **{name: Published(layout, idx) for name, layout in idx.LAYOUTS.items()},
-}
-NAMES = ("cifar10", "cifar100", "shapes", *idx.LAYOUTS)
-OWN = {
-    "folder:PATH": "your own pictures, a folder for each class",
-    "npz:FILE": "your own arrays: images, labels, names of classes",
 }
 
 
@@ -99,7 +96,8 @@ def load(
     if name == "shapes":
         train_size = TRAIN_SHAPES if train_size is None else train_size
         test_size = TEST_SHAPES if test_size is None else test_size
-        return _shapes(train_size, test_size, seed, pixels)
+        drawn = _shapes(train_size, test_size, seed, pixels)
+        return drawn.loaded_from(Source(name, train_size, test_size, image_size, pixels, seed))
     if pixels and (name in PUBLISHED or kind == "folder"):
         raise DataError(f"{name} has no labels for pixels, only for images; `shapes` has both")
     if colon and place and kind == "folder":
@@ -111,7 +109,8 @@ def load(
             raise DataError(f"{name} has labels of another kind, {labels}")
     else:
         dataset = _published(name, data_dir, download)
-    return _first(dataset, train_size, test_size)
+    source = Source(name, train_size, test_size, image_size, pixels, seed)
+    return _first(dataset, train_size, test_size).loaded_from(source)
 
 
 def _published(name: str, data_dir: str | Path | None, download: bool) -> Dataset:
@@ -145,7 +144,7 @@ def _loader(name: str) -> Published:
     if name not in PUBLISHED:
         raise DataError(
             f"unknown data set {brief(repr(name), 60)}: expected one of {', '.join(NAMES)}, or "
-            f"your own as {' or '.join(OWN)}"
+            f"your own as {' or '.join(f'{kind}:{place}' for kind, place in OWN.items())}"
         )
     return PUBLISHED[name]
 

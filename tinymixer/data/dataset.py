@@ -1,7 +1,8 @@
 """Floor 1. Dataset: images and labels in memory, checked for what would train silently wrong."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tinymixer.backend import Array, device_of, to_device, to_numpy
 from tinymixer.data.augment import IGNORED
+from tinymixer.data.source import Source
 from tinymixer.errors import DataError, brief
 from tinymixer.options import Number
 
@@ -29,6 +31,9 @@ class Dataset:
     Raises DataError for what would train without a word and learn little: pixels of another type,
     order or size; labels that are not one class for each image (a GPU would not notice: it takes an
     index out of range for another one); mean or std of pixels from 0 to 1; fewer than two classes.
+
+    source: where it can be loaded from again. A data set that is made or changed in memory has
+    none: `dataclasses.replace` leaves it out.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    source: Source | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         _check_text("the name of a data set", self.name)
@@ -79,8 +85,15 @@ class Dataset:
     def to(self, device: str) -> "Dataset":
         """This data set with its four arrays on `device`, "cpu" or "gpu"."""
         if device == device_of(self.train_images):
-            return self  # and keep a fingerprint that is computed already
-        return replace(self, **{name: to_device(getattr(self, name), device) for name in ARRAYS})
+            return self
+        moved = replace(self, **{name: to_device(getattr(self, name), device) for name in ARRAYS})
+        return moved.loaded_from(self.source)
+
+    def loaded_from(self, source: Source | None) -> "Dataset":
+        """This data set, which says from now on where it was loaded from."""
+        same = copy(self)  # and keep a fingerprint that is computed already
+        object.__setattr__(same, "source", source)
+        return same
 
 
 def measure_colours(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

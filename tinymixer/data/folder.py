@@ -31,7 +31,7 @@ from tinymixer.files import write_atomically
 from tinymixer.options import Whole
 
 SIDE = 32  # pixels, of the squares that are made where nobody says
-SIDES = Whole(1, 1024)
+SIDES = Whole(1, 4096)
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
 MOST_BYTES = 2**34  # of all squares
 NAMED = 5  # pictures that a note names

@@ -27,7 +27,7 @@ from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
 from tinymixer.train.records import Header, shown
 
-FORMAT = 2
+FORMAT = 3
 NAMES = ("last.npz", "best.npz")  # of a run's checkpoints: the latest first
 GROUPS = ("weights", "ema", "optimizer")
 MOST_HEADER = 2**26  # bytes
@@ -200,7 +200,8 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _model(header: Header, rng: Any) -> Any:
-    return header.config.build_model(len(header.dataset.class_names), rng)
+    dataset = header.dataset
+    return header.config.build_model(len(dataset.class_names), rng, dataset.channels)
 
 
 def _whole_numbers(found: Any) -> Iterator[int]:

@@ -189,7 +189,9 @@ class Comparison:
 
     def _size(self, model: str) -> tuple[int, int]:
         """The model's parameters, and its multiply-accumulates for one image of the data set."""
-        blueprint = self._config(model, 1).build_model(self.dataset.num_classes, nn.BLANK)
+        channels = self.dataset.train_images.shape[-1]
+        config = self._config(model, 1)
+        blueprint = config.build_model(self.dataset.num_classes, nn.BLANK, channels)
         try:
             summary = summarise(blueprint, self.dataset.train_images.shape[1:3])
         except ValueError as error:
@@ -200,7 +202,10 @@ class Comparison:
         """What decides the table, except for the models."""
         options = self.config.plain()
         del options["model"], options["epochs"]
-        options |= {"budget": str(self.budget), "fingerprint": self.dataset.fingerprint}
+        options |= {"budget": str(self.budget), "dataset": self.dataset.name}
+        for part in ("train", "test"):
+            options[f"{part}_size"] = len(getattr(self.dataset, f"{part}_images"))
+        options["fingerprint"] = self.dataset.fingerprint
         return options | {"workers": self.workers, "device": self.options["device"]}
 
     def _check_folder(self) -> None:
