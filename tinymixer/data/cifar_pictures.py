@@ -5,6 +5,7 @@ test/1.png and testLabels.csv. Kaggle's own folder has no labels for its test pi
 """
 
 import io
+import warnings
 from collections.abc import Iterable
 from hashlib import sha256
 
@@ -16,6 +17,7 @@ from tinymixer.data.containers import Member
 
 _PARTS = ("train", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_FORMATS = ("PNG", "JPEG")
 _MOST_BYTES = 2**16  # of one picture, which has 3 kB of pixels
 Picture = tuple[str, bytes]  # name, content
 
@@ -109,7 +111,9 @@ def planes(name: str, content: bytes) -> np.ndarray:
     from PIL import Image  # here, because most forms hold no pictures
 
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what Pillow only warns of, no picture of CIFAR has
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
             if image.size != (SIDE, SIDE):
                 raise ValueError(f"{image.width}x{image.height} pixels, expected {SIDE}x{SIDE}")
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1).ravel()

@@ -1,6 +1,7 @@
 """Floor 1. Dataset: images and labels in memory, checked for what would train silently wrong."""
 
 import hashlib
+from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -136,7 +137,7 @@ def _check_class_names(dataset: Dataset) -> None:
         )
     for i, name in enumerate(names):
         _check_text(f"{where}[{i}]", name)
-    if repeated := sorted(name for name in set(names) if names.count(name) > 1):
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise DataError(
             f"{where} has {brief(repr(repeated[0]), 60)} twice; expected a name of its own for "
             "each class"
@@ -194,9 +195,10 @@ def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
     if len(shape) not in (1, 3):
         raise DataError(f"{found}; expected one label for each image, or one for each pixel")
     if shape[0] != images.shape[0]:
-        part = "train" if "train_labels" in what else "test"
+        whose, _, name = what.rpartition(": ")
+        part = "test" if "test" in name else "train"
         raise DataError(
-            f"{what.partition(':')[0]}: {images.shape[0]} {part} images have {shape[0]} labels; "
+            f"{whose}: {images.shape[0]} {part} images have {shape[0]} labels; "
             "expected one label for each image"
         )
     if len(shape) == 3 and shape != images.shape[:3]:
