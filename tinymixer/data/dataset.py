@@ -15,7 +15,7 @@ from tinymixer.data.source import Source
 from tinymixer.errors import DataError, brief
 from tinymixer.options import Number
 
-ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 CHANNELS = (1, 3)  # grey, or red, green and blue
 MOST_CLASSES = 100_000
 OTHER_UNIT = 30  # times too small: a mean or std of pixels 0..1 is 255 times too small
@@ -78,7 +78,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of the four arrays, by which a checkpoint knows what it was trained on."""
         digest = hashlib.sha256()
-        for array in (getattr(self, name) for name in ARRAYS):
+        for array in (getattr(self, name) for name in _ARRAYS):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
             digest.update(np.ascontiguousarray(to_numpy(array)).data)
         return digest.hexdigest()
@@ -87,7 +87,7 @@ class Dataset:
         """This data set with its four arrays on `device`, "cpu" or "gpu"."""
         if device == device_of(self.train_images):
             return self
-        moved = replace(self, **{name: to_device(getattr(self, name), device) for name in ARRAYS})
+        moved = replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
         return moved.loaded_from(self.source)
 
     def loaded_from(self, source: Source | None) -> "Dataset":
@@ -218,7 +218,7 @@ def _check_parts_agree(dataset: Dataset) -> None:
             f"{dataset.name}: train_labels has shape {dataset.train_labels.shape}, test_labels "
             f"{dataset.test_labels.shape}; expected both for images, or both for pixels"
         )
-    if len(places := {device_of(getattr(dataset, name)) for name in ARRAYS}) > 1:
+    if len(places := {device_of(getattr(dataset, name)) for name in _ARRAYS}) > 1:
         raise DataError(
             f"{dataset.name}: its arrays are on {' and '.join(sorted(places))}; expected one "
             "device: make it of NumPy arrays, then call .to(device)"

@@ -62,13 +62,16 @@ class Needed:
     """What a decoder gets to see, and what else must be known of a picture.
 
     notes: what may say how it is turned. scans: how often its pixels are written. size: (width,
-    height), where a decoder must not see more than it can hold. white_is_zero: of a TIFF.
+    height), where a decoder must not see more than it can hold. packed and unpacked: the pixels of
+    a PNG, and the bytes that they must become. white_is_zero: of a TIFF.
     """
 
     content: bytes
     notes: list[bytes] = field(default_factory=list)
     scans: int = 1
     size: tuple[int, int] | None = None
+    packed: bytes = b""
+    unpacked: int = 0
     white_is_zero: bool = False
 
 
@@ -83,6 +86,8 @@ def needed(kind: str, content: bytes) -> Needed:
             return _gif(content)
         case "TIFF":
             return _tiff(content)
+        case "PPM":
+            return _ppm(content)
         case "WEBP":
             return Needed(content, size=_webp_size(content))
     return Needed(content)
@@ -91,11 +96,14 @@ def needed(kind: str, content: bytes) -> Needed:
 # --- JPEG ---------------------------------------------------------------------------------------
 
 
+_MOST_SEGMENTS = 10_000  # before the pixels of a JPEG; each holds up to 64 kB
+
+
 def _jpeg(content: bytes) -> Needed:
     """Tables, frame and scans; of the notes only those that say what the colours are."""
     kept, notes, at, components = [content[:2]], [], 2, 0
     progressive = False
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         while content[at + 1] == 0xFF:  # fill
             at += 1
         if content[at] != 0xFF:
@@ -112,6 +120,8 @@ def _jpeg(content: bytes) -> Needed:
         else:
             kept.append(segment)
         at = end
+    else:
+        raise DataError(f"it has more than {_MOST_SEGMENTS:,} segments; its file is damaged")
     scans = 1
     if progressive or segment[4] < components:
         ends = re.compile(rb"\xff[\xd9\xda]").finditer(content, at + 2)
@@ -141,26 +151,45 @@ _ADAM7 = (  # first column, first row, columns apart, rows apart, of each pass o
 
 
 def _png(content: bytes) -> Needed:
-    """Header, palette, transparency and pixels."""
-    depth, colour = content[24:26]
-    kept, notes, at = [content[:8]], [], 8
+    """Header, palette, transparency and pixels, these in one piece."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+    before, pixels, notes, at = [content[:8]], [], [], 8
+    view = memoryview(content)
     while at + 12 <= len(content):
         n, name = struct.unpack_from(">I4s", content, at)
-        chunk = content[at : at + 12 + n]
+        body, checksum = view[at + 8 : at + 8 + n], view[at + 8 + n : at + 12 + n]
+        if name in (b"IHDR", b"PLTE", b"IDAT") and zlib.crc32(view[at + 4 : at + 8 + n]) != (
+            int.from_bytes(checksum, "big")
+        ):
+            raise DataError("its checksums are wrong; its file is damaged or incomplete")
         at += 12 + n
-        if name == b"tRNS" and colour in (0, 2):
-            chunk = _transparency(chunk[8:-4], depth)
-        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            kept.append(chunk)
+        if name == b"IDAT":
+            pixels.append(body)
+        elif name in (b"IHDR", b"PLTE"):
+            before.append(_chunk(name, body))
+        elif name == b"tRNS":
+            before.append(_chunk(name, _transparency(body, depth) if colour in (0, 2) else body))
         elif name in (b"eXIf", b"iTXt"):
-            notes.append(chunk[8:-4])
-        if name == b"IEND":
+            notes.append(bytes(body))
+        elif name == b"IEND":
             break
-    return Needed(b"".join(kept), notes)
+    packed = b"".join(pixels)
+    unpacked = 0
+    for left, top, across, down in _ADAM7 if interlaced else _WHOLE:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0:
+            unpacked += rows * (1 + (columns * depth * _VALUES[colour] + 7) // 8)
+    content = b"".join([*before, _chunk(b"IDAT", packed), _chunk(b"IEND", b"")])
+    return Needed(content, notes, packed=packed, unpacked=unpacked)
 
 
-def _transparency(values: bytes, depth: int) -> bytes:
-    """The chunk for the value of the pixels that are transparent, as Pillow compares it.
+def _chunk(name: bytes, body: bytes | memoryview) -> bytes:
+    checksum = zlib.crc32(body, zlib.crc32(name))
+    return b"".join([struct.pack(">I", len(body)), name, body, struct.pack(">I", checksum)])
+
+
+def _transparency(values: bytes | memoryview, depth: int) -> bytes:
+    """The value of the pixels that are transparent, as Pillow compares it.
 
     Grey of fewer bits is spread over 0..255 before, and colours of 16 bits are cut to 8.
     """
@@ -170,26 +199,15 @@ def _transparency(values: bytes, depth: int) -> bytes:
         key = tuple(k * 255 // (2**depth - 1) for k in key)
     elif depth == 16 and n == 3:
         key = tuple(k >> 8 for k in key)
-    body = b"tRNS" + struct.pack(f">{n}H", *(min(k, 0xFFFF) for k in key))
-    return struct.pack(">I", 2 * n) + body + struct.pack(">I", zlib.crc32(body))
+    return struct.pack(f">{n}H", *(min(k, 0xFFFF) for k in key))
 
 
-def check_rows(content: bytes) -> None:
+def check_rows(needed: Needed) -> None:
     """Raise DataError if a PNG has fewer rows than it states: Pillow leaves the rest black."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
-    missing = 0
-    for left, top, across, down in _ADAM7 if interlaced else _WHOLE:
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        if columns > 0:
-            missing += rows * (1 + (columns * depth * _VALUES[colour] + 7) // 8)
-    stream, at = zlib.decompressobj(), 8
-    while missing > 0 and at + 12 <= len(content) and not stream.eof:
-        n, name = struct.unpack_from(">I4s", content, at)
-        piece = content[at + 8 : at + 8 + n] if name == b"IDAT" else b""
-        at += 12 + n
-        while piece and missing > 0:
-            missing -= len(stream.decompress(piece, 2**20))
-            piece = stream.unconsumed_tail
+    stream, missing, piece = zlib.decompressobj(), needed.unpacked, needed.packed
+    while piece and missing > 0 and not stream.eof:
+        missing -= len(stream.decompress(piece, 2**20))
+        piece = stream.unconsumed_tail
     if missing > 0:
         raise DataError("its pixels end early; its file is damaged or incomplete")
 
@@ -241,6 +259,21 @@ def _webp_size(content: bytes) -> tuple[int, int]:
             return (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
     width, height = struct.unpack_from("<HH", content, 26)
     return width & 0x3FFF, height & 0x3FFF
+
+
+# --- PPM ----------------------------------------------------------------------------------------
+
+
+def _ppm(content: bytes) -> Needed:
+    """Its header without comments."""
+    head, at = [content[:2]], 2
+    for _ in range(2 if content[1:2] in b"14" else 3):
+        word = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]{1,10})").match(content, at)
+        if not word:
+            raise DataError("its header is damaged")
+        head.append(word[1])
+        at = word.end()
+    return Needed(b" ".join(head) + content[at:])
 
 
 # --- TIFF ---------------------------------------------------------------------------------------

@@ -48,8 +48,9 @@ with suppress(ImportError):  # a Pillow before 11.3
         DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
 MOST_BYTES = 2**29  # that a file and its decoded picture may take
+MOST_SIDE = 2**17  # pixels in a row or column
 MOST_WORK = 2**31  # pixels that decoding may visit: those of a picture times its scans
-MOST_IN_PYTHON = 2**21  # pixels of the rare kinds that Pillow decodes in Python, at a few µs each
+MOST_IN_PYTHON = 2**20  # pixels of the rare kinds that Pillow decodes in Python, at a few µs each
 FINE = 8  # pixels of what is returned to each one that is asked for, along each side
 LEAST = 64  # pixels a side that are always asked for: enough to look at
 BAND = 2**20  # pixels that are brought to RGB at once
@@ -63,7 +64,7 @@ TURNS = {  # the orientation that a camera writes -> what makes the picture upri
     8: Image.Transpose.ROTATE_90,
 }
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of a pixel in Pillow's modes; else 4
-DECODING = {"WEBP": 16, "AVIF": 12}  # bytes for each pixel that a decoder takes, where it is more
+DECODING = {"WEBP": 16, "AVIF": 12, "TIFF": 8}  # those that a decoder takes, where it is more
 
 _alone = threading.Lock()  # the filters of warnings, and standard error, are the whole process's
 
@@ -130,12 +131,13 @@ def _decode(content: bytes, least: int | None) -> Image.Image:
     if needed.scans > 1:  # a progressive JPEG is kept as coefficients until its last scan
         _check(whole, parts.coefficients(image), needed)
     if math.prod(whole) * needed.scans > MOST_WORK:
-        raise _too_large(f"it has {whole[0]} × {whole[1]} pixels in {needed.scans} scans")
+        scans = f" in {needed.scans} scans" if needed.scans > 1 else ""
+        raise _too_large(f"it has {whole[0]} × {whole[1]} pixels{scans}")
     in_python = {tile[0] for tile in image.tile} & {"ppm", "ppm_plain", "bmp_rle"}
     if in_python and math.prod(whole) > MOST_IN_PYTHON:
         raise _too_large(f"it has {whole[0]} × {whole[1]} pixels in a form that is slow to read")
     if kind == "PNG":
-        parts.check_rows(needed.content)
+        parts.check_rows(needed)
     if kind == "TIFF":  # its tags are read when it is loaded, too
         with _quiet(), _no_standard_error():
             image.load()
@@ -153,7 +155,8 @@ def _decode(content: bytes, least: int | None) -> Image.Image:
 
 def _check(size: tuple[int, int], each: float, needed: parts.Needed) -> None:
     """Raise DataError if a picture of `size` takes too much memory, at `each` bytes a pixel."""
-    if math.prod(size) * each + len(needed.content) > MOST_BYTES:
+    decoded = max(math.prod(size) * each, needed.unpacked)
+    if decoded + len(needed.content) > MOST_BYTES or max(size) > MOST_SIDE:
         raise _too_large(f"it has {size[0]} × {size[1]} pixels")
 
 
@@ -167,7 +170,7 @@ def _too_large(what: str) -> DataError:
 def _rgb(image: Image.Image, kind: str, least: int | None) -> Image.Image:
     """The picture in RGB, band by band: it is never there twice; reduced by a whole number."""
     width, height = image.size
-    if image.mode in ("I", "F") and kind not in ("PNG", "PPM"):  # there I has 16 bits
+    if image.mode == "F" or (image.mode == "I" and kind not in ("PNG", "PPM")):  # there: 16 bits
         raise DataError(
             f"its pixels have no known value of white (Pillow's mode {image.mode}); expected 8 or "
             "16 bits for each colour. Save it in such a format"
