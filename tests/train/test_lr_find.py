@@ -33,6 +33,19 @@ def test_every_step_is_one_of_training(dataset, monkeypatch):
     np.testing.assert_allclose(epochs, [row.train_loss for row in history], rtol=1e-12)
 
 
+def test_images_held_back_are_not_trained_on(dataset, monkeypatch):
+    seen = []
+    right = lr_find.TrainingStep
+
+    def noted(config, model, images, *arguments, **options):
+        seen.append(len(images.train_images))
+        return right(config, model, images, *arguments, **options)
+
+    monkeypatch.setattr(lr_find, "TrainingStep", noted)
+    range_test(dataclasses.replace(CONFIG, val_size=6), dataset, steps=10, **QUIET)
+    assert seen == [len(dataset.train_images) - 6]
+
+
 def test_the_rates_rise_evenly_and_the_figures_are_the_same_on_any_number_of_workers(dataset):
     one, two = (
         range_test(CONFIG, dataset, low=1e-4, high=1e-2, steps=10, workers=n, quiet=True)

@@ -22,6 +22,7 @@ from tinymixer.train.checkpoint import Checkpoint, load_model
 from tinymixer.train.layers import layer_figures
 from tinymixer.train.parallel import Workers
 from tinymixer.train.step import TrainingStep
+from tinymixer.train.validation import held_back
 
 IMAGES = 64  # on which the layers are looked at
 SHOWN, COLUMNS = 40, 10  # images of a batch, and of one with classes of pixels
@@ -78,6 +79,8 @@ def _training_step(model: Any, saved: Checkpoint, data_dir: str | None) -> Train
     header = saved.header
     dataset = header.load_dataset(data_dir)
     dataset = replace(dataset, mean=header.dataset.mean, std=header.dataset.std)
+    if header.config.val_size:
+        dataset = held_back(dataset, header.config.val_size)
     return TrainingStep(header.config, model, dataset, Workers(1), drops=False)
 
 

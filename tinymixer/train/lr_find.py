@@ -29,6 +29,7 @@ from tinymixer.fast.gpu.products import precision
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
 from tinymixer.train.step import TrainingStep
+from tinymixer.train.validation import held_back
 
 SMOOTHING = 0.9  # β
 DIVERGED = 2.0  # times the lowest smoothed loss
@@ -95,6 +96,8 @@ def range_test(
             "the lower one first, and at least 10 steps"
         )
     dataset = dataset.to(device)
+    if config.val_size:
+        dataset = held_back(dataset, config.val_size)
     model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
     rates = np.geomspace(low, high, steps)
     losses: list[float] = []
