@@ -2,7 +2,8 @@
 
 A sum of floats depends on its order, and the order on the width of the vector instructions. So a
 matrix product has other last bits with another kernel of the BLAS, and exp or tanh with another of
-NumPy. On machines with one record here, a run ends in the same bits.
+NumPy. Where two machines have one record here, a run ends in the same bits on both, as far as it
+was tried; where they differ, it may not.
 """
 
 import platform

@@ -4,7 +4,8 @@
 
 Every random number is looked up, see step.py, and nothing else varies. So a run that was stopped at
 any moment goes on from its last checkpoint to the same weights, bit for bit, on any number of
-workers.
+workers. On another kind of processor or BLAS the last bits differ, see machine.py: a checkpoint
+says where it was made, and a run that goes on elsewhere says so.
 """
 
 import math
