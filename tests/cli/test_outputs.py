@@ -33,7 +33,7 @@ def test_every_option_that_names_a_file_to_write_is_here():
 
 @posix
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("name", ["run/best.npz", "copy.zip", "link", "hard", "folder", "pipe"])
+@pytest.mark.parametrize("name", ["run/last.npz", "copy.zip", "link", "hard", "folder", "pipe"])
 def test_no_output_takes_the_place_of_a_checkpoint_or_of_what_is_no_file(
     writer, name, run, here, capsys
 ):
