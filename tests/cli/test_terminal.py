@@ -26,9 +26,9 @@ def test_no_name_reaches_the_terminal_as_it_is(argv, here, capsys):
 
 def test_nor_does_one_that_is_printed(here, capsys):
     with output.terminal():
-        print(f"wrote {EVIL}\tdone", "half \ud83d")
+        print(f"wrote {EVIL}\tdone", "half \ud83d", end="\rover it\n")
     said = capsys.readouterr().out
-    assert said == "wrote a\\x1b[2J\\x9b31m\\u202egnp\\u200b.png\tdone half \\ud83d\n"
+    assert said == "wrote a\\x1b[2J\\x9b31m\\u202egnp\\u200b.png\tdone half \\ud83d over it\n"
 
 
 def test_a_message_has_an_end(here, capsys):

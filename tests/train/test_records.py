@@ -101,7 +101,7 @@ WRONG = [
     *({"dataset": x} for x in (None, [], "shapes")),
     *({"dataset__name": x} for x in (None, 3, "a\nb")),
     *({"dataset__fingerprint": x} for x in (None, "", "0123", "g" * 64, "A" * 64)),
-    *({"dataset__class_names": x} for x in ([], None, "ab", [1], ["a", None])),
+    *({"dataset__class_names": x} for x in ([], None, "ab", [1], ["a", None], ["a\x1b"])),
     *({"dataset__source": x} for x in ("shapes", {"dataset": "imagenet"}, {"ghost": 1}, 3)),
     *({"dataset__source__train_size": x} for x in (0, "5", 2.5)),
     *({"dataset__channels": x} for x in (0, 2, "3", None, True, 3.0, 1)),  # and three means

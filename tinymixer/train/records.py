@@ -148,13 +148,13 @@ class DatasetRecord:
     def from_json(cls, found: Any, what: str = "the data set") -> "DatasetRecord":
         entries = _entries(cls, found, what)
         for name in ("name", "fingerprint"):
-            if not isinstance(entries[name], str) or not entries[name].isprintable():
+            if not _is_line(entries[name]):
                 raise _wrong(f"{what}'s {name}", entries[name], "a line of text")
         if not re.fullmatch("[0-9a-f]{64}", entries["fingerprint"]):
             raise _wrong(f"{what}'s fingerprint", entries["fingerprint"], "64 hexadecimal digits")
         names = entries["class_names"]
-        if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
-            raise _wrong(f"{what}'s class_names", names, "a list of names, at least one")
+        if not isinstance(names, list) or not names or not all(map(_is_line, names)):
+            raise _wrong(f"{what}'s class_names", names, "a list of printable names, at least one")
         channels = entries["channels"]
         if channels not in (1, 3) or type(channels) is not int:
             raise _wrong(f"{what}'s channels", channels, "1 or 3")
@@ -284,6 +284,10 @@ class Header:
             _pairs(entries["extended"], f"{what}'s extended"),
             None if machine is None else Machine.from_json(machine, f"{what}'s machine"),
         )
+
+
+def _is_line(found: Any) -> bool:
+    return isinstance(found, str) and found.isprintable()
 
 
 def _pairs(found: Any, what: str) -> tuple[tuple[float, float], ...]:
