@@ -30,7 +30,7 @@ from tinymixer.cli.recipe import (
     given_source,
 )
 from tinymixer.data import Source
-from tinymixer.errors import CheckpointError, DataError
+from tinymixer.errors import CheckpointError, DataMissing
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
@@ -194,7 +194,7 @@ def _have_cifar10(data_dir: str | None) -> bool:
     """Is CIFAR-10 present, or can it be downloaded? Otherwise a line says what is trained on."""
     try:
         data.load("cifar10", data_dir, download=True)
-    except DataError:
+    except DataMissing:  # a damaged one is an error
         print(
             "CIFAR-10 is not here and could not be downloaded (`tinymixer data download cifar10` "
             "says why): training on the built-in shapes instead"

@@ -7,6 +7,7 @@ make the first picture (`parts`), so no comment, profile, preview or further fra
 """
 
 import io
+import logging
 import math
 import os
 import threading
@@ -47,6 +48,11 @@ with suppress(ImportError):  # a Pillow before 11.3
     if AvifImagePlugin.SUPPORTED:
         DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
+SUFFIXES = (  # of what is meant as a picture, also of kinds that are not read
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".dng", ".cr2"),
+    *(".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
 MOST_BYTES = 2**29  # that a file and its decoded picture may take
 MOST_SIDE = 2**17  # pixels in a row or column
 MOST_WORK = 2**31  # pixels that decoding may visit: those of a picture times its scans
@@ -66,6 +72,7 @@ TURNS = {  # the orientation that a camera writes -> what makes the picture upri
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of a pixel in Pillow's modes; else 4
 DECODING = {"WEBP": 16, "AVIF": 12, "TIFF": 8}  # those that a decoder takes, where it is more
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to the terminal
 _alone = threading.Lock()  # the filters of warnings, and standard error, are the whole process's
 
 
@@ -85,10 +92,12 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
         reason = str(error)
     except FileNotFoundError:
         reason = "there is no such file"
+    except MemoryError:
+        reason = "there is not enough memory for it"
     except Exception as error:  # a decoder may raise anything for a damaged file
-        system = getattr(error, "strerror", None)
-        damaged = f"{brief(error) or type(error).__name__}; its file is damaged or incomplete"
-        reason = system or damaged
+        reason = "its file is damaged or incomplete"
+        if isinstance(error, OSError | SyntaxError | RuntimeError):  # others say nothing to a user
+            reason = getattr(error, "strerror", None) or f"{brief(error)}; {reason}"
     raise DataError(f"cannot read the picture {path}: {reason}")
 
 
@@ -99,6 +108,19 @@ def as_seen(picture: Image.Image, height: int, width: int) -> np.ndarray:
     left, top = (picture.width - w) / 2, (picture.height - h) / 2
     box = (left, top, left + w, top + h)
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file in a folder is meant as a picture: by its name, or else by its first bytes."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True  # also one that is damaged or of a kind that is not read: to be named
+    try:
+        with path.open("rb") as file:
+            return parts.kind_of(file.read(1000)) in DECODERS
+    except (OSError, DataError):
+        return False
 
 
 def _content(path: Path) -> bytes:
