@@ -2,10 +2,9 @@
 
 import cifar_forms
 import pytest
-import test_folder
-import test_idx
 from command_line import TINY, call, refused
 from fake_cifar import fake_files, tar_gz
+from own_files import DAMAGED, arrays, files, flowers
 
 from tinymixer import data
 from tinymixer.data import cifar, folder
@@ -19,14 +18,14 @@ def no_cache(monkeypatch):
 
 @pytest.mark.filterwarnings("always::tinymixer.errors.Note")
 def test_a_folder_of_mixed_pictures(here, capsys):
-    root = test_folder.flowers(here / "flowers", count=10)
-    for name, content in test_folder.DAMAGED.items():
+    root = flowers(here / "flowers", count=10)
+    for name, content in DAMAGED.items():
         (root / name).write_bytes(content)
     train = ("train", "--dataset", "folder:flowers", "--epochs", "1", "--out", "run")
     assert call(*train, "--set", "hidden_dim=8", "--set", "num_blocks=1") == 0
     [line] = capsys.readouterr().err.splitlines()
     assert "3 of 33 pictures cannot be read" in line
-    assert all(name in line for name in test_folder.DAMAGED)
+    assert all(name in line for name in DAMAGED)
     record = checkpoint.load(here / "run" / "last.npz").header.dataset
     assert record.class_names == ("blue", "green", "red")
     assert call("eval", "--run", "run") == 0
@@ -36,8 +35,8 @@ def test_a_folder_of_mixed_pictures(here, capsys):
 
 
 def test_idx_files(here, capsys):
-    made = test_idx.arrays()
-    cifar_forms.unpacked(here / "data" / "FashionMNIST" / "raw", test_idx.files(made))
+    made = arrays()
+    cifar_forms.unpacked(here / "data" / "FashionMNIST" / "raw", files(made))
     options = ("--set", "patch_size=4", "--set", "hidden_dim=8", "--set", "num_blocks=1")
     assert (
         call("train", "--dataset", "fashion_mnist", "--out", "run", "--epochs", "1", *options) == 0
