@@ -31,7 +31,7 @@ TRAIN = [
     *("--set", "channels_mlp_dim=8", "--batch-size", "10", "--workers", "1"),
 ]
 DOWNLOAD = ["data", "download", "cifar10", "--data-dir", "data"]
-RUN = ["best.npz", "config.json", "curves.png", "last.npz", "metrics.jsonl"]
+RUN = ["config.json", "curves.png", "last.npz", "metrics.jsonl"]
 CHUNKS = 10  # in which the archive is sent, so that a download takes a while
 
 

@@ -98,8 +98,8 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     for it and say so; or raise InUseError, which says who it is. Where files cannot be locked, a
     note says that nothing is protected. Raises OSError if the lock file cannot be made.
     """
-    with folder_for_now(path.parent):
-        number, ours = _acquired(path, what, wait)
+    with contextlib.ExitStack() as stack:
+        number, ours = _acquired(path, what, wait, stack)
         key = _key(number)
         _held[key] = number
         try:
@@ -134,12 +134,14 @@ def folder_for_now(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _acquired(path: Path, what: str, wait: bool) -> tuple[int, bool | None]:
+def _acquired(
+    path: Path, what: str, wait: bool, stack: contextlib.ExitStack
+) -> tuple[int, bool | None]:
     """The lock file, open, and whether it is locked; None where files cannot be."""
     told, tries = False, 0
     while True:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folder_for_now(path.parent))
             number, ours = _open_locked(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:  # the process that made the folder has just removed it
             tries += 1

@@ -5,14 +5,47 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import call, no_network, refused
+from command_line import TINY, call, no_network, refused
 
 from tinymixer.cli.options import find_checkpoint
+from tinymixer.errors import DataError
 
 
 def test_plot_draws_what_was_learned(run):
     assert call("plot", "--run", run) == 0
-    assert {"curves.png", "token-mixing.png", "patch-filters.png"} <= set(os.listdir(run))
+    drawn = {"curves.png", "token-mixing.png", "patch-filters.png", "layers.png"}
+    assert drawn <= set(os.listdir(run))
+
+
+@pytest.mark.parametrize("options", [(), ("--mixup", "0.4", "--cutmix", "1")])
+def test_a_batch_is_drawn_alone(options, here):
+    argv = ("train", "--dataset", "shapes", "--epochs", "0.1", "--out", "run", *TINY, *options)
+    assert call(*argv) == 0
+    before = set(os.listdir("run"))
+    assert call("plot", "--run", "run", "--batch") == 0
+    assert set(os.listdir("run")) == before | {"batch.png"}
+
+
+def test_a_batch_of_pixels_is_drawn(here):
+    argv = ("train", "--task", "segment", "--epochs", "0.1", "--out", "run", "--workers", "1")
+    sizes = ("--set", "dims=4,6,8,10", "--set", "depths=1,1,1,1")
+    assert call(*argv, *sizes, "--train-size", "20", "--test-size", "10") == 0
+    assert call("plot", "--run", "run", "--batch") == 0
+    assert call("plot", "--run", "run") == 0
+    assert {"batch.png", "layers.png"} <= set(os.listdir("run"))
+
+
+def test_without_its_images_the_rest_is_drawn_and_a_batch_is_refused(
+    run, here, capsys, monkeypatch
+):
+    def missing(*arguments, **options):
+        raise DataError("there is no such data set")
+
+    monkeypatch.setattr("tinymixer.data.load", missing)
+    assert call("plot", "--run", run, "--out", "new") == 0
+    assert "layers.png is not drawn" in capsys.readouterr().out
+    assert "curves.png" in os.listdir("new")
+    refused(capsys, here, ("plot", "--run", run, "--batch"), "there is no such data set")
 
 
 def test_the_newest_run_is_meant_if_none_is_named(run, here, capsys):

@@ -4,12 +4,13 @@ import hashlib
 import http.server
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
 
-from tinymixer.data.download import Limits, Source, fetch
-from tinymixer.errors import DataError
+from tinymixer.data.download import Limits, Source, alone_in, fetch
+from tinymixer.errors import DataError, Note
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -295,3 +296,45 @@ def test_a_folder_that_cannot_be_made_is_named(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"file.* cannot be written"):
         fetch(sources(server, "good"), tmp_path / "file", QUICK)
+
+
+def test_a_file_that_is_there_whole_is_not_sent_again_and_a_damaged_one_is(server, tmp_path):
+    (tmp_path / "file.tar.gz").write_bytes(CONTENT)
+    assert_fetched(fetch(sources(server, "good"), tmp_path, QUICK), tmp_path)
+    assert server.asked == []
+    (tmp_path / "file.tar.gz").write_bytes(CONTENT[:-1])
+    assert_fetched(fetch(sources(server, "good"), tmp_path, QUICK), tmp_path)
+    assert len(server.asked) == 1
+
+
+def test_a_download_that_fails_leaves_no_new_folder(server, tmp_path):
+    with pytest.raises(DataError, match="HTTP 404"):
+        fetch(sources(server, "missing"), tmp_path / "new" / "data", QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_stores_and_the_others_wait(tmp_path):
+    inside = []
+
+    def store(number):
+        with alone_in(tmp_path / "new"):
+            inside.append(number)
+            time.sleep(0.01)
+            assert inside.pop() == number
+            assert not inside
+
+    threads = [threading.Thread(target=store, args=(number,)) for number in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # that they wait
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    refused = pytest.raises(DataError, match=r"file/data: cannot be written .* with --data-dir")
+    with refused, alone_in(tmp_path / "file" / "data"):
+        pass

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tinymixer.train import figures
 from tinymixer.train.figures import charts, style
+from tinymixer.train.layers import LayerFigures
 from tinymixer.train.profile import OperationTime
 from tinymixer.train.records import EpochFigures
 
@@ -413,6 +414,39 @@ def test_filters_of_grey_patches_are_grey():
     np.testing.assert_allclose(constant, 1)
     assert (spot[1, 1] == 0).all()
     assert (np.delete(spot.reshape(9, 3), 4, 0) == 0.5).all()
+
+
+def test_a_batch_names_classes_and_the_shares_of_mixed_ones(rng):
+    images = rng.integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    shares = np.array([[1, 0, 0], [0.7, 0, 0.3], [0.004, 0.296, 0.7]], np.float32)
+    for targets, expected in (
+        (np.array([2, 0, 1]), ["car", "cat", "dog"]),
+        (shares, ["cat", "cat 70%\ncar 30%", "car 70%\ndog 30%"]),
+    ):
+        (axes,) = figures.batch(images, targets, NAMES).axes
+        assert [text.get_text() for text in axes.texts] == expected
+
+
+def test_a_range_test_marks_the_lowest_loss_and_the_suggestion():
+    rates, losses = np.geomspace(1e-3, 1, 4), np.array([2.0, 1.5, 1.0, np.inf])
+    (axes,) = figures.range_test(rates, losses, losses, 0.01).axes
+    assert axes.get_xscale() == "log"
+    assert legend(axes)[2:] == ["lowest, 1.000 at 0.1", "suggested 0.01"]
+    assert axes.get_ylim()[1] < 4
+    (axes,) = figures.range_test(rates, losses, losses, None).axes
+    assert len(legend(axes)) == 3
+
+
+def test_layers_are_drawn_in_their_order():
+    rows = [
+        LayerFigures(name, (-3.0, -1.0, 0.0, 1.0, 3.0 + i), 0.1, gradient)
+        for i, (name, gradient) in enumerate((("embed", 1e-3), ("blocks.0", 0.0)))
+    ]
+    outputs, scales = figures.layers(rows).axes
+    assert [text.get_text() for text in scales.get_xticklabels()] == ["embed", "blocks.0"]
+    assert outputs.lines[0].get_ydata().tolist() == [0, 0]
+    assert np.isnan(scales.lines[1].get_ydata()).tolist() == [False, True]
+    assert scales.get_yscale() == "log"
 
 
 ODD_NAMES = [

@@ -14,7 +14,7 @@ from small_runs import SYSTEMS, arrays, assert_same, images_for, segmenting, sma
 from tinymixer import cli, data, engine
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
 from tinymixer.data.draws import permutation
-from tinymixer.errors import NonFiniteError
+from tinymixer.errors import NonFiniteError, Note
 from tinymixer.fast import gpu
 from tinymixer.nn import mixture
 from tinymixer.train import checkpoint
@@ -277,7 +277,8 @@ def test_a_run_goes_on_on_the_other_device(first, then, stop_after, tmp_path, mo
     with pytest.raises(Stopped):
         trained(config, first, out=tmp_path)
     dataset = images_for(config)
-    resumed = Trainer.resume(tmp_path / "last.npz", dataset, device=then, workers=1, quiet=True)
+    with pytest.warns(Note, match=r"goes on with other arithmetic \(gpu "):
+        resumed = Trainer.resume(tmp_path / "last.npz", dataset, device=then, workers=1, quiet=True)
     assert {device_of(array) for array in arrays(resumed).values()} == {then}
     resumed.run()
     assert_same(resumed, trained(config, "cpu"))
@@ -289,6 +290,7 @@ TINY = [
 ]
 
 
+@pytest.mark.filterwarnings("default::tinymixer.errors.Note")  # of the other arithmetic
 def test_the_commands_train_resume_and_judge_on_either_device(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--device=gpu", "--out=run", "--epochs=1", *TINY]) == 0

@@ -91,6 +91,7 @@ WRONG = [
     *({"history__0__epoch": x} for x in (0, -1, 2, 1.5)),
     *({f"history__0__{p}_iou": x} for p in ("test", "val") for x in (None, 2, NAN)),
     *({"history__0__val_accuracy": x} for x in (None, 2, NAN, 0.5)),  # and no val_loss
+    *({"machine": x} for x in ("x86_64", {}, {"numpy": "2"}, [])),
     *({"extended": x} for x in (None, {}, [1], [[1]], [[1, "x"]], [[1, 2, 3]], [[-1, 2]])),
     *({"config__val_size": x} for x in (None, -1, 2.5, 10**30)),
     *({"progress": x} for x in ({}, None, [])),
@@ -100,7 +101,7 @@ WRONG = [
     *({"dataset": x} for x in (None, [], "shapes")),
     *({"dataset__name": x} for x in (None, 3, "a\nb")),
     *({"dataset__fingerprint": x} for x in (None, "", "0123", "g" * 64, "A" * 64)),
-    *({"dataset__class_names": x} for x in ([], None, "ab", [1], ["a", None])),
+    *({"dataset__class_names": x} for x in ([], None, "ab", [1], ["a", None], ["a\x1b"])),
     *({"dataset__source": x} for x in ("shapes", {"dataset": "imagenet"}, {"ghost": 1}, 3)),
     *({"dataset__source__train_size": x} for x in (0, "5", 2.5)),
     *({"dataset__channels": x} for x in (0, 2, "3", None, True, 3.0, 1)),  # and three means

@@ -4,11 +4,13 @@ import dataclasses
 import os
 
 import pytest
-from small_runs import small, stop_at, untimed
+from small_runs import images_for, small, stop_at, untimed
 
-from tinymixer.errors import CheckpointError, InUseError, NonFiniteError
+from tinymixer.errors import CheckpointError, InUseError, NonFiniteError, Note
 from tinymixer.files import lock
+from tinymixer.train import checkpoint
 from tinymixer.train.compare import Budget, Comparison
+from tinymixer.train.machine import Machine
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
@@ -24,7 +26,7 @@ def no_curves(monkeypatch):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return CONFIG.load_dataset()
+    return images_for(CONFIG)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_while_one_trains_another_is_refused_and_changes_nothing(dataset, out, m
 
     monkeypatch.setattr(Trainer, "_train_epoch", and_meanwhile_another)
     first.run()
-    assert sorted(os.listdir(out)) == ["best.npz", "last.npz"]
+    assert os.listdir(out) == ["last.npz"]
     with pytest.raises(CheckpointError, match="holds a run already"):
         second.run()
 
@@ -79,9 +81,11 @@ def test_a_run_that_stopped_goes_on_in_the_same_object(dataset, out, monkeypatch
     assert trainer.run()
 
 
-def test_best_alone_goes_on(dataset, out):
-    Trainer(CONFIG, dataset, out, **QUIET).run()
-    (out / "last.npz").unlink()
+def test_best_alone_goes_on(dataset, out, monkeypatch):
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Stopped):
+        Trainer(CONFIG, dataset, out, **QUIET).run()
+    (out / "last.npz").rename(out / "best.npz")
     Trainer.resume(out / "best.npz", dataset, **QUIET).run()
     assert (out / "last.npz").exists()
 
@@ -111,3 +115,18 @@ def test_another_comparison_that_came_first_is_noticed(dataset, out):
     first.run()
     with pytest.raises(CheckpointError, match="holds a comparison with budget"):
         second.run()
+
+
+def test_a_run_that_goes_on_with_other_arithmetic_says_so(dataset, out, monkeypatch):
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Stopped):
+        Trainer(CONFIG, dataset, out, **QUIET).run()
+    Trainer.resume(out / "last.npz", dataset, **QUIET)  # here, without a word
+    here = Machine.here()
+    elsewhere = dataclasses.replace(here, blas="openblas 0.3 Nehalem")
+    monkeypatch.setattr(Machine, "here", lambda device="cpu": elsewhere)
+    words = f"goes on with other arithmetic .blas openblas 0.3 Nehalem, not {here.blas}.: from here"
+    with pytest.warns(Note, match=words):
+        trainer = Trainer.resume(out / "last.npz", dataset, **QUIET)
+    trainer.run()
+    assert checkpoint.load(out / "last.npz").header.machine == elsewhere

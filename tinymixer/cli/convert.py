@@ -1,7 +1,6 @@
 """tinymixer convert."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,6 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.source.exists() and args.target.exists() and os.path.samefile(args.source, args.target):
-        raise TinymixerError(f"{args.target} is IN itself; give another name for OUT")
     try:
         with read_weights(args.source, average=not args.raw) as weights:
             lines = _convert(args, weights)

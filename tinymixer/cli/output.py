@@ -16,14 +16,14 @@ class Harmless:
     """A text stream that passes on lines of printable characters, and escapes all others.
 
     Whatever is printed goes through it: a file name or a class name can say nothing to a terminal.
-    Progress bars need the carriage return, so that one passes too.
+    `but` are other characters that pass: progress bars need the carriage return.
     """
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
+    def __init__(self, stream: TextIO, but: str = "\n\t"):
+        self._stream, self._but = stream, but
 
     def write(self, text: str) -> int:
-        self._stream.write(harmless(text, but="\n\r\t"))
+        self._stream.write(harmless(text, self._but))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -46,7 +46,7 @@ def terminal() -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout = sys.stdout and Harmless(sys.stdout)  # type: ignore[assignment]
-    sys.stderr = Harmless(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = Harmless(sys.stderr, but="\n\t\r")  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -201,7 +201,10 @@ def download(name: str, data_dir: str | Path | None = None) -> Dataset:
             raise
     home, loader = _home(data_dir), PUBLISHED[name]
     with alone_in(home):
-        loader.room.download(loader.layout, home)
+        try:
+            return load(name, data_dir)  # another process may have downloaded it meanwhile
+        except DataError:
+            loader.room.download(loader.layout, home)
     return load(name, data_dir)
 
 

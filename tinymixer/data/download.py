@@ -127,6 +127,8 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
     """Receive, and resume after a break as long as there is progress; check; rename."""
     target = folder / source.file
     part = folder / f"{source.file}.part"
+    if target.is_file() and _md5(target) == source.md5:
+        return target  # of a download that ended before its file was used
     for _ in range(limits.attempts):
         had = _size(part)
         try:
@@ -143,14 +145,18 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
                 raise _Failed(str(error)) from error
     else:
         raise _Failed(f"broke off {limits.attempts} times, {_size(part)} bytes received")
-    with part.open("rb") as file:
-        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    md5 = _md5(part)
     if md5 != source.md5:
         part.unlink()
         raise _Failed(f"checksum {md5}, expected {source.md5}")
     os.replace(part, target)
     _tag(part).unlink(missing_ok=True)
     return target
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:

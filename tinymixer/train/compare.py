@@ -8,9 +8,9 @@ schedule spans exactly these. With N training images:
                makes two products, one for dx and one for dW, of each that forward makes
     seconds    epochs = seconds v / N, v the images/s of a short run that is thrown away
 
-So each run is an ordinary one: its config.json says all of it, and it resumes bit for bit, which
-no schedule by the clock could. The price: the seconds of training keep to the budget as well as
-the machine keeps its speed, and the table tells those that it really took.
+So each run is an ordinary one: its config.json says all of it, and on one machine it resumes bit
+for bit, which no schedule by the clock could. The price: the seconds of training keep to the budget
+as well as the machine keeps its speed, and the table tells those that it really took.
 """
 
 import json

@@ -38,7 +38,7 @@ AMOUNT = Between(0, 10**9)
 @dataclass(frozen=True)
 class Config:
     """What decides the trained weights besides the data set: with the same of both, two runs end in
-    the same bits.
+    the same bits, on machines whose processors and BLAS compute alike, see machine.py.
 
     model_options are changes to the options of `model`; `build_model` checks them.
     Raises TinymixerError for options out of range.

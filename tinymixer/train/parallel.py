@@ -3,7 +3,8 @@
     batch -> micro-batches 0..G-1 -> a worker takes the next one -> gradients -> one tree of sums
 
 Float sums depend on their order, so the order is fixed: gradients are added along a binary tree
-over the micro-batches. Neither the cut nor the tree knows how many workers there are.
+over the micro-batches. Neither the cut nor the tree knows how many workers there are. What is
+added, the gradient of a micro-batch, has the bits of the processor and its BLAS, see machine.py.
 """
 
 import os

@@ -3,7 +3,7 @@
     images -> model -> loss -> backpropagation -> clip -> AdamW -> weights, again and again
 
 No workers, no checkpoints. `Trainer` is this loop made fast and safe: where its micro-batch is the
-whole batch, it ends in the same weights, bit for bit.
+whole batch, it ends on one machine in the same weights, bit for bit.
 """
 
 from typing import Any

@@ -16,6 +16,7 @@ from typing import Any
 from tinymixer import data
 from tinymixer.errors import CheckpointError, DataError, brief
 from tinymixer.train.config import Config
+from tinymixer.train.machine import Machine
 from tinymixer.train.tasks import TASKS
 
 FRACTION = 0.0, 1.0  # bounds of an accuracy
@@ -148,13 +149,13 @@ class DatasetRecord:
     def from_json(cls, found: Any, what: str = "the data set") -> "DatasetRecord":
         entries = _entries(cls, found, what)
         for name in ("name", "fingerprint"):
-            if not isinstance(entries[name], str) or not entries[name].isprintable():
+            if not _is_line(entries[name]):
                 raise _wrong(f"{what}'s {name}", entries[name], "a line of text")
         if not re.fullmatch("[0-9a-f]{64}", entries["fingerprint"]):
             raise _wrong(f"{what}'s fingerprint", entries["fingerprint"], "64 hexadecimal digits")
         names = entries["class_names"]
-        if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
-            raise _wrong(f"{what}'s class_names", names, "a list of names, at least one")
+        if not isinstance(names, list) or not names or not all(map(_is_line, names)):
+            raise _wrong(f"{what}'s class_names", names, "a list of printable names, at least one")
         channels = entries["channels"]
         if channels not in (1, 3) or type(channels) is not int:
             raise _wrong(f"{what}'s channels", channels, "1 or 3")
@@ -195,6 +196,7 @@ class Header:
     progress: Progress = Progress()
     history: tuple[EpochFigures, ...] = ()
     extended: tuple[tuple[float, float], ...] = ()
+    machine: Machine | None = None  # that trained up to here; None if that is not known
 
     @property
     def epoch(self) -> int:
@@ -251,7 +253,7 @@ class Header:
                 "give more, or leave it out"
             )
         extended = (*self.extended, (done_steps / per_epoch, config.epochs))
-        return Header(longer, self.dataset, step, progress, history, extended)
+        return Header(longer, self.dataset, step, progress, history, extended, self.machine)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -261,6 +263,7 @@ class Header:
             "progress": self.progress.to_json(),
             "history": [figures.to_json() for figures in self.history],
             "extended": self.extended,
+            "machine": self.machine and self.machine.to_json(),
         }
 
     @classmethod
@@ -280,6 +283,7 @@ class Header:
         progress = Progress.from_json(entries["progress"], f"{what}'s progress")
         if (step > 0) != (progress.images > 0):
             raise ValueError(f"{what} says {step} steps but {progress.images} images")
+        machine = entries["machine"]
         return cls(
             _config(entries["config"], f"{what}'s config"),
             DatasetRecord.from_json(entries["dataset"], f"{what}'s dataset"),
@@ -287,7 +291,12 @@ class Header:
             progress,
             tuple(history),
             _pairs(entries["extended"], f"{what}'s extended"),
+            None if machine is None else Machine.from_json(machine, f"{what}'s machine"),
         )
+
+
+def _is_line(found: Any) -> bool:
+    return isinstance(found, str) and found.isprintable()
 
 
 def _pairs(found: Any, what: str) -> tuple[tuple[float, float], ...]:

@@ -7,7 +7,7 @@
 A micro-batch is small enough for its activations to stay in the cache, forward and backward; each
 worker takes the next one. Everything random is a function of (seed, epoch, step, image or
 micro-batch), and the sum has a fixed order. So the weights have the same bits for any number of
-workers.
+workers of one machine; another kind of processor may compute other ones, see machine.py.
 """
 
 from collections.abc import Callable, Sequence

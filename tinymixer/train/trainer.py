@@ -4,7 +4,8 @@
 
 Every random number is looked up, see step.py, and nothing else varies. So a run that was stopped at
 any moment goes on from its last checkpoint to the same weights, bit for bit, on any number of
-workers.
+workers. On another kind of processor or BLAS the last bits differ, see machine.py: a checkpoint
+says where it was made, and a run that goes on elsewhere says so.
 """
 
 import math
@@ -20,13 +21,14 @@ from tinymixer import data
 from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.engine import no_grad
-from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, note
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
 from tinymixer.files import lock
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
+from tinymixer.train.machine import Machine
 from tinymixer.train.non_finite import non_finite_error, spoilt_error
 from tinymixer.train.parallel import Workers
 from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
@@ -159,6 +161,13 @@ class Trainer:
                     f"{trained}"
                 )
             trainer._left = left
+        here = Machine.here(trainer.device)
+        if header.machine and here != header.machine:
+            differences = "; ".join(here.differences(header.machine))
+            note(
+                f"the run in {path.parent} goes on with other arithmetic ({differences}): from "
+                "here on its bits may differ"
+            )
         return trainer
 
     @property
@@ -338,7 +347,7 @@ class Trainer:
         if self.out is None:
             return
         where = self.step, self.progress, tuple(self.history), self.extended
-        header = Header(self.config, self.record, *where)
+        header = Header(self.config, self.record, *where, Machine.here(self.device))
         groups = self.model.state(), self._averages(), self.optimizer.state
         if self.steps_done and not all(
             array_module(array).isfinite(array).all()

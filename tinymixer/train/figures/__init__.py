@@ -7,24 +7,31 @@ images are (N, height, width, 3) uint8; labels and predictions (N,) are class nu
 are (N, K). Accuracies are fractions, 0..1.
 """
 
+from tinymixer.train.figures.batch import batch
 from tinymixer.train.figures.charts import confusion, curves, profile, race
 from tinymixer.train.figures.filters import patch_filters, token_maps
 from tinymixer.train.figures.images import mistakes, prediction, predictions, sample_sheet, segments
-from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, save
+from tinymixer.train.figures.layers import layers
+from tinymixer.train.figures.rates import range_test
+from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, card, save
 
 __all__ = [
     "BLUE",
     "GREY",
     "INK",
     "ORANGE",
+    "batch",
+    "card",
     "confusion",
     "curves",
+    "layers",
     "mistakes",
     "patch_filters",
     "prediction",
     "predictions",
     "profile",
     "race",
+    "range_test",
     "sample_sheet",
     "save",
     "segments",

@@ -39,15 +39,15 @@ def mistakes(
         f"not {label(class_names[guess], 14)} {p[guess]:.0%}"
         for true, guess, p in zip(labels, predictions, probabilities, strict=True)
     ]
-    return _sheet(images, captions, "Mistakes: what it is, not what the model says")
+    return sheet(images, captions, "Mistakes: what it is, not what the model says")
 
 
 def sample_sheet(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Images with the names of their classes, in the order given."""
-    return _sheet(images, [label(class_names[k], 18) for k in labels], "")
+    return sheet(images, [label(class_names[k], 18) for k in labels], "")
 
 
-def _sheet(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
+def sheet(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """Images in rows, each over its caption."""
     columns = min(len(images), max(4, math.ceil(math.sqrt(1.5 * len(images)))))
     rows = math.ceil(len(images) / columns)
