@@ -7,11 +7,13 @@ import re
 import numpy as np
 import pytest
 from command_line import call, refused
+from small_runs import stop_at
 
 from tinymixer import data
 from tinymixer.data import Dataset, Source, shapes
 from tinymixer.errors import CheckpointError, DataError
 from tinymixer.train import Config, Trainer, checkpoint
+from tinymixer.train.stopping import Stopped
 
 OPTIONS = {
     "hidden_dim": 8,
@@ -177,7 +179,8 @@ def test_a_moved_folder_is_accepted_if_it_holds_the_same(here, capsys, folders):
     path = train(Source("folder:old").load(), here / "run")
     folders[str(here / "new")] = folders.pop(str(here / "old"))
     for argv in (("eval", "--run", "run"), ("train", "--resume", "run")):
-        refused(capsys, here, argv, f"there is no folder {here / 'old'}")
+        moved = "if it has moved, name its place with --dataset folder:PATH"
+        refused(capsys, here, argv, f"there is no folder {here / 'old'}; {moved}")
         assert call(*argv, "--dataset", "folder:new") == 0
     capsys.readouterr()
     folders[str(here / "new")] = mine(mean=(11.0, 22.0, 33.0))
@@ -191,11 +194,14 @@ def test_a_moved_folder_is_accepted_if_it_holds_the_same(here, capsys, folders):
     assert checkpoint.load(path).header.dataset.source == Source("folder:old")
 
 
-def test_a_run_that_goes_on_with_a_moved_folder_records_where_it_is_now(here, folders):
+def test_a_run_that_goes_on_with_a_moved_folder_records_where_it_is_now(here, folders, monkeypatch):
     folders[str(here / "old")] = mine()
     config = dataclasses.replace(CONFIG, epochs=2)
     trainer = Trainer(config, Source("folder:old").load(), here / "run", workers=1, quiet=True)
-    trainer._take_folder()  # saved before the first step
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1)
+        with pytest.raises(Stopped):
+            trainer.run()
     folders[str(here / "new")] = folders.pop(str(here / "old"))
     assert call("train", "--resume", "run", "--dataset", "folder:new", "--quiet") == 0
     record = checkpoint.load(here / "run" / "last.npz").header.dataset

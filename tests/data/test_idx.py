@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from cifar_forms import unpacked, zipped
 from fake_cifar import tar_gz
+from own_files import H, N, W, arrays, files, written
 
 from tinymixer import data
 from tinymixer.data import idx
 from tinymixer.errors import DataError, DataMissing
-
-N, M, H, W = 60, 20, 28, 28
 
 
 @pytest.fixture(autouse=True)
@@ -22,25 +21,6 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "__file__", str(tmp_path / "a" / "b" / "c" / "__init__.py"))
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-
-
-def arrays(begins=()):
-    rng = np.random.default_rng(0)
-    made = {}
-    for part, count in (("train", N), ("test", M)):
-        made[f"{part}_images"] = rng.integers(0, 256, (count, H, W), np.uint8)
-        made[f"{part}_labels"] = (np.arange(count) % 10).astype(np.uint8)
-    made["train_labels"][: len(begins)] = begins
-    return made
-
-
-def written(x):
-    return bytes([0, 0, 8, x.ndim]) + np.array(x.shape, ">u4").tobytes() + x.tobytes()
-
-
-def files(made, naming="{}", packed=False):
-    pack = gzip.compress if packed else bytes
-    return {naming.format(idx.PARTS[part]): pack(written(x)) for part, x in made.items()}
 
 
 def assert_loaded(dataset, made):

@@ -55,6 +55,13 @@ def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
     assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()
 
 
+def test_images_are_held_back_where_they_are():
+    config = small("mixer_pico", val_size=5, augment=data.Augment())
+    on_gpu = trained(config, "gpu")
+    assert device_of(on_gpu.split.test_images) == "gpu"
+    assert_same(on_gpu, trained(config, "cpu"))
+
+
 def test_a_run_with_muon_on_a_gpu_ends_close_to_the_one_on_the_cpu():
     """Not in the same bits: NumPy computes X Xᵀ by a routine of its own, which sums differently."""
     on_gpu, on_cpu = trained(MUON, "gpu"), trained(MUON, "cpu")

@@ -119,9 +119,8 @@ def measure_colours(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float,
 
 
 def _check_text(what: str, text: Any) -> None:
-    """A word that can stand in a table, in a file and in the name of a figure."""
-    if not isinstance(text, str) or not text.strip() or not text.isprintable():
-        raise DataError(f"{what} is {brief(repr(text), 60)}; expected text on one line")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{what} is {brief(repr(text), 60)}; expected text")
 
 
 def _check_class_names(dataset: Dataset) -> None:
@@ -220,8 +219,8 @@ def _check_parts_agree(dataset: Dataset) -> None:
         )
     if len(places := {device_of(getattr(dataset, name)) for name in _ARRAYS}) > 1:
         raise DataError(
-            f"{dataset.name}: its arrays are on {' and '.join(sorted(places))}; expected one "
-            "device: make it of NumPy arrays, then call .to(device)"
+            f"{dataset.name}: its arrays are on the {' and the '.join(sorted(places))}; expected "
+            "one device: make it of NumPy arrays, then call .to(device)"
         )
 
 

@@ -249,7 +249,10 @@ def _decoded(pictures: list[Picture], shape: tuple[int, ...]) -> tuple[np.ndarra
                 raise DataError("it is not a regular file")
             squares[i] = as_seen(read_picture(picture.path, (height, width)), height, width)
         except DataError as error:
-            reasons[i] = brief(str(error).removeprefix(f"{picture.path}: "), 120)
+            reason = str(error).removeprefix(
+                f"cannot read the picture {printable(str(picture.path))}: "
+            )
+            reasons[i] = brief(reason, 200)
     return squares, reasons
 
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from tinymixer import data
@@ -218,7 +219,15 @@ class Header:
                 "loaded again; name a data set of the same classes with --dataset SOURCE, such as "
                 "folder:PATH or npz:FILE"
             )
-        return replace(begun, **changes).load(data_dir)
+        source = replace(begun, **changes)
+        try:
+            return source.load(data_dir)
+        except DataError as error:
+            if source.path is None or Path(source.path).exists():
+                raise
+            raise DataError(
+                f"{error}; if it has moved, name its place with --dataset {source.kind}:PATH"
+            ) from error
 
     def until(self, epochs: float) -> "Header":
         """The same run where it stands, with another end.

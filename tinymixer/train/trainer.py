@@ -52,11 +52,14 @@ class Trainer:
         metrics.jsonl        one line of figures per epoch
         curves.png           the same as a picture
 
-    and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. Nothing is chosen on
-    the test images: what is quoted of a run is the test figure of its last weights. save_every is
-    in seconds; the end of an epoch and a signal to stop save as well. A run never writes over
-    another one's checkpoints. With `graph`, on a GPU, a step is recorded and replayed if it can be,
-    with the same bits.
+    and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped, with `epochs=30` to
+    another end: the learning rate then follows the schedule for 30 epochs, so a cosine that had
+    come down goes up again, and checkpoints keep when that was.
+
+    Nothing is chosen on the test images: what is quoted of a run is the test figure of its last
+    weights. save_every is in seconds; the end of an epoch and a signal to stop save as well. A run
+    never writes over another one's checkpoints. With `graph`, on a GPU, a step is recorded and
+    replayed if it can be, with the same bits.
 
     Raises TinymixerError for a model that cannot take the images of the data set.
     """

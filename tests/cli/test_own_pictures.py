@@ -1,0 +1,55 @@
+"""Own pictures and IDX files, from training to what the model makes of them."""
+
+import cifar_forms
+import pytest
+from command_line import TINY, call, refused
+from fake_cifar import fake_files, tar_gz
+from own_files import DAMAGED, arrays, files, flowers
+
+from tinymixer import data
+from tinymixer.data import cifar, folder
+from tinymixer.train import checkpoint
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setattr(folder, "_cache", lambda root, side: None)
+
+
+@pytest.mark.filterwarnings("always::tinymixer.errors.Note")
+def test_a_folder_of_mixed_pictures(here, capsys):
+    root = flowers(here / "flowers", count=10)
+    for name, content in DAMAGED.items():
+        (root / name).write_bytes(content)
+    train = ("train", "--dataset", "folder:flowers", "--epochs", "1", "--out", "run")
+    assert call(*train, "--set", "hidden_dim=8", "--set", "num_blocks=1") == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "3 of 33 pictures cannot be read" in line
+    assert all(name in line for name in DAMAGED)
+    record = checkpoint.load(here / "run" / "last.npz").header.dataset
+    assert record.class_names == ("blue", "green", "red")
+    assert call("eval", "--run", "run") == 0
+    assert "green" in capsys.readouterr().out
+    assert call("predict", "--run", "run", root / "red" / "000.jpg") == 0
+    assert call("plot", "--run", "run") == 0
+
+
+def test_idx_files(here, capsys):
+    made = arrays()
+    cifar_forms.unpacked(here / "data" / "FashionMNIST" / "raw", files(made))
+    options = ("--set", "patch_size=4", "--set", "hidden_dim=8", "--set", "num_blocks=1")
+    assert (
+        call("train", "--dataset", "fashion_mnist", "--out", "run", "--epochs", "1", *options) == 0
+    )
+    assert "fashion_mnist, 60 images" in capsys.readouterr().out
+    assert call("eval", "--run", "run") == 0
+    assert "Ankle boot" in capsys.readouterr().out
+
+
+def test_a_cut_archive_is_an_error_and_nothing_else_is_trained_on(here, capsys, monkeypatch):
+    members = cifar_forms.binary(cifar.CIFAR10, fake_files(cifar.CIFAR10))
+    members = {name: content[:10_000] for name, content in members.items()}
+    archive = tar_gz(here / "cifar-10-python (1).tar.gz", members)
+    archive.write_bytes(archive.read_bytes()[:-100])
+    assert data.find("cifar10", here) == archive
+    refused(capsys, here, ("train", "--data-dir", here, "--out", "run", *TINY), archive.name)
