@@ -102,19 +102,29 @@ def test_one_that_waits_says_so_once_and_gets_it(path, holder):
     thread.join()
 
 
+CRASH = """
+import os, sys, time
+from pathlib import Path
+from tinymixer.files import lock
+with lock(Path(sys.argv[1]), "the box"):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        os._exit(1)
+    os.close(1)
+    time.sleep(60)
+"""
+
+
 @posix
-def test_a_forked_child_does_not_keep_it(path):
-    with lock(path, "the box"):
-        child = os.fork()
-        if not child:  # lives on after its parent has left the lock
-            time.sleep(60)
-            os._exit(0)
+def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_crashed(path):
+    done = subprocess.run([sys.executable, "-c", CRASH, path], stdout=subprocess.PIPE)
     try:
+        assert path.exists()
         with lock(path, "the box"):
             pass
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        os.kill(int(done.stdout), signal.SIGKILL)
 
 
 @posix
