@@ -26,7 +26,7 @@ from tinymixer.files import write_atomically
 from tinymixer.weights import kinds, msgpack, pytorch
 
 MOST = 2**28  # bytes that compressed arrays may hold where no model says what is needed
-MOST_INDEX = 2**24  # bytes of an index of files
+MOST_INDEX = 2**22  # bytes of an index of files
 MOST_SHARDS = 1000  # files of an index
 RECORD = "record"  # the entry of an .npz file, or the text in a .safetensors file, that we write
 
@@ -189,8 +189,10 @@ def _reader(
         return arrays.Safetensors(file, size)
     if kind == "Flax":
         return msgpack.MsgpackFile(file)
-    if not index or size > MOST_INDEX:
+    if not index:
         raise ValueError("an index is in the place of a file of weights")
+    if size > MOST_INDEX:
+        raise ValueError(f"an index of more than {MOST_INDEX:,} bytes")
     file.seek(0)
     return Shards(json.loads(file.read()), path.parent, stack)
 

@@ -69,6 +69,10 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
             return _of_run(path, average)
         record = read_record(path, file)
         file.stored.pop(RECORD, None)
+        if not (file.stored or file.refused or file.ignored):
+            raise CheckpointError(
+                f"{path} is a whole {file.kind} file, and holds no arrays. Give the file of weights"
+            )
         return _of(str(path), file, record, average, stack)
     except BaseException:
         stack.close()
