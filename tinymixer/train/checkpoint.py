@@ -25,9 +25,10 @@ from tinymixer.arrays import ArrayFile, Stored, all_finite, opened
 from tinymixer.backend import Array, to_numpy
 from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
+from tinymixer.train.parallel import places_of
 from tinymixer.train.records import Header, shown
 
-FORMAT = 2
+FORMAT = 3
 NAMES = ("last.npz", "best.npz")  # of a run's checkpoints: the latest first
 GROUPS = ("weights", "ema", "optimizer")
 MOST_HEADER = 2**26  # bytes
@@ -191,7 +192,7 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
     weights = model.state()
     ema = {name: x.data for name, x in model.named_parameters()} if header.config.ema else {}
     flat = np.zeros(model.num_parameters(), np.float32)
-    optimizer = header.config.build_optimizer(flat).state
+    optimizer = header.config.build_optimizer(flat, places_of(model)).state
     return {
         f"{group}/{name}": Stored(array.shape, array.dtype)
         for group, arrays in zip(GROUPS, (weights, ema, optimizer), strict=True)
@@ -200,7 +201,8 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _model(header: Header, rng: Any) -> Any:
-    return header.config.build_model(len(header.dataset.class_names), rng)
+    dataset = header.dataset
+    return header.config.build_model(len(dataset.class_names), rng, dataset.channels)
 
 
 def _whole_numbers(found: Any) -> Iterator[int]:

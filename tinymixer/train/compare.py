@@ -25,7 +25,7 @@ import numpy as np
 
 from tinymixer import data, nn
 from tinymixer.errors import CheckpointError, TinymixerError
-from tinymixer.files import write_atomically
+from tinymixer.files import lock, write_atomically
 from tinymixer.summary import summarise
 from tinymixer.train import report
 from tinymixer.train.config import Config
@@ -152,8 +152,14 @@ class Comparison:
     def run(self) -> list[Result]:
         """Train what is not trained yet; the results, in order of the models.
 
-        Raises Stopped after SIGINT or SIGTERM: all that was trained is saved.
+        Raises Stopped after SIGINT or SIGTERM: all that was trained is saved. Raises InUseError if
+        another process compares in `out`.
         """
+        with lock(self.out / ".lock", f"the comparison in {self.out}"):
+            self._check_folder()  # again, now that no other process can write to it
+            return self._run()
+
+    def _run(self) -> list[Result]:
         write_atomically(
             self.out / "comparison.json", json.dumps(self._common(), indent=2).encode()
         )
@@ -183,7 +189,9 @@ class Comparison:
 
     def _size(self, model: str) -> tuple[int, int]:
         """The model's parameters, and its multiply-accumulates for one image of the data set."""
-        blueprint = self._config(model, 1).build_model(self.dataset.num_classes, nn.BLANK)
+        channels = self.dataset.train_images.shape[-1]
+        config = self._config(model, 1)
+        blueprint = config.build_model(self.dataset.num_classes, nn.BLANK, channels)
         try:
             summary = summarise(blueprint, self.dataset.train_images.shape[1:3])
         except ValueError as error:
@@ -194,7 +202,10 @@ class Comparison:
         """What decides the table, except for the models."""
         options = self.config.plain()
         del options["model"], options["epochs"]
-        options |= {"budget": str(self.budget), "fingerprint": self.dataset.fingerprint}
+        options |= {"budget": str(self.budget), "dataset": self.dataset.name}
+        for part in ("train", "test"):
+            options[f"{part}_size"] = len(getattr(self.dataset, f"{part}_images"))
+        options["fingerprint"] = self.dataset.fingerprint
         return options | {"workers": self.workers, "device": self.options["device"]}
 
     def _check_folder(self) -> None:

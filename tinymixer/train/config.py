@@ -1,7 +1,7 @@
 """What decides a training run, in one frozen object."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,24 +12,33 @@ from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.nn import Module
+from tinymixer.optim.muon import Muon, Place
 from tinymixer.options import Between, OneOf, check_options, option
 from tinymixer.train.tasks import TASKS
 
-OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
-    "adamw": lambda c, decay: fast.chosen(optim.AdamW, device_of(decay))(
-        decay, weight_decay=c.weight_decay
+# Each makes an optimizer of flat weights from their decay (N,) and the places of hidden matrices.
+OPTIMIZERS: dict[str, Callable[["Config", Array, Sequence[Place]], optim.Optimizer]] = {
+    "adamw": lambda c, decay, _: _adamw(decay)(decay, weight_decay=c.weight_decay),
+    "muon": lambda c, decay, places: Muon(
+        decay, places, weight_decay=c.weight_decay, adamw=_adamw(decay)
     ),
-    "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
+    "sgd": lambda c, decay, _: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 
-BATCH, PART = Between(1, 2**31), Between(1, data.MOST_SHAPES)  # images of a batch, of a data set
+
+def _adamw(decay: Array) -> Callable[..., optim.Optimizer]:
+    return fast.chosen(optim.AdamW, device_of(decay))
+
+
+BATCH = Between(1, 2**31)  # images
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
 AMOUNT = Between(0, 10**9)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the trained weights: two runs of one Config end in the same bits.
+    """What decides the trained weights besides the data set: with the same of both, two runs end in
+    the same bits.
 
     model_options are changes to the options of `model`; `build_model` checks them.
     Raises TinymixerError for options out of range.
@@ -38,9 +47,6 @@ class Config:
     model: str = option("mixer_pico", OneOf(models.MODELS), "model to train")
     model_options: dict[str, Any] = field(default_factory=dict)
     task: str = option("classify", OneOf(TASKS), "classify images, or segment them pixel by pixel")
-    dataset: str = option("cifar10", OneOf(data.NAMES), "data set to train and test on")
-    train_size: int | None = option(None, PART, "training images used, counted from the first")
-    test_size: int | None = option(None, PART, "test images used, counted from the first")
     epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
     batch_size: int = option(64, BATCH, "images for each update of the weights")
     micro_batch: int = option(16, BATCH, "images of a batch computed together")
@@ -90,34 +96,31 @@ class Config:
             schedule=self.schedule,
         )
 
-    def load_dataset(self, data_dir: str | None = None, *, download: bool = False) -> data.Dataset:
-        """The data set to train on. Raises DataError if it is missing or damaged."""
-        return data.load(
-            self.dataset,
-            data_dir,
-            download=download,
-            train_size=self.train_size,
-            test_size=self.test_size,
-            pixels=TASKS[self.task].pixels,
-        )
+    def build_model(self, num_classes: int, rng: np.random.Generator, channels: int = 3) -> Module:
+        """The model, freshly initialised, for as many classes and channels as a data set has.
 
-    def build_model(self, num_classes: int, rng: np.random.Generator) -> Module:
-        """The model, freshly initialised. Raises TinymixerError for options that do not fit it."""
-        if "num_classes" in self.model_options:
-            raise TinymixerError(
-                f"model {self.model}: the data set decides num_classes; leave out "
-                f"num_classes={self.model_options['num_classes']!r}"
-            )
+        Raises TinymixerError for options that do not fit it.
+        """
+        for name in ("num_classes", "channels"):
+            if name in self.model_options:
+                raise TinymixerError(
+                    f"model {self.model}: the data set decides {name}; leave out "
+                    f"{name}={self.model_options[name]!r}"
+                )
+        options = {**self.model_options, "channels": channels}
         try:
-            model = models.create_model(self.model, num_classes, rng=rng, **self.model_options)
+            model = models.create_model(self.model, num_classes, rng=rng, **options)
             return TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
             changes = f" with {self.model_options}" if self.model_options else ""
             raise TinymixerError(f"model {self.model}{changes}: {error}") from error
 
-    def build_optimizer(self, decay: Array) -> optim.Optimizer:
-        """The optimizer of N flat weights; decay (N,): the share of weight decay each feels."""
-        return OPTIMIZERS[self.optimizer](self, decay)
+    def build_optimizer(self, decay: Array, places: Sequence[Place] = ()) -> optim.Optimizer:
+        """The optimizer of N flat weights; decay (N,): the share of weight decay each feels.
+
+        places are those of the hidden matrices, see `parallel.places_of`.
+        """
+        return OPTIMIZERS[self.optimizer](self, decay, places)
 
 
 # Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.
@@ -131,7 +134,11 @@ TASK_RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(dataset: str, task: str) -> Config:
-    """The default Config for a data set and a task. Raises TinymixerError for an unknown one."""
-    options = RECIPES.get(dataset, {}) | TASK_RECIPES.get(task, {})
-    return Config(dataset=dataset, task=task, **options)
+def recipe(kind: str, task: str) -> Config:
+    """The default Config for a data set and a task, with which every option can be replaced.
+
+    kind is the name of a data set, or "folder" or "npz": the `kind` of a Source. Raises
+    TinymixerError for an unknown task.
+    """
+    options = RECIPES.get(kind, {}) | TASK_RECIPES.get(task, {})
+    return Config(task=task, **options)
