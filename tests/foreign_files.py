@@ -253,14 +253,14 @@ def bombs():
         "memo of 4 billion": (b"\x80\2}r\xff\xff\xff\xffX\1\0\0\0aK\1s.", "holds no arrays"),
         "tuple in itself": (b"\x80\2]q\0h\0\x85a.", "nested more than 16 deep"),
         "dictionary in itself": (b"\x80\2}q\0X\1\0\0\0ah\0s.", "nested more than 16 deep"),
-        "deep lists": (b"\x80\2" + b"]" * 3 * 10**5 + b"a" * 2 * 10**5 + b".", "more than|no arr"),
+        "deep lists": (b"\x80\2" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".", "nested more than 16 deep"),
         "deep tuples": (
-            b"\x80\2N" + b"\x85" * 6 * 10**5 + b".",
-            "nested more than|more than 524,288",
+            b"\x80\2N" + b"\x85" * 10**5 + b".",
+            "nested more than 16 deep",
         ),
         "deep tuple as a key": (
-            b"\x80\2}N" + b"\x85" * 6 * 10**5 + b"K\1s.",
-            "holds no arrays|more th",
+            b"\x80\2}N" + b"\x85" * 10**5 + b"K\1s.",
+            "holds no arrays",
         ),
         "lists of the same lists": (shared(), "nested more than 16 deep|entries"),
         "endless steps": (b"\x80\2" + b"N0" * 3 * 10**5 + b".", "takes more than 524,288 steps"),
@@ -282,7 +282,7 @@ def bombs():
         "outside of its storage": ({"w": outside}, "a tensor is larger than its storage"),
         "a pickle of a gigabyte": (zeros, "members are compressed"),
         "a tree of 4 billion": (
-            b"\x81\xa1a\xdd\xff\xff\xff\xff" + b"\1" * 10**6,
+            b"\x81\xa1a\xdd\xff\xff\xff\xff" + b"\1" * 10**5,
             "not a whole Flax",
         ),
         "a deep tree": (b"\x81\xa1a" * 10**5 + b"\1", "its tree is more than 16 deep"),

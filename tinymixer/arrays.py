@@ -297,7 +297,8 @@ def require_names(names: list[str]) -> None:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    require_names([name for name, _ in pairs])
+    if pairs:
+        require_names([name for name, _ in pairs])
     return dict(pairs)
 
 
