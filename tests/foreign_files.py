@@ -253,7 +253,10 @@ def bombs():
         "memo of 4 billion": (b"\x80\2}r\xff\xff\xff\xffX\1\0\0\0aK\1s.", "holds no arrays"),
         "tuple in itself": (b"\x80\2]q\0h\0\x85a.", "nested more than 16 deep"),
         "dictionary in itself": (b"\x80\2}q\0X\1\0\0\0ah\0s.", "nested more than 16 deep"),
-        "deep lists": (b"\x80\2" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".", "nested more than 16 deep"),
+        "deep lists": (
+            b"\x80\2" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".",
+            "nested more than 16 deep",
+        ),
         "deep tuples": (
             b"\x80\2N" + b"\x85" * 10**5 + b".",
             "nested more than 16 deep",

@@ -68,8 +68,6 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.source.exists() and args.target.exists() and os.path.samefile(args.source, args.target):
-        raise TinymixerError(f"{args.target} is IN itself; give another name for OUT")
     try:
         with read_weights(args.source, average=not args.raw) as weights:
             lines = _convert(args, weights)
@@ -83,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace, weights: Weights) -> list[str]:
     """Write OUT, and answer what to print of it."""
+    if args.target.exists() and any(os.path.samefile(args.target, x) for x in weights.files):
+        raise TinymixerError(f"{args.target} is a file of IN itself; give another name for OUT")
     said = weights.record
     name = args.model or said.get("model")
     if name is None:

@@ -79,7 +79,8 @@ class Shards(arrays.ArrayFile):
         if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
             raise ValueError("it has no weight_map from names to files")
         arrays.require_names(list(places))
-        self._files: dict[str, arrays.ArrayFile] = {}
+        self.files: list[Path] = []
+        self._places: dict[str, arrays.ArrayFile] = {}
         shards: dict[str, arrays.ArrayFile] = {}
         for shard in sorted(set(places.values())):
             if Path(shard).name != shard or not shard.isprintable() or len(shards) >= MOST_SHARDS:
@@ -89,17 +90,18 @@ class Shards(arrays.ArrayFile):
                     f"is an index, and its part {shard} is not beside it. Download all parts into "
                     "its folder"
                 )
+            self.files.append(folder / shard)
             shards[shard] = stack.enter_context(opened(folder / shard, index=False))
         for name, shard in places.items():
             if name in shards[shard].refused:
                 self.refused[name] = shards[shard].refused[name]
             elif name in shards[shard].stored:
-                self._files[name], self.stored[name] = shards[shard], shards[shard].stored[name]
+                self._places[name], self.stored[name] = shards[shard], shards[shard].stored[name]
             else:
                 raise ValueError(f"{arrays.short(name)} is not in {shard}, where it should be")
 
     def read(self, name: str) -> np.ndarray:
-        return self._files[name].read(name)
+        return self._places[name].read(name)
 
 
 @contextmanager
