@@ -59,6 +59,9 @@ def test_what_is_allowed_is_taken(allowed):
         ({"size": 0}, "ingredient size=0: expected 1 to 9"),
         ({"size": "1"}, "ingredient size='1': expected int | None"),
         ({"more": [1]}, "ingredient more=[1]: expected dict"),
+        ({"count": True}, "ingredient count=True: expected int"),
+        ({"share": False}, "ingredient share=False: expected float"),
+        ({"size": True}, "ingredient size=True: expected int | None"),
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_sentence(wrong, message):

@@ -1,7 +1,12 @@
 """`python -m tinymixer` is the `tinymixer` command."""
 
+import signal
 import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` listens: Ctrl-C is no traceback
 
 from tinymixer.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,11 +56,12 @@ def option(default: Any, allowed: Between | OneOf, what_it_does: str) -> Any:
 
 def check_options(options: Any, kind: str) -> None:
     """Raise TinymixerError, which calls it a `kind`, for the first field of the dataclass `options`
-    whose value is not of the annotated type, or not allowed.
+    whose value is not of the annotated type, or not allowed. True is no number.
     """
     for f in fields(options):
         value, allowed = getattr(options, f.name), f.metadata.get("allowed")
-        if not isinstance(value, _ACCEPTED.get(f.type, f.type)):
+        accepted: Any = _ACCEPTED.get(f.type, f.type)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and f.type is not bool):
             expected = getattr(f.type, "__name__", f.type)
         elif allowed is not None and value is not None and value not in allowed:
             expected = allowed

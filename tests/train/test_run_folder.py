@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 import pytest
-from small_runs import small, stop_at, untimed
+from small_runs import images_for, small, stop_at, untimed
 
 from tinymixer.errors import CheckpointError, InUseError, NonFiniteError
 from tinymixer.files import lock
@@ -24,7 +24,7 @@ def no_curves(monkeypatch):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return CONFIG.load_dataset()
+    return images_for(CONFIG)
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ from typing import Any, NoReturn
 
 import tinymixer
 from tinymixer.cli.output import complain, terminal
-from tinymixer.errors import TinymixerError, printable
+from tinymixer.errors import TinymixerError, brief, printable
 
 __all__ = ["COMMANDS", "CommandParser", "Parser", "build_parser", "complain", "main"]
 
-# Each is the module of that name: `add_options(parser)` gives its parser options and sets `func`,
-# which takes the parsed arguments and returns the exit code. It is imported when it is called.
+# Each is the module of that name (lr_find for lr-find): `add_options(parser)` gives its parser
+# options and sets `func`, which takes the parsed arguments and returns the exit code. It is
+# imported when it is called.
 COMMANDS = {
     "train": "train a model",
+    "lr-find": "find a learning rate to begin with",
     "compare": "train several models under one budget and compare them",
     "eval": "accuracy by class, confusion matrix and worst mistakes of a trained model",
     "predict": "what a trained model sees in your pictures",
@@ -52,10 +54,19 @@ class CommandParser(Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.add_options()
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        import_module("tinymixer.cli.options").require_other_outputs(self._actions, found)
+        return found, rest
 
     def add_options(self) -> None:
-        import_module(self.module).add_options(self)
+        try:
+            command = import_module(self.module)
+        except (ImportError, ValueError) as error:  # of a library: TQDM_MININTERVAL=much
+            raise TinymixerError(
+                f"a library does not start: {brief(error)}. Install tinymixer again, and look for "
+                "variables of the environment with the library's name"
+            ) from error
+        command.add_options(self)
 
 
 def build_parser() -> Parser:
@@ -63,7 +74,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"tinymixer {tinymixer.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
     for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line, module=f"tinymixer.cli.{name}")
+        commands.add_parser(name, help=line, module=f"tinymixer.cli.{name.replace('-', '_')}")
     return parser
 
 
@@ -94,8 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _dying_at_once() -> Iterator[None]:
     """Within it Ctrl-C ends the process: an import that it breaks off can fail with any error."""
+    usual = (signal.default_int_handler, signal.SIG_DFL)  # not of nohup, or of a caller of ours
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not in_main or signal.getsignal(signal.SIGINT) not in usual:
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -17,6 +17,7 @@ from tinymixer.cli.options import (
     check_precision,
     check_workers,
     load_figures,
+    require_writable,
     writable_folder,
 )
 from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_source
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / name
     if out.exists() and not out.is_dir():
         raise TinymixerError(f"--out {out}: expected a folder, found a file; choose another --out")
+    require_writable(out)  # before anything is downloaded
     source = replace(source, pixels=TASKS[config.task].pixels)
     dataset = source.load(args.data_dir, download=True)
     comparison = Comparison(

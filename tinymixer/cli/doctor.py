@@ -14,6 +14,7 @@ from tinymixer import data
 from tinymixer.backend import why_no_gpu
 from tinymixer.cli.options import add_data_dir
 from tinymixer.fast.gpu.doctor import gpu_parts
+from tinymixer.train.machine import Machine
 
 
 def add_options(parser: Any) -> None:
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{library['version']}, {kind}, {library['num_threads']} threads",
             )
         )
+    lines.append(("bits", f"those of {Machine.here()}; with others the last digits may differ"))
     lines.append(("GPU", why_no_gpu() or "ready: use --device gpu"))
     lines += [(f"  {name}", text) for name, text in gpu_parts()]
     for name in data.NAMES:

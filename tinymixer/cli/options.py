@@ -2,17 +2,20 @@
 
 import argparse
 import ast
+import io
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from tinymixer.arrays import opened
 from tinymixer.backend import to_device
-from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.errors import CheckpointError, TinymixerError, brief
 
 # --- Options ------------------------------------------------------------------------------------
 
@@ -134,16 +137,28 @@ def find_checkpoint(run: Path | None) -> Path:
 
 def writable_folder(path: Path) -> Path:
     """`path`, created if it does not exist. Raises TinymixerError if it cannot be written to."""
+    require_writable(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".tinymixer-probe"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
-        raise TinymixerError(
-            f"cannot write to {path}: {error.strerror or error}; choose another folder with --out"
-        ) from error
+        raise _not_writable(path, error) from error
     return path
+
+
+def require_writable(folder: Path) -> None:
+    """Raise TinymixerError if nothing can be written to `folder`, or it cannot be made."""
+    there = next(x for x in (folder, *folder.absolute().parents) if os.path.lexists(x))
+    try:
+        with tempfile.TemporaryFile(dir=there):  # its name is its own, so that many can try at once
+            pass
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> TinymixerError:
+    return TinymixerError(
+        f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
+    )
 
 
 def output_file(text: str) -> Path:
@@ -153,24 +168,79 @@ def output_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(
             f"{text} is not a regular file; give the name of a file to write"
         )
-    parent = next(parent for parent in path.absolute().parents if os.path.exists(parent))
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+    if os.path.isfile(path) and _is_checkpoint(path):
         raise argparse.ArgumentTypeError(
-            f"cannot write {text}: {parent} is not a folder that you can write to; choose another"
+            f"{text} is a checkpoint of a run, which would be lost; give the name of another file"
         )
+    try:
+        require_writable(path.absolute().parent)
+    except TinymixerError as error:
+        raise argparse.ArgumentTypeError(
+            f"cannot write {text}: {path.absolute().parent} is not a folder that you can write to "
+            f"({error.__cause__}); choose another"
+        ) from error
     return path
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether the file holds what a run saves, whatever its name."""
+    try:
+        with opened(path) as file:
+            return "header" in file.stored and any(x.startswith("weights/") for x in file.stored)
+    except Exception:  # another kind of file may make the reader raise anything
+        return False
+
+
+def require_other_outputs(actions: Iterable[argparse.Action], args: argparse.Namespace) -> None:
+    """Raise TinymixerError if a file that the command line is to write is another of its files."""
+    given = [
+        (action, value)
+        for action in actions
+        for value in _listed(getattr(args, action.dest, None))
+        if isinstance(value, str | Path)
+    ]
+    for action, path in given:
+        for other, value in given:
+            if action.type is output_file and other is not action and _same_file(path, value):
+                raise TinymixerError(
+                    f"{_name(action)} {path} is the same file as {_name(other)} {value}, which "
+                    "would be lost; give another name"
+                )
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[-1] if action.option_strings else str(action.metavar)
+
+
+def _same_file(path: str | Path, value: str | Path) -> bool:
+    """Whether `value`, or the FILE in a FILE:NAME, is the file `path`, under any name."""
+    for name in (str(value), str(value).rpartition(":")[0]):
+        if os.path.exists(path) and os.path.exists(name):
+            if os.path.samefile(path, name):
+                return True
+        elif name and os.path.realpath(path) == os.path.realpath(name):
+            return True
+    return False
 
 
 def load_figures() -> ModuleType:
     """`tinymixer.train.figures`, imported only to draw: matplotlib takes up to a second.
 
-    Raises TinymixerError if matplotlib does not start; long work calls this before it begins.
+    Raises TinymixerError if matplotlib does not start or draw; long work calls this before it
+    begins.
     """
     try:
         from tinymixer.train import figures
-    except ValueError as error:  # matplotlib reads its settings when it is imported
+
+        figures.card(1, 1, "a title").savefig(io.BytesIO(), format="png")
+    except Exception as error:  # it reads the user's settings, which can make it raise anything
         raise TinymixerError(
-            f"matplotlib does not start: {error}. Unset MPLBACKEND, or mend your matplotlibrc"
+            f"matplotlib does not start: {brief(error)}. Unset MPLBACKEND, or mend your "
+            "matplotlibrc"
         ) from error
     return figures
 

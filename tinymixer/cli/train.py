@@ -20,6 +20,7 @@ from tinymixer.cli.options import (
     check_workers,
     find_checkpoint,
     load_figures,
+    require_writable,
     writable_folder,
 )
 from tinymixer.cli.recipe import (
@@ -123,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
 def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         checkpoint.require_unused(args.out)
+    require_writable(args.out or Path("runs"))  # before anything is downloaded
     given = given_fields(args, Config)
     task = given.get("task", "classify")
     source = given_source(args, "shapes" if task == "segment" else "cifar10")

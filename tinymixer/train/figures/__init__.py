@@ -10,13 +10,15 @@ are (N, K). Accuracies are fractions, 0..1.
 from tinymixer.train.figures.charts import confusion, curves, profile, race
 from tinymixer.train.figures.filters import patch_filters, token_maps
 from tinymixer.train.figures.images import mistakes, prediction, sample_sheet, segments
-from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, save
+from tinymixer.train.figures.rates import range_test
+from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, card, save
 
 __all__ = [
     "BLUE",
     "GREY",
     "INK",
     "ORANGE",
+    "card",
     "confusion",
     "curves",
     "mistakes",
@@ -24,6 +26,7 @@ __all__ = [
     "prediction",
     "profile",
     "race",
+    "range_test",
     "sample_sheet",
     "save",
     "segments",
