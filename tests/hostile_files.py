@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 
 from tinymixer import nn
+from tinymixer.data import Source
 from tinymixer.models import create_model
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config
@@ -32,9 +33,18 @@ OPTIONS = {
 }
 CLASSES = ("cat", "dog", "car")
 HEADER = Header(
-    Config(model="mixer_pico", model_options=OPTIONS, dataset="shapes", ema=0.9, batch_size=8),
+    Config(model="mixer_pico", model_options=OPTIONS, ema=0.9, batch_size=8),
     DatasetRecord(
-        "shapes", "0123456789abcdef" * 4, CLASSES, (120.0, 110.0, 100.0), (5.0, 6.0, 7.0)
+        "shapes",
+        Source("shapes", train_size=20, test_size=4),
+        "0123456789abcdef" * 4,
+        CLASSES,
+        (120.0, 110.0, 100.0),
+        (5.0, 6.0, 7.0),
+        (8, 8),
+        3,
+        20,
+        4,
     ),
     2,
     Progress(30.5, 7.0, 16, 1.5),

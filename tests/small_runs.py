@@ -9,6 +9,7 @@ from tinymixer import data
 from tinymixer.backend import to_numpy
 from tinymixer.train.config import Config
 from tinymixer.train.step import TrainingStep
+from tinymixer.train.tasks import TASKS
 from tinymixer.train.trainer import Trainer
 
 SYSTEMS = {
@@ -42,9 +43,6 @@ def small(model, **changes):
     config = Config(
         model=model,
         model_options=SYSTEMS[model] | {"drop_path_rate": 0.2},
-        dataset="shapes",
-        train_size=20,  # batches of 8, 8 and 4; micro-batches of 5 do not divide them
-        test_size=9,
         epochs=5 / 3,
         batch_size=8,
         micro_batch=5,
@@ -73,9 +71,15 @@ def segmenting():
     )
 
 
-def trained(config, device, **options):
+def images_for(config, train_size=20, test_size=9):
+    """Batches of 8, 8 and 4, which micro-batches of 5 do not divide."""
+    pixels = TASKS[config.task].pixels
+    return data.load("shapes", train_size=train_size, test_size=test_size, pixels=pixels)
+
+
+def trained(config, device, dataset=None, **options):
     options = {"workers": 1, "quiet": True} | options
-    trainer = Trainer(config, config.load_dataset(), device=device, **options)
+    trainer = Trainer(config, dataset or images_for(config), device=device, **options)
     trainer.run()
     return trainer
 

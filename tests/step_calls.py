@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import tinymixer
+from tinymixer import data
 from tinymixer.data.draws import Stream, generator
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
@@ -47,13 +48,10 @@ def one_step():
     """A warm step, to be counted."""
     config = Config(
         model_options={"num_blocks": 1},
-        dataset="shapes",
-        train_size=16,
-        test_size=1,
         batch_size=16,
         micro_batch=8,
     )
-    dataset = config.load_dataset()
+    dataset = data.load("shapes", train_size=16, test_size=1)
     model = config.build_model(dataset.num_classes, generator(0, Stream.INIT))
     step = TrainingStep(config, model, dataset, Workers(1))
     with step.workers:

@@ -98,7 +98,10 @@ def test_a_bad_checkpoint_is_named(kind, command, run, here, capsys):
         (lambda header: header["config"].update(colour="red"), '"colour"'),
         (lambda header: header["config"].pop("augment"), "the digests differ"),
         (lambda header: header["config"].update(batch_size=2.5), "batch_size=2.5: expected int"),
-        (lambda header: header["config"].update(train_size="5"), "='5': expected int | None"),
+        (
+            lambda header: header["dataset"]["source"].update(train_size="5"),
+            "='5': expected int | None",
+        ),
         (lambda header: header.update(step="a"), 'step is "a", expected a whole number'),
     ],
 )

@@ -17,7 +17,7 @@ def test_eval_tells_classes_apart_and_draws(run, capsys):
     table = capsys.readouterr().out
     assert all(name in table for name in ("circle", "arrow", "all"))
     model, saved = load_model(run / "last.npz")
-    dataset = saved.header.config.load_dataset()
+    dataset = saved.header.load_dataset()
     with Workers(1) as workers:
         _, matrix = measure(TASKS["classify"], model, dataset, workers)
     assert (matrix != matrix.T).any()  # rows are what is, columns are what is said

@@ -367,9 +367,6 @@ def test_float32_is_float64_with_fewer_digits(mode):
 CONFIG = Config(
     model="hire_mlp_nano",
     model_options={"dims": (6, 8, 8), "depths": (1, 2, 1), "stem": (4, 4, 0)},
-    dataset="shapes",
-    train_size=44,  # batches of 16, 16 and 12; micro-batches of 5 do not divide them
-    test_size=20,
     epochs=2,
     batch_size=16,
     micro_batch=5,
@@ -379,7 +376,8 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def dataset():
-    return CONFIG.load_dataset()
+    """Batches of 16, 16 and 12; micro-batches of 5 do not divide them."""
+    return data.load("shapes", train_size=44, test_size=20)
 
 
 def bits(trainer):

@@ -5,7 +5,7 @@ import published
 import pytest
 from checks import CLOSE_32, assert_close
 
-from tinymixer import Tensor, create_model, nn, no_grad, ops
+from tinymixer import Tensor, create_model, data, nn, no_grad, ops
 from tinymixer.backend import array_module, device_of, to_numpy
 from tinymixer.engine import tensors_below
 from tinymixer.gradcheck import check_model
@@ -248,12 +248,13 @@ def small_model():
 
 
 def test_the_gradient_is_the_same_on_one_and_two_workers():
-    config = Config(dataset="shapes", train_size=10, test_size=1, micro_batch=4)
+    config = Config(micro_batch=4)
+    dataset = data.load("shapes", train_size=10, test_size=1)
     totals = []
     for count in (1, 2):
         model = small_model()
         model.head.W.data[...] = np.random.default_rng(1).standard_normal(model.head.W.shape)
-        step = TrainingStep(config, model, config.load_dataset(), Workers(count))
+        step = TrainingStep(config, model, dataset, Workers(count))
         with step.workers:
             totals.append(step.gradient(micro_batches(np.arange(10), 4), 0, 0)[0])
     np.testing.assert_array_equal(*totals)

@@ -17,9 +17,6 @@ CONFIG = Config(
         "dropout": 0.1,
         "drop_path_rate": 0.2,
     },
-    dataset="shapes",
-    train_size=72,  # batches of 32, 32 and 8; micro-batches of 5 do not divide them
-    test_size=24,
     epochs=2,
     batch_size=32,
     micro_batch=5,
@@ -41,4 +38,5 @@ def changed():
 
 @pytest.fixture(scope="session")
 def dataset():
-    return CONFIG.load_dataset()
+    """Batches of 32, 32 and 8; micro-batches of 5 do not divide them."""
+    return data.load("shapes", train_size=72, test_size=24)

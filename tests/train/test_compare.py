@@ -24,9 +24,6 @@ from tinymixer.train.trainer import Trainer
 MODELS = ["mixer_pico", "mixer_nano"]  # 4 and 8 blocks of the same tiny width
 CONFIG = Config(
     model_options={"hidden_dim": 8, "tokens_mlp_dim": 5, "channels_mlp_dim": 11},
-    dataset="shapes",
-    train_size=72,
-    test_size=24,
     batch_size=32,  # three steps an epoch
     lr=0.01,
 )
@@ -34,14 +31,15 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def dataset():
-    return CONFIG.load_dataset()
+    return data.load("shapes", train_size=72, test_size=24)
 
 
 @pytest.fixture
 def comparison(dataset, tmp_path):
-    def make(unit="epochs", amount=2, models=MODELS, config=CONFIG, **options):
+    def make(unit="epochs", amount=2, models=MODELS, config=CONFIG, train_size=72, **options):
         options = {"workers": 1, "quiet": True} | options
-        return Comparison(models, Budget(unit, amount), config, dataset, tmp_path / "c", **options)
+        images = data.load("shapes", train_size=train_size, test_size=24)
+        return Comparison(models, Budget(unit, amount), config, images, tmp_path / "c", **options)
 
     return make
 
@@ -194,7 +192,7 @@ def test_a_stop_in_the_last_evaluation_of_a_model_begins_no_other(comparison, st
         ({"amount": 3}, "budget='2 epochs', not '3 epochs'"),
         ({"unit": "seconds"}, "budget='2 epochs', not '2 s of training'"),
         ({"config": dataclasses.replace(CONFIG, lr=0.02)}, "lr=0.01, not 0.02"),
-        ({"config": dataclasses.replace(CONFIG, train_size=71)}, "train_size=72, not 71"),
+        ({"train_size": 71}, "train_size=72, not 71"),
         ({"workers": 2}, "workers=1, not 2"),
     ],
 )

@@ -9,7 +9,7 @@ import cupy_stand_in as cp
 import numpy as np
 import pytest
 import small_runs
-from small_runs import SYSTEMS, arrays, assert_same, segmenting, small, trained
+from small_runs import SYSTEMS, arrays, assert_same, images_for, segmenting, small, trained
 
 from tinymixer import cli, data, engine
 from tinymixer.backend import device_of, to_numpy, why_no_gpu
@@ -81,9 +81,9 @@ def test_a_run_on_a_real_gpu_goes_the_same_way(config):
 
 
 def test_pixels_stay_bytes_on_the_device():
-    dataset = small("mixer_pico").load_dataset().to("gpu")
+    dataset = images_for(small("mixer_pico")).to("gpu")
     assert dataset.train_images.dtype == dataset.test_images.dtype == np.uint8
-    assert dataset.fingerprint == small("mixer_pico").load_dataset().fingerprint
+    assert dataset.fingerprint == images_for(small("mixer_pico")).fingerprint
     assert dataset.to("gpu") is dataset
 
 
@@ -147,7 +147,7 @@ CROSSINGS = {name: (without_a_policy(run), n) for name, (run, n) in CROSSINGS.it
 
 @pytest.mark.parametrize(("config", "expected"), CROSSINGS.values(), ids=CROSSINGS)
 def test_what_crosses_in_a_warm_step(config, expected, crossings):
-    trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
+    trainer = Trainer(config, images_for(config), device="gpu", quiet=True)
     order = cp.asarray(permutation(0, 0, 20))
     with trainer.workers:
         trainer.training_step(order[:8], 0, 0, number=0, lr=0.01)
@@ -193,7 +193,7 @@ def test_every_product_of_matrices_is_one_of_two_in_the_named_precision(
 
     monkeypatch.setattr(gpu.ops, "product", named)
     monkeypatch.setattr(cp.ndarray, "__matmul__", by_itself)
-    trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
+    trainer = Trainer(config, images_for(config), device="gpu", quiet=True)
     with trainer.workers:
         trainer.training_step(cp.asarray(np.arange(8)), 0, 0, number=0, lr=0.01)
     assert set(by_name) == {(2, 2)}
@@ -207,7 +207,7 @@ def test_figures_are_read_together(crossings, monkeypatch):
     """
     monkeypatch.setitem(trainer_module.READ_EVERY, "gpu", 3)
     config = without_a_policy(calm("mixer_pico", batch_size=4))  # 20 images
-    trainer = Trainer(config, config.load_dataset(), device="gpu", quiet=True)
+    trainer = Trainer(config, images_for(config), device="gpu", quiet=True)
     with trainer.workers:
         crossings.clear()
         trainer._train_epoch()
@@ -239,7 +239,7 @@ def test_what_went_wrong_some_steps_ago_is_told_as_on_the_cpu(model, what, monke
     monkeypatch.setattr(TrainingStep, "inputs", noted)
     monkeypatch.setattr(TrainingStep, "loss", spoilt)
     for device in ("cpu", "gpu"):
-        trainer = Trainer(config, config.load_dataset(), device=device, workers=1, quiet=True)
+        trainer = Trainer(config, images_for(config), device=device, workers=1, quiet=True)
         with pytest.raises(NonFiniteError) as raised:
             trainer.run()
         said.append(str(raised.value))
@@ -258,7 +258,7 @@ def test_a_run_goes_on_on_the_other_device(first, then, stop_after, tmp_path, mo
     small_runs.stop_at(monkeypatch, stop_after)
     with pytest.raises(Stopped):
         trained(config, first, out=tmp_path)
-    dataset = config.load_dataset()
+    dataset = images_for(config)
     resumed = Trainer.resume(tmp_path / "last.npz", dataset, device=then, workers=1, quiet=True)
     assert {device_of(array) for array in arrays(resumed).values()} == {then}
     resumed.run()

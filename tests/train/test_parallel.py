@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from small_runs import small
+from small_runs import images_for, small
 
 from tinymixer.engine import no_grad
 from tinymixer.models import create_model
@@ -99,7 +99,7 @@ def test_micro_batches_follow_one_another_and_the_last_may_be_smaller():
 
 def gradient(workers):
     config = small("mixer_pico")
-    step = TrainingStep(config, small_mixer(), config.load_dataset(), Workers(workers))
+    step = TrainingStep(config, small_mixer(), images_for(config), Workers(workers))
     with step.workers:
         return step.gradient(micro_batches(np.arange(20), 3), 0, 0)[0]
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_runs import SYSTEMS, small
+from small_runs import SYSTEMS, images_for, small
 
 from tinymixer import data, optim
 from tinymixer.fast import reference_ops
@@ -14,9 +14,8 @@ from tinymixer.train.trainer import Trainer
 
 
 def whole_batches(model, **changes):
-    """Three batches an epoch, two epochs, everything active: clipping, decay, warm-up, averages."""
+    """Two epochs, everything active: clipping, decay, warm-up, averages."""
     options = {
-        "train_size": 23,  # the last batch has 7 images
         "epochs": 2,
         "batch_size": 8,
         "micro_batch": 8,
@@ -53,7 +52,7 @@ def assert_same_bits(found, model):
 @pytest.mark.parametrize("model", SYSTEMS)
 def test_the_trainer_ends_in_the_weights_of_the_plain_loop(model, seed):
     config = whole_batches(model, seed=seed)
-    dataset = config.load_dataset()
+    dataset = images_for(config, 23)
     assert_same_bits(trained(config, dataset), plain(config, dataset))
 
 
@@ -73,13 +72,13 @@ def test_the_trainer_ends_in_the_weights_of_the_plain_loop(model, seed):
 )
 def test_and_with_other_options(changes):
     config = whole_batches("mixer_pico", **changes)
-    dataset = config.load_dataset()
+    dataset = images_for(config, 23)
     assert_same_bits(trained(config, dataset), plain(config, dataset))
 
 
 def test_and_with_the_operations_of_the_lessons():
     config = whole_batches("mixer_pico")
-    dataset = config.load_dataset()
+    dataset = images_for(config, 23)
     with reference_ops():
         assert_same_bits(trained(config, dataset), plain(config, dataset))
 
@@ -94,7 +93,7 @@ def test_and_with_the_operations_of_the_lessons():
 )
 def test_a_trainer_that_differs_a_little_is_found(monkeypatch, name, broken):
     config = whole_batches("mixer_pico")
-    dataset = config.load_dataset()
+    dataset = images_for(config, 23)
     update = optim.AdamW.step
 
     def changed(self, weights, gradients, lr, step, *rest):
@@ -110,13 +109,13 @@ def test_a_trainer_that_differs_a_little_is_found(monkeypatch, name, broken):
 
 def test_the_plain_loop_learns_its_images_by_heart(capsys):
     config = dataclasses.replace(
-        whole_batches("mixer_pico", train_size=16, epochs=50, clip_norm=1.0, ema=0.0),
+        whole_batches("mixer_pico", epochs=50, clip_norm=1.0, ema=0.0),
         augment=data.Augment(),
         model_options=SYSTEMS["mixer_pico"] | {"dropout": 0.0},
         weight_decay=0.0,
         label_smoothing=0.0,
     )
-    train_plain(config, config.load_dataset())
+    train_plain(config, images_for(config, 16))
     losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
     assert len(losses) == 2 * config.epochs  # the first and the last step of each epoch
     assert losses[0] == pytest.approx(np.log(10), abs=0.01)  # a new head says each class alike

@@ -7,7 +7,7 @@ import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
-from small_runs import assert_same, segmenting, small, trained
+from small_runs import assert_same, images_for, segmenting, small, trained
 
 from tinymixer import backend, cli, engine, nn, ops
 from tinymixer.backend import to_device, to_numpy
@@ -36,7 +36,11 @@ def whole(model="mixer_pico", **changes):
         config = small(model, **{"micro_batch": 8, "epochs": 3, **changes})  # of 8, 8 and 4 images
         config.model_options["patch_size"] = 16
         return config
-    return small(model, train_size=4, test_size=1, epochs=2, batch_size=2, micro_batch=2, **changes)
+    return small(model, epochs=2, batch_size=2, micro_batch=2, **changes)
+
+
+def images(config):
+    return images_for(config) if config.model == "mixer_pico" else images_for(config, 4, 1)
 
 
 SEGMENTING = {"task": "segment", "augment": segmenting().augment}
@@ -56,10 +60,10 @@ RUNS = {
 
 @pytest.mark.parametrize(("config", "graphs"), RUNS.values(), ids=RUNS)
 def test_a_replayed_run_ends_in_the_same_bits(config, graphs):
-    replayed = trained(config, "gpu", graph=True)
+    replayed = trained(config, "gpu", images(config), graph=True)
     assert replayed.training_step.replay.why_not is None
     assert len(replayed.training_step.replay.nodes()) == graphs
-    assert_same(replayed, trained(config, "gpu"))
+    assert_same(replayed, trained(config, "gpu", images(config)))
 
 
 def test_a_run_that_cannot_be_replayed_says_so_once_and_ends_in_the_same_bits(monkeypatch, capsys):
@@ -85,8 +89,8 @@ class Moving(nn.Module):
 
 
 def after_steps(replay):
-    config = small("mixer_pico", train_size=22, augment=Augment())
-    dataset = config.load_dataset().to("gpu")
+    config = small("mixer_pico", augment=Augment())
+    dataset = images_for(config, 22).to("gpu")
     step = TrainingStep(config, Moving().to("gpu"), dataset, Workers(1), replay=replay)
     batch = to_device(np.arange(22), "gpu")
     with step.workers:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_runs import SYSTEMS, small, trained
+from small_runs import SYSTEMS, images_for, small, trained
 
 from tinymixer import data, nn, ops
 from tinymixer.data.draws import Stream, generator
@@ -14,7 +14,7 @@ from tinymixer.train.step import TrainingStep
 
 
 def step_of(config, workers=1, **options):
-    dataset = config.load_dataset()
+    dataset = images_for(config)
     model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
     return TrainingStep(config, model, dataset, Workers(workers), **options)
 
@@ -118,8 +118,8 @@ class WithAuxiliary(nn.Module):
 
 
 def after_one_step(workers):
-    config = small("mixer_pico", train_size=22)
-    step = TrainingStep(config, WithAuxiliary(), config.load_dataset(), Workers(workers))
+    config = small("mixer_pico")
+    step = TrainingStep(config, WithAuxiliary(), images_for(config, 22), Workers(workers))
     figures = one(step, np.arange(22))
     return figures, state(step)
 
@@ -136,8 +136,8 @@ def test_auxiliary_losses_are_added_and_nothing_depends_on_the_workers():
 
 
 def test_running_statistics_follow_the_micro_batches_in_their_order():
-    config = small("mixer_pico", train_size=22)
-    step = TrainingStep(config, WithAuxiliary(), config.load_dataset(), Workers(1))
+    config = small("mixer_pico")
+    step = TrainingStep(config, WithAuxiliary(), images_for(config, 22), Workers(1))
     expected = np.zeros(3)
     for g, piece in enumerate(micro_batches(np.arange(22), config.micro_batch)):
         images, *_ = step.inputs(piece, 0, 0, g)
@@ -153,7 +153,6 @@ def test_running_statistics_follow_the_micro_batches_in_their_order():
 BASE = small("mixer_pico", clip_norm=0.05)  # below every norm: clipping is active in each step
 CHANGES = {
     "model_options": BASE.model_options | {"dropout": 0.2},
-    "train_size": 21,
     "epochs": 2.0,
     "batch_size": 7,
     "micro_batch": 4,
@@ -172,8 +171,6 @@ CHANGES = {
 ELSEWHERE = {
     "model": "decides how many weights there are: tests/models",
     "task": "test_tasks.py",
-    "dataset": "tests/data",
-    "test_size": "decides figures and not weights: test_the_number_of_test_images_decides_figures",
     "augment": "each of its options below",
     "precision": "a CPU knows one only: tests/fast/gpu",
 }
@@ -222,7 +219,7 @@ def test_every_option_of_augmentation_changes_the_weights(name, endings):
 
 
 def test_the_number_of_test_images_decides_figures_and_no_weight(endings):
-    trainer = trained(dataclasses.replace(BASE, test_size=5), "cpu")
+    trainer = trained(BASE, "cpu", images_for(BASE, test_size=5))
     assert len(trainer.dataset.test_images) == 5
     found = np.concatenate([trainer.flat.weights, trainer.average])
     np.testing.assert_array_equal(found, endings["adamw"])

@@ -9,6 +9,7 @@ import small_runs
 from small_runs import untimed
 
 from tinymixer import data
+from tinymixer.data import Source
 from tinymixer.engine import Tensor
 from tinymixer.errors import DataError, TinymixerError
 from tinymixer.train import checkpoint, evaluation, metrics
@@ -32,9 +33,6 @@ CONFIG = Config(
         "kernels": None,
         "drop_path_rate": 0.2,
     },
-    dataset="shapes",
-    train_size=40,  # batches of 16, 16 and 8; micro-batches of 5 do not divide them
-    test_size=15,
     epochs=2,
     batch_size=16,
     micro_batch=5,
@@ -47,7 +45,8 @@ SEGMENT = TASKS["segment"]
 
 @pytest.fixture(scope="module")
 def dataset():
-    return CONFIG.load_dataset()
+    """Batches of 16, 16 and 8; micro-batches of 5 do not divide them."""
+    return data.load("shapes", train_size=40, test_size=15, pixels=True)
 
 
 def bits(trainer):
@@ -204,9 +203,14 @@ def test_an_unknown_task_is_refused():
         dataclasses.replace(CONFIG, task="detect")
 
 
-def test_data_without_pixels_are_refused():
+def test_data_without_pixels_are_refused(dataset):
     with pytest.raises(DataError, match="no labels for pixels"):
-        dataclasses.replace(CONFIG, dataset="cifar10").load_dataset()
+        Source("cifar10", pixels=True).load()
+    images = data.load("shapes", train_size=4, test_size=2)
+    with pytest.raises(DataError, match="shapes has labels for images, but this task"):
+        Trainer(CONFIG, images)
+    with pytest.raises(DataError, match="shapes has labels for pixels, but this task"):
+        Trainer(Config(), dataset)
 
 
 def test_recipes_are_of_data_and_task():

@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinymixer import data
 from tinymixer.cli import complain
 from tinymixer.cli.options import (
     add_data_dir,
@@ -19,12 +19,14 @@ from tinymixer.cli.options import (
     load_figures,
     writable_folder,
 )
-from tinymixer.cli.recipe import add_augmentation, add_fields, changed
+from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_source
+from tinymixer.data import Source
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
+from tinymixer.train.tasks import TASKS
 
 
 def add_options(parser: Any) -> None:
@@ -65,28 +67,25 @@ def add_options(parser: Any) -> None:
     add_quiet(parser)
     add_set(parser)
     recipe = parser.add_argument_group("the recipe of all models")
-    recipe.add_argument(
-        "--dataset",
-        default="shapes",
-        metavar="STR",
-        help=f"data set to train and test on; one of {', '.join(data.NAMES)}; default shapes",
-    )
-    add_fields(recipe, Config, leave_out=("model", "dataset", "epochs"))
+    add_fields(recipe, Source, dataset="shapes")
+    add_fields(recipe, Config, leave_out=("model", "epochs"))
     add_augmentation(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     load_figures()  # a comparison ends with two
-    config = changed(recipe(args.dataset, getattr(args, "task", "classify")), args)
+    source = given_source(args, "shapes")
+    config = changed(recipe(source.kind, getattr(args, "task", "classify")), args)
     check_precision(args.device, config.precision)
     check_device(args.device)
     budget = args.budget
-    name = f"compare-{config.dataset}-{budget.amount:g}-{budget.unit}"
+    name = f"compare-{source.name}-{budget.amount:g}-{budget.unit}"
     out = args.out or Path("runs") / name
     if out.exists() and not out.is_dir():
         raise TinymixerError(f"--out {out}: expected a folder, found a file; choose another --out")
-    dataset = config.load_dataset(args.data_dir, download=True)
+    source = replace(source, pixels=TASKS[config.task].pixels)
+    dataset = source.load(args.data_dir, download=True)
     comparison = Comparison(
         args.models,
         budget,

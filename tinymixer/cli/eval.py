@@ -1,6 +1,7 @@
 """tinymixer eval."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from tinymixer.cli.options import (
     save_pictures,
     writable_folder,
 )
+from tinymixer.cli.recipe import add_fields, given_fields
+from tinymixer.data import Source
+from tinymixer.errors import DataError
 from tinymixer.train import metrics
 from tinymixer.train.checkpoint import load_model
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import log_probabilities, measure, segments
 from tinymixer.train.parallel import Workers
+from tinymixer.train.records import DatasetRecord
 from tinymixer.train.tasks import TASKS
 
 SHOWN = 10  # segmented images; of `shapes`, one of each class
@@ -36,6 +41,12 @@ def add_options(parser: Any) -> None:
     add_data_dir(parser)
     add_device(parser)
     add_run(parser)
+    add_fields(
+        parser.add_argument_group("other images of the same classes"),
+        Source,
+        leave_out=("train_size",),
+        **dict.fromkeys(("dataset", "test_size", "image_size"), "what the run was trained on"),
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,10 +55,14 @@ def run(args: argparse.Namespace) -> int:
     model, saved = load_model(path)
     model.to(args.device)
     config = saved.header.config
-    dataset = config.load_dataset(args.data_dir)
+    dataset = saved.header.load_dataset(args.data_dir, **given_fields(args, Source))
+    begun, given = saved.header.dataset, DatasetRecord.of(dataset)
+    if differs := begun.difference(given, ("class_names", "image_size", "channels")):
+        raise DataError(f"{path} was trained on {differs}; give a data set like it with --dataset")
+    dataset = replace(dataset, mean=begun.mean, std=begun.std)  # as the model knows its images
     out = writable_folder(args.out or path.parent)
-    if dataset.fingerprint != saved.header.dataset.fingerprint:
-        print(f"note: these are not the same {dataset.name} files that {path} was trained on")
+    if given.fingerprint != begun.fingerprint:
+        print(f"note: {given.name} is not the same images that {path} was trained on")
     if TASKS[config.task].pixels:
         return _evaluate_pixels(config, model, dataset, out, args.device)
     with Workers.of_this_machine(device=args.device) as workers:

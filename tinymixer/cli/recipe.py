@@ -1,21 +1,26 @@
-"""Options of the command line that are made from the fields of Config and Augment."""
+"""Options of the command line that are made from the fields of Source, Config and Augment."""
 
 import argparse
 from collections.abc import Iterable
 from dataclasses import Field, fields, replace
 from typing import Any, get_args
 
-from tinymixer.data import Augment
+from tinymixer.data import Augment, Source
 from tinymixer.options import OneOf
 from tinymixer.train.config import RECIPES, TASK_RECIPES, Config
 
-KEPT_OUT = ("model_options", "augment")  # they have options of their own: --set, and Augment's
+UNSET = {"image_size": "32"}  # what None stands for in the help, where it is not "all"
 
 
-def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -> None:
-    """An option for each field, `--batch-size INT` for batch_size. One not given is not set."""
-    for field in fields(dataclass):
-        if field.name in leave_out or field.name in KEPT_OUT:
+def add_fields(
+    parser: Any, dataclass: type, *, leave_out: Iterable[str] = (), **defaults: Any
+) -> None:
+    """An option for each field made by `option()`: `--batch-size INT` for batch_size.
+
+    One not given is not set; `defaults` are what the help says instead of the field's own.
+    """
+    for field in _options_of(dataclass):
+        if field.name in leave_out:
             continue
         (kind, *_) = get_args(field.type) or (field.type,)  # int of int | None
         parser.add_argument(
@@ -23,17 +28,21 @@ def add_fields(parser: Any, dataclass: type, *, leave_out: Iterable[str] = ()) -
             type=kind,
             default=argparse.SUPPRESS,
             metavar=kind.__name__.upper(),
-            help=_help(field),
+            help=_help(field, defaults.get(field.name, field.default)),
         )
 
 
-def _help(field: Field) -> str:
+def _options_of(dataclass: type) -> list[Field]:
+    return [field for field in fields(dataclass) if "help" in field.metadata]
+
+
+def _help(field: Field, default: Any) -> str:
     """What the option does, the names it knows, its default, and those of other recipes."""
     allowed = field.metadata["allowed"]
     words = f"{field.metadata['help']}; "
     if isinstance(allowed, OneOf):
         words += f"one of {', '.join(allowed.names)}; "
-    words += f"default {'all' if field.default is None else field.default}"
+    words += f"default {UNSET.get(field.name, 'all') if default is None else default}"
     for name, options in (RECIPES | TASK_RECIPES).items():
         options = vars(options.get("augment", Augment())) | options
         if options.get(field.name, field.default) != field.default:
@@ -50,7 +59,13 @@ def add_augmentation(parser: Any) -> None:
 
 def given_fields(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:
     """The fields of `dataclass` that the command line gives."""
-    return {f.name: getattr(args, f.name) for f in fields(dataclass) if hasattr(args, f.name)}
+    options = _options_of(dataclass)
+    return {f.name: getattr(args, f.name) for f in options if hasattr(args, f.name)}
+
+
+def given_source(args: argparse.Namespace, usual: str) -> Source:
+    """The Source that the command line gives; `usual` is the data set if it names none."""
+    return Source(**{"dataset": usual} | given_fields(args, Source))
 
 
 def changed(config: Config, args: argparse.Namespace) -> Config:

@@ -1,7 +1,7 @@
 """tinymixer train."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,19 @@ from tinymixer.cli.options import (
     load_figures,
     writable_folder,
 )
-from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_fields
+from tinymixer.cli.recipe import (
+    add_augmentation,
+    add_fields,
+    changed,
+    given_fields,
+    given_source,
+)
+from tinymixer.data import Source
 from tinymixer.errors import CheckpointError, DataError
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
+from tinymixer.train.tasks import TASKS
 from tinymixer.train.trainer import Trainer
 
 
@@ -60,7 +68,9 @@ def add_options(parser: Any) -> None:
     )
     add_quiet(parser)
     add_set(parser)
-    add_fields(parser.add_argument_group("what decides the trained weights"), Config)
+    decisive = parser.add_argument_group("what decides the trained weights")
+    add_fields(decisive, Source)
+    add_fields(decisive, Config)
     add_augmentation(parser)
 
 
@@ -90,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         where = "the GPU" if args.device == "gpu" else f"{trainer.workers.count} workers"
         print(
-            f"{config.model}, {trainer.model.num_parameters():,} parameters, on {config.dataset}, "
+            f"{config.model}, {trainer.model.num_parameters():,} parameters, on "
+            f"{trainer.dataset.name}, "
             f"{len(images):,} images, {where} -> {out}"
         )
     try:
@@ -114,17 +125,23 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         checkpoint.require_unused(args.out)
     given = given_fields(args, Config)
     task = given.get("task", "classify")
-    wanted = given.get("dataset", "shapes" if task == "segment" else "cifar10")
-    config = changed(recipe(wanted, task), args)
+    source = given_source(args, "shapes" if task == "segment" else "cifar10")
+    config = changed(recipe(source.kind, task), args)
     check_precision(args.device, config.precision)
     check_device(args.device)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
-    if wanted not in (given.get("dataset"), "shapes") and not _have_cifar10(args.data_dir):
+    if (
+        not hasattr(args, "dataset")
+        and source.kind == "cifar10"
+        and not _have_cifar10(args.data_dir)
+    ):
+        source = replace(source, dataset="shapes")
         config = changed(recipe("shapes", task), args)
     if args.device == "gpu" and "micro_batch" not in given:  # a GPU has no small cache to fit
         config = replace(config, micro_batch=config.batch_size)
-    out = args.out or _new_folder(f"{config.model}-{config.dataset}")
-    trainer = Trainer(config, config.load_dataset(args.data_dir, download=True), out, **options)
+    out = args.out or _new_folder(f"{config.model}-{source.name}")
+    source = replace(source, pixels=TASKS[config.task].pixels)
+    trainer = Trainer(config, source.load(args.data_dir, download=True), out, **options)
     writable_folder(out)  # last, so that a refused run leaves no empty folder
     return trainer
 
@@ -133,15 +150,26 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         raise CheckpointError("--resume continues a run in its own folder; leave out --out")
     path = find_checkpoint(args.resume)
-    saved = checkpoint.load(path).header.config
-    begun, asked = saved.plain(), changed(saved, args).plain()
-    if asked != begun:
-        name = next(name for name in begun if asked[name] != begun[name])
-        raise CheckpointError(
-            f"{path} was begun with {name}={begun[name]!r}, not {asked[name]!r}, and with another "
-            "value it would be another run; leave the option out, or start a new run with --out"
-        )
-    return Trainer.resume(path, saved.load_dataset(args.data_dir), **options)
+    header = checkpoint.load(path).header
+    _require_same(path, header.config.plain(), changed(header.config, args).plain())
+    source, given = header.dataset.source, given_fields(args, Source)
+    if source is not None:
+        asked = replace(source, **given)
+        if source.path and asked.path:  # files of one's own may have moved: what they hold decides
+            asked = replace(asked, dataset=source.dataset)
+        _require_same(path, asdict(source), asdict(asked))
+    return Trainer.resume(path, header.load_dataset(args.data_dir, **given), **options)
+
+
+def _require_same(path: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise CheckpointError for the first option that the run in `path` did not begin with."""
+    for name in begun:
+        if asked[name] != begun[name]:
+            raise CheckpointError(
+                f"{path} was begun with {name}={begun[name]!r}, not {asked[name]!r}, and with "
+                "another value it would be another run; leave the option out, or start a new run "
+                "with --out"
+            )
 
 
 def _have_cifar10(data_dir: str | None) -> bool:

@@ -8,7 +8,8 @@ A data set is four arrays in memory. Pixels stay uint8 until they are normalised
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,14 +19,15 @@ from tinymixer.backend import Array, device_of, to_device, to_numpy
 from tinymixer.data import cifar, shapes
 from tinymixer.data.augment import IGNORED, Augment, normalise
 from tinymixer.data.download import fetch
+from tinymixer.data.source import MOST_IMAGES, Source
 from tinymixer.errors import DataError
 
-__all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "add", "find", "load", "normalise"]
+__all__ = ["IGNORED", "NAMES", "Augment", "Dataset", "Source", "add", "find", "load", "normalise"]
 
 _LAYOUTS = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}
 NAMES = (*_LAYOUTS, "shapes")
+MOST_SHAPES = MOST_IMAGES  # training images; test images are numbered from here
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")  # of a Dataset
-MOST_SHAPES = 2**32  # training images; test images are numbered from here
 TRAIN_SHAPES, TEST_SHAPES = 20_000, 4_000  # images by default
 
 
@@ -40,6 +42,9 @@ class Dataset:
     Raises DataError if there is not one label for each image, if a label is not one of the classes
     (a GPU would not notice: it takes an index out of range for another one), or if all labels are
     IGNORED, because then there is nothing to learn or to measure.
+
+    source: where it can be loaded from again. A data set that is made or changed in memory has
+    none: `dataclasses.replace` leaves it out.
     """
 
     name: str
@@ -48,8 +53,9 @@ class Dataset:
     test_images: Array
     test_labels: Array
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: Source | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if device_of(self.train_labels) == "cpu":  # on a GPU they come from a checked Dataset
@@ -93,8 +99,15 @@ class Dataset:
     def to(self, device: str) -> "Dataset":
         """This data set with its four arrays on `device`, "cpu" or "gpu"."""
         if device == device_of(self.train_images):
-            return self  # and keep a fingerprint that is computed already
-        return replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
+            return self
+        moved = replace(self, **{name: to_device(getattr(self, name), device) for name in _ARRAYS})
+        return moved.loaded_from(self.source)
+
+    def loaded_from(self, source: Source | None) -> "Dataset":
+        """This data set, which says from now on where it was loaded from."""
+        same = copy(self)  # and keep a fingerprint that is computed already
+        object.__setattr__(same, "source", source)
+        return same
 
 
 def load(
@@ -106,6 +119,7 @@ def load(
     test_size: int | None = None,
     pixels: bool = False,
     seed: int = 0,
+    image_size: int | None = None,
 ) -> Dataset:
     """The data set `name`, one of NAMES, in memory.
 
@@ -126,7 +140,8 @@ def load(
     if name == "shapes":
         train_size = TRAIN_SHAPES if train_size is None else train_size
         test_size = TEST_SHAPES if test_size is None else test_size
-        return _shapes(train_size, test_size, seed, pixels)
+        drawn = _shapes(train_size, test_size, seed, pixels)
+        return drawn.loaded_from(Source(name, train_size, test_size, image_size, pixels, seed))
     layout = _layout(name)
     path = find(name, data_dir)
     if path is None:
@@ -151,7 +166,7 @@ def load(
         layout.class_names,
         layout.mean,
         layout.std,
-    )
+    ).loaded_from(Source(name, train_size, test_size, image_size, pixels, seed))
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:

@@ -27,7 +27,7 @@ from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
 from tinymixer.train.records import Header, shown
 
-FORMAT = 2
+FORMAT = 3
 NAMES = ("last.npz", "best.npz")  # of a run's checkpoints: the latest first
 GROUPS = ("weights", "ema", "optimizer")
 MOST_HEADER = 2**26  # bytes

@@ -194,7 +194,10 @@ class Comparison:
         """What decides the table, except for the models."""
         options = self.config.plain()
         del options["model"], options["epochs"]
-        options |= {"budget": str(self.budget), "fingerprint": self.dataset.fingerprint}
+        options |= {"budget": str(self.budget), "dataset": self.dataset.name}
+        for part in ("train", "test"):
+            options[f"{part}_size"] = len(getattr(self.dataset, f"{part}_images"))
+        options["fingerprint"] = self.dataset.fingerprint
         return options | {"workers": self.workers, "device": self.options["device"]}
 
     def _check_folder(self) -> None:

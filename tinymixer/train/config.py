@@ -22,14 +22,15 @@ OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
     "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
 
-BATCH, PART = Between(1, 2**31), Between(1, data.MOST_SHAPES)  # images of a batch, of a data set
+BATCH = Between(1, 2**31)  # images
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
 AMOUNT = Between(0, 10**9)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the trained weights: two runs of one Config end in the same bits.
+    """What decides the trained weights besides the data set: with the same of both, two runs end in
+    the same bits.
 
     model_options are changes to the options of `model`; `build_model` checks them.
     Raises TinymixerError for options out of range.
@@ -38,9 +39,6 @@ class Config:
     model: str = option("mixer_pico", OneOf(models.MODELS), "model to train")
     model_options: dict[str, Any] = field(default_factory=dict)
     task: str = option("classify", OneOf(TASKS), "classify images, or segment them pixel by pixel")
-    dataset: str = option("cifar10", OneOf(data.NAMES), "data set to train and test on")
-    train_size: int | None = option(None, PART, "training images used, counted from the first")
-    test_size: int | None = option(None, PART, "test images used, counted from the first")
     epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
     batch_size: int = option(64, BATCH, "images for each update of the weights")
     micro_batch: int = option(16, BATCH, "images of a batch computed together")
@@ -90,17 +88,6 @@ class Config:
             schedule=self.schedule,
         )
 
-    def load_dataset(self, data_dir: str | None = None, *, download: bool = False) -> data.Dataset:
-        """The data set to train on. Raises DataError if it is missing or damaged."""
-        return data.load(
-            self.dataset,
-            data_dir,
-            download=download,
-            train_size=self.train_size,
-            test_size=self.test_size,
-            pixels=TASKS[self.task].pixels,
-        )
-
     def build_model(self, num_classes: int, rng: np.random.Generator) -> Module:
         """The model, freshly initialised. Raises TinymixerError for options that do not fit it."""
         if "num_classes" in self.model_options:
@@ -131,7 +118,11 @@ TASK_RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(dataset: str, task: str) -> Config:
-    """The default Config for a data set and a task. Raises TinymixerError for an unknown one."""
-    options = RECIPES.get(dataset, {}) | TASK_RECIPES.get(task, {})
-    return Config(dataset=dataset, task=task, **options)
+def recipe(kind: str, task: str) -> Config:
+    """The default Config for a data set and a task, with which every option can be replaced.
+
+    kind is the name of a data set, or "folder" or "npz": the `kind` of a Source. Raises
+    TinymixerError for an unknown task.
+    """
+    options = RECIPES.get(kind, {}) | TASK_RECIPES.get(task, {})
+    return Config(task=task, **options)

@@ -8,11 +8,14 @@ missing or unknown, another type, a number that is not finite or out of bounds.
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from tinymixer import data
+from tinymixer.errors import DataError, brief
 from tinymixer.train.config import Config
+from tinymixer.train.tasks import TASKS
 
 FRACTION = 0.0, 1.0  # bounds of an accuracy
 POSITIVE = 0.0, math.inf
@@ -82,19 +85,49 @@ class Progress:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What a run was trained on. mean and std of each colour in pixel units, 0..255."""
+    """What a run was trained on: its one record of that, which everything else asks.
+
+    source: where the data set can be loaded from again, None if it was made in memory; image_size
+    (height, width) in pixels; mean and std of each channel in pixel units, 0..255.
+    """
 
     name: str
+    source: data.Source | None
     fingerprint: str  # see Dataset.fingerprint
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int]
+    channels: int
+    train_images: int  # how many
+    test_images: int
 
     @classmethod
     def of(cls, dataset: data.Dataset) -> "DatasetRecord":
-        mean, std = (tuple(map(float, colours)) for colours in (dataset.mean, dataset.std))
-        names = tuple(dataset.class_names)
-        return cls(dataset.name, dataset.fingerprint, names, mean, std)  # type: ignore[arg-type]
+        _, height, width, channels = dataset.train_images.shape
+        return cls(
+            "".join(letter if letter.isprintable() else "?" for letter in dataset.name),
+            dataset.source,
+            dataset.fingerprint,
+            tuple(dataset.class_names),
+            tuple(map(float, dataset.mean)),
+            tuple(map(float, dataset.std)),
+            (height, width),
+            channels,
+            len(dataset.train_images),
+            len(dataset.test_images),
+        )
+
+    def difference(self, given: "DatasetRecord", names: Iterable[str]) -> str:
+        """The first of these fields in which `given` is another, in words; "" if there is none."""
+        for name in names:
+            mine, theirs = getattr(self, name), getattr(given, name)
+            if mine != theirs:
+                return (
+                    f"{self.name} with {name} {brief(mine, 100)}, but {given.name} has "
+                    f"{brief(theirs, 100)}"
+                )
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,15 +143,29 @@ class DatasetRecord:
         names = entries["class_names"]
         if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
             raise _wrong(f"{what}'s class_names", names, "a list of names, at least one")
+        channels = entries["channels"]
+        if channels not in (1, 3) or type(channels) is not int:
+            raise _wrong(f"{what}'s channels", channels, "1 or 3")
         colours = {}
         for name in ("mean", "std"):
-            three = entries[name]
-            if not isinstance(three, list) or len(three) != 3:
-                raise _wrong(f"{what}'s {name}", three, "three numbers")
-            colours[name] = tuple(_number(x, f"{what}'s {name}", *POSITIVE) for x in three)
+            numbers = entries[name]
+            if not isinstance(numbers, list) or len(numbers) != channels:
+                raise _wrong(f"{what}'s {name}", numbers, f"a list of {channels} numbers")
+            colours[name] = tuple(_number(x, f"{what}'s {name}", *POSITIVE) for x in numbers)
         if not all(colours["std"]):
-            raise _wrong(f"{what}'s std", entries["std"], "three numbers above 0")
-        return cls(**{**entries, **colours, "class_names": tuple(names)})
+            raise _wrong(f"{what}'s std", entries["std"], "numbers above 0")
+        sides = entries["image_size"]
+        if not isinstance(sides, list) or len(sides) != 2:
+            raise _wrong(f"{what}'s image_size", sides, "a height and a width")
+        for name in ("image_size", "train_images", "test_images"):
+            for count in sides if name == "image_size" else [entries[name]]:
+                if not _count(count, f"{what}'s {name}"):
+                    raise _wrong(f"{what}'s {name}", count, "1 or more")
+        source = entries["source"]
+        if source is not None:
+            source = data.Source(**_entries(data.Source, source, f"{what}'s source"))
+        changes = {"source": source, "class_names": tuple(names), "image_size": tuple(sides)}
+        return cls(**{**entries, **colours, **changes})
 
 
 @dataclass(frozen=True)
@@ -138,6 +185,24 @@ class Header:
     def epoch(self) -> int:
         """The epoch that the run is in, from 0: as many are done."""
         return len(self.history)
+
+    def load_dataset(self, data_dir: str | None = None, **changes: Any) -> data.Dataset:
+        """The run's data set from its source, or from what `changes` to the source say.
+
+        Raises DataError if it was made in memory and no other is named, or if it is missing.
+        """
+        begun, named = self.dataset.source, changes.get("dataset")
+        if named is not None and (begun is None or data.Source(named).kind != begun.kind):
+            begun = data.Source(pixels=TASKS[self.config.task].pixels)
+            if data.Source(named).kind == "folder":
+                begun = replace(begun, image_size=self.dataset.image_size[0])
+        if begun is None:
+            raise DataError(
+                f'the data set "{self.dataset.name}" of this run was made in memory and cannot be '
+                "loaded again; name a data set of the same classes with --dataset SOURCE, such as "
+                "folder:PATH or npz:FILE"
+            )
+        return replace(begun, **changes).load(data_dir)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinymixer.files import write_atomically
 from tinymixer.train.config import Config
-from tinymixer.train.records import EpochFigures
+from tinymixer.train.records import DatasetRecord, EpochFigures
 
 
 def line(epoch: EpochFigures) -> str:
@@ -28,11 +28,14 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def write(folder: Path, config: Config, history: Sequence[EpochFigures]) -> None:
+def write(
+    folder: Path, config: Config, dataset: DatasetRecord, history: Sequence[EpochFigures]
+) -> None:
     """Write config.json, metrics.jsonl and curves.png to `folder`, for the history so far."""
     lines = "".join(json.dumps(epoch.to_json()) + "\n" for epoch in history)
     write_atomically(folder / "metrics.jsonl", lines.encode())
-    write_atomically(folder / "config.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
+    said = {**asdict(config), "dataset": dataset.to_json()}
+    write_atomically(folder / "config.json", (json.dumps(said, indent=2) + "\n").encode())
     if history:
         from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from tinymixer import ops
 from tinymixer.backend import Array, array_module
-from tinymixer.data import IGNORED
+from tinymixer.data import IGNORED, Dataset
 from tinymixer.engine import Tensor
+from tinymixer.errors import DataError
 from tinymixer.models.segmentation import Segmenter
 from tinymixer.nn import Module, Rng
 from tinymixer.train import metrics
@@ -27,6 +28,15 @@ class Classification:
     def model(self, model: Module, K: int, rng: Rng) -> Any:
         """The model that answers, made of a model that classifies images."""
         return model
+
+    def check_labels(self, dataset: Dataset) -> None:
+        """Raise DataError if it is not what this task learns that the data set has labels for."""
+        if self.pixels != (dataset.train_labels.ndim == 3):
+            kinds = ("images", "pixels") if self.pixels else ("pixels", "images")
+            raise DataError(
+                f"{dataset.name} has labels for {kinds[0]}, but this task learns labels for "
+                f"{kinds[1]}; choose the other one of {' and '.join(TASKS)}"
+            )
 
     def beside_logits(self, targets: Array) -> Array:
         """Targets with the axes of the logits."""

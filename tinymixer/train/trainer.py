@@ -31,6 +31,7 @@ from tinymixer.train.parallel import Workers
 from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
 from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
+from tinymixer.train.tasks import TASKS
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
@@ -42,7 +43,7 @@ class Trainer:
     within the epoch. Given `out`, a folder, the run leaves there
 
         last.npz, best.npz   checkpoints: the latest, and the one with the best test figure
-        config.json          the Config
+        config.json          the Config, and what it was trained on
         metrics.jsonl        one line of figures per epoch
         curves.png           the same as a picture
 
@@ -66,7 +67,9 @@ class Trainer:
         quiet: bool = False,
         graph: bool = False,
     ):
+        TASKS[config.task].check_labels(dataset)
         self.config, self.dataset, self.out = config, dataset.to(device), out
+        self.record = DatasetRecord.of(self.dataset)
         self.device, self.save_every, self.quiet = device, save_every, quiet
         self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
         self.workers = Workers.of_this_machine(workers, device)
@@ -108,11 +111,16 @@ class Trainer:
                 f"{path} cannot go on beside {last}, which it would write over; resume {last}, or "
                 f"copy {path.name} to a folder of its own and resume it there"
             )
-        if header.dataset.fingerprint != dataset.fingerprint:
+        begun, given = header.dataset, DatasetRecord.of(dataset)
+        if begun.fingerprint != given.fingerprint:
             raise CheckpointError(
-                f"{path} was trained on other data: {header.dataset.name} with fingerprint "
-                f"{header.dataset.fingerprint[:12]}, not {dataset.name} with "
-                f"{dataset.fingerprint[:12]}. Resume with the data set it began with"
+                f"{path} was trained on other data: {begun.name} with fingerprint "
+                f"{begun.fingerprint[:12]}, not {given.name} with {given.fingerprint[:12]}. Resume "
+                "with the data set it began with"
+            )
+        if differs := begun.difference(given, ("class_names", "mean", "std")):
+            raise CheckpointError(
+                f"{path} was trained on {differs}; resume with the data set it began with"
             )
         with saved.fitting():
             trainer = cls(header.config, dataset, path.parent, **options)
@@ -276,8 +284,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         if self.out is None:
             return
-        record = DatasetRecord.of(self.dataset)
-        header = Header(self.config, record, self.step, self.progress, tuple(self.history))
+        header = Header(self.config, self.record, self.step, self.progress, tuple(self.history))
         groups = self.model.state(), self._averages(), self.optimizer.state
         if self.steps_done and not all(
             array_module(array).isfinite(array).all()
@@ -292,7 +299,7 @@ class Trainer:
 
     def _report(self) -> None:
         if self.out is not None:
-            report.write(self.out, self.config, self.history)
+            report.write(self.out, self.config, self.record, self.history)
 
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:

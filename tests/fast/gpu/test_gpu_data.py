@@ -325,7 +325,7 @@ def test_a_planted_bug_in_a_policys_kernel_is_caught(monkeypatch, operation, tak
 def test_the_trainer_augments_where_the_images_are(cupy):
     dataset = data.load("shapes", train_size=8, test_size=2)
     for device, kind in (("cpu", data.Augment), ("gpu", gpu.Augment)):
-        config = Config(dataset="shapes", augment=AUGMENTS[0])
+        config = Config(augment=AUGMENTS[0])
         trainer = Trainer(config, dataset, device=device, workers=1, quiet=True)
         assert type(trainer.training_step.augment) is kind
         assert type(trainer.config.augment) is data.Augment

@@ -402,7 +402,7 @@ def test_the_trainer_ends_where_it_does_on_the_cpu(cupy):
     Judged by the length of the way: AdamW makes a whole step even of a gradient that is 0 but for
     rounding, so single weights may differ.
     """
-    config = Config(dataset="shapes", epochs=1, batch_size=4, micro_batch=2, ema=0.5)
+    config = Config(epochs=1, batch_size=4, micro_batch=2, ema=0.5)
     dataset = data.load("shapes", train_size=8, test_size=2)
 
     def moved(device):
