@@ -189,7 +189,7 @@ class Header:
     def load_dataset(self, data_dir: str | None = None, **changes: Any) -> data.Dataset:
         """The run's data set from its source, or from what `changes` to the source say.
 
-        Raises DataError if it was made in memory and no other is named, or if it is missing.
+        Its mean and std are the run's, which may be those of the weights that it began from. Raises DataError if it was made in memory and no other is named, or if it is missing.
         """
         begun, named = self.dataset.source, changes.get("dataset")
         if named is not None and (begun is None or data.Source(named).kind != begun.kind):
@@ -202,7 +202,11 @@ class Header:
                 "loaded again; name a data set of the same classes with --dataset SOURCE, such as "
                 "folder:PATH or npz:FILE"
             )
-        return replace(begun, **changes).load(data_dir)
+        loaded = replace(begun, **changes).load(data_dir)
+        if len(loaded.mean) != len(self.dataset.mean):  # other colours: the caller says so
+            return loaded
+        seen = replace(loaded, mean=self.dataset.mean, std=self.dataset.std)
+        return seen.loaded_from(loaded.source)
 
     def to_json(self) -> dict[str, Any]:
         return {
