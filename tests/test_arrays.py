@@ -50,6 +50,20 @@ def test_what_safetensors_writes_is_read(tmp_path):
         assert found[name].dtype == x.dtype
 
 
+def test_bfloat16_is_read_as_the_float32_whose_upper_half_it_is(tmp_path):
+    numbers = np.array([[1.0, -2.5, 3.140625], [1e-38, np.inf, 0]], np.float32)
+    halves = (numbers.view("<u4") >> 16).astype("<u2")
+    content = safetensors({"a": halves}, lambda heads: heads["a"].update(dtype="BF16"))
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with opened(tmp_path / "x.safetensors") as file:
+        assert file.stored["a"] == Stored((2, 3), np.dtype("<f4"), bfloat16=True)
+        assert file.stored["a"].nbytes == 12
+        found = file.read("a")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.view("<u4") >> 16, halves)
+    assert not (found.view("<u4") & 0xFFFF).any()
+
+
 def test_a_file_is_what_its_content_says(tmp_path):
     np.savez(tmp_path / "x.npz", a=NAMED["a"])
     (tmp_path / "x.npz").rename(tmp_path / "x.safetensors")
@@ -130,7 +144,8 @@ LIES = {
     "text": (head(shape="30"), "a damaged head"),
     "more": (head(ghost=1), "a damaged head"),
     "no head": (lambda heads: heads.update(a=3), "a damaged head"),
-    "bfloat16": (head(dtype="BF16"), "^BF16$"),
+    "bfloat16": (head(dtype="BF16"), "'a' does not have the size"),
+    "eight bits": (head(dtype="F8_E5M2"), "^F8_E5M2$"),
     "control": (head(dtype="a\nb"), r"^a\\nb$"),
 }
 

@@ -10,6 +10,7 @@ costs no memory. The content decides which of the two kinds a file is, not its n
 
 * Only regular files are opened: no folder, pipe or device.
 * An array holds whole or floating-point numbers, little-endian; no text, no objects, no pickle.
+  bfloat16, which NumPy does not have, is read as float32, which holds all its numbers.
 * It fills its place in the file exactly, is read whole, and its CRC-32, where the file has one,
   is right. No name is there twice, and no two arrays share a byte.
 """
@@ -34,7 +35,7 @@ SAFETENSORS = {f"{dtype.kind.upper()}{8 * dtype.itemsize}": dtype for dtype in T
 MOST_ARRAYS = 50_000
 MOST_DIRECTORY = 2**24  # bytes, of an .npz file's table of contents
 MOST_HEAD = 2**12  # bytes, of an array's head in an .npz file: its type and shape
-MOST_HEADS = 2**25  # bytes, of all of them together in a .safetensors file
+MOST_HEADS = 2**24  # bytes, of all of them together in a .safetensors file
 CHUNK = 2**20  # bytes read at once
 
 
@@ -44,11 +45,16 @@ class UnknownNumbers(ValueError):
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file states of an array. fortran: whether the first axis varies fastest."""
+    """What a file states of an array; dtype is the one that it is read as.
+
+    fortran: whether the first axis varies fastest. bfloat16: whether the file holds numbers of that
+    type, the upper halves of those of float32.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool = False
+    bfloat16: bool = False
 
     @property
     def size(self) -> int:
@@ -56,13 +62,24 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
+        """As many bytes as it takes in the file."""
+        return self.size * (2 if self.bfloat16 else self.dtype.itemsize)
 
 
 class ArrayFile:
-    """An open file of arrays: `stored` says what it states of each, `read` reads one."""
+    """An open file of arrays: `stored` says what it states of each, `read` reads one.
 
-    stored: dict[str, Stored]
+    Beside them it may hold texts (metadata), arrays of kinds that are not read (refused: which
+    kind), and what is no array (ignored: what it is), each by name.
+    """
+
+    kind = ""  # what such a file is called
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Stored] = {}
+        self.metadata: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.ignored: dict[str, str] = {}
 
     def read(self, name: str) -> np.ndarray:
         """The array `name`, whole. Raises ValueError where the file does not hold what it states.
@@ -79,13 +96,13 @@ def opened(path: Path, *, compressed: bool = True) -> Iterator[ArrayFile]:
     Raises OSError for what cannot be opened or is no regular file; ValueError, or what Python's
     `zipfile` raises, for what breaks a rule.
     """
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         start = file.read(4)
         if start in (b"PK\3\4", b"PK\5\6"):
-            with zipfile.ZipFile(_with_small_directory(file)) as archive:
-                yield _Npz(archive, os.fstat(file.fileno()).st_size, compressed)
+            with zipfile.ZipFile(with_small_directory(file)) as archive:
+                yield Npz(archive, os.fstat(file.fileno()).st_size, compressed)
         else:
-            yield _Safetensors(file, os.fstat(file.fileno()).st_size)
+            yield Safetensors(file, os.fstat(file.fileno()).st_size)
 
 
 def all_finite(array: np.ndarray) -> bool:
@@ -94,7 +111,7 @@ def all_finite(array: np.ndarray) -> bool:
     return all(bool(np.isfinite(flat[i : i + CHUNK]).all()) for i in range(0, flat.size, CHUNK))
 
 
-def _open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> IO[bytes]:
     """`path`, open for reading. A pipe is refused at once: to open it could wait for ever."""
     if stat.S_ISREG(os.stat(path).st_mode):
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -105,10 +122,13 @@ def _open_regular(path: Path) -> IO[bytes]:
     raise OSError(None, "it is not a regular file", str(path))
 
 
-class _Npz(ArrayFile):
+class Npz(ArrayFile):
     """A zip archive of .npy files: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html"""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int, compressed: bool):
+    kind = ".npz"
+
+    def __init__(self, archive: zipfile.ZipFile, size: int, compressed: bool = True):
+        super().__init__()
         members = archive.infolist()
         if len(members) > MOST_ARRAYS:
             raise ValueError(f"it holds more than {MOST_ARRAYS:,} arrays")
@@ -120,23 +140,23 @@ class _Npz(ArrayFile):
         if sum(x.file_size for x in plain) > size:
             raise ValueError("its members claim more bytes than the file has")
         if other := [x.filename for x in members if not x.filename.endswith(".npy")]:
-            raise ValueError(f"it has a member that is no array: {_short(other[0])}")
-        self._archive, self._heads, self.stored = archive, {}, {}
+            raise ValueError(f"it has a member that is no array: {short(other[0])}")
+        self._archive, self._heads = archive, {}
         self._members = {x.filename.removesuffix(".npy"): x for x in members}
-        _require_names([x.filename.removesuffix(".npy") for x in members])
+        require_names([x.filename.removesuffix(".npy") for x in members])
         for name, member in self._members.items():
             with archive.open(member) as content:
                 self.stored[name], self._heads[name] = _npy_head(content, name)
             if self._heads[name] + self.stored[name].nbytes != member.file_size:
-                raise ValueError(f"array {_short(name)} does not have the size that it states")
+                raise ValueError(f"array {short(name)} does not have the size that it states")
 
     def read(self, name: str) -> np.ndarray:
         with self._archive.open(self._members[name]) as content:
             content.read(self._heads[name])  # is part of what the CRC is taken over
-            return _numbers(content, self.stored[name], name)
+            return numbers(content, self.stored[name], name)
 
 
-def _with_small_directory(file: IO[bytes]) -> IO[bytes]:
+def with_small_directory(file: IO[bytes]) -> IO[bytes]:
     """`file`, a zip archive, if its table of contents, which `zipfile` reads whole, is small."""
     file.seek(max(0, file.seek(0, os.SEEK_END) - 98))
     tail = file.read().rjust(98, b"\0")
@@ -158,32 +178,35 @@ def _npy_head(content: IO[bytes], name: str) -> tuple[Stored, int]:
     start = content.read(8)
     width = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4}.get(start)
     if width is None:
-        raise ValueError(f"array {_short(name)} does not begin like a .npy file of numbers")
+        raise ValueError(f"array {short(name)} does not begin like a .npy file of numbers")
     length = int.from_bytes(content.read(width), "little")
     if length > MOST_HEAD:
-        raise ValueError(f"array {_short(name)} has a head of {length:,} bytes")
+        raise ValueError(f"array {short(name)} has a head of {length:,} bytes")
     text = content.read(length).decode("latin1")
     try:
         head = ast.literal_eval(text.strip())
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         head = None
     if not isinstance(head, dict) or head.keys() != {"descr", "fortran_order", "shape"}:
-        raise ValueError(f"array {_short(name)} has a damaged head")
+        raise ValueError(f"array {short(name)} has a damaged head")
     dtype, fortran = head["descr"], head["fortran_order"]
     if not isinstance(dtype, str) or dtype not in NPY:
-        raise ValueError(f"array {_short(name)} is of type {_short(dtype)}, {_EXPECTED}")
+        raise ValueError(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
     if not isinstance(fortran, bool):
-        raise ValueError(f"array {_short(name)} has a damaged head")
-    return _stated(name, head["shape"], NPY[dtype], fortran), 8 + width + length
+        raise ValueError(f"array {short(name)} has a damaged head")
+    return stated(name, head["shape"], NPY[dtype], fortran=fortran), 8 + width + length
 
 
-class _Safetensors(ArrayFile):
+class Safetensors(ArrayFile):
     """The length of the heads in 8 bytes, the heads in JSON, the numbers of all arrays.
 
     Source: https://github.com/huggingface/safetensors, "Format".
     """
 
+    kind = ".safetensors"
+
     def __init__(self, file: IO[bytes], size: int):
+        super().__init__()
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MOST_HEADS):
@@ -191,85 +214,93 @@ class _Safetensors(ArrayFile):
         heads = json.loads(file.read(length), object_pairs_hook=_without_doubles)
         if not isinstance(heads, dict):
             raise ValueError("its heads are damaged")
-        heads.pop("__metadata__", None)
+        said = heads.pop("__metadata__", None)
+        texts = said.items() if isinstance(said, dict) else ()
+        self.metadata = {key: text for key, text in texts if isinstance(text, str)}
         if len(heads) > MOST_ARRAYS:
             raise ValueError(f"it holds more than {MOST_ARRAYS:,} arrays")
-        _require_names(list(heads))
-        self._file, self._starts, self.stored = file, {}, {}
+        require_names(list(heads))
+        self._file, self._starts = file, {}
         unknown, ends = [], {}
         for name, head in heads.items():
             if not isinstance(head, dict) or head.keys() != {"dtype", "shape", "data_offsets"}:
-                raise ValueError(f"array {_short(name)} has a damaged head")
+                raise ValueError(f"array {short(name)} has a damaged head")
             dtype, shape, offsets = head["dtype"], head["shape"], head["data_offsets"]
             if not isinstance(dtype, str) or not isinstance(shape, list):
-                raise ValueError(f"array {_short(name)} has a damaged head")
-            if not _are_counts(offsets, list) or len(offsets) != 2 or offsets[0] > offsets[1]:
-                raise ValueError(f"array {_short(name)} has a damaged place")
+                raise ValueError(f"array {short(name)} has a damaged head")
+            if not are_counts(offsets, list) or len(offsets) != 2 or offsets[0] > offsets[1]:
+                raise ValueError(f"array {short(name)} has a damaged place")
             self._starts[name], ends[name] = 8 + length + offsets[0], 8 + length + offsets[1]
-            if dtype not in SAFETENSORS:
+            if dtype not in SAFETENSORS and dtype != "BF16":
                 unknown.append(dtype)
                 continue
-            self.stored[name] = _stated(name, tuple(shape), SAFETENSORS[dtype], fortran=False)
+            kind = SAFETENSORS.get(dtype, SAFETENSORS["F32"])
+            self.stored[name] = stated(name, tuple(shape), kind, bfloat16=dtype == "BF16")
             if self.stored[name].nbytes != offsets[1] - offsets[0]:
-                raise ValueError(f"array {_short(name)} does not have the size that it states")
+                raise ValueError(f"array {short(name)} does not have the size that it states")
         reached = 8 + length
         for name in sorted(heads, key=lambda name: (self._starts[name], ends[name])):
             if self._starts[name] != reached:
-                raise ValueError(f"array {_short(name)} does not begin where the one before ends")
+                raise ValueError(f"array {short(name)} does not begin where the one before ends")
             reached = ends[name]
         if reached != size:
             raise ValueError("its arrays do not end where the file ends")
         if unknown:
-            raise UnknownNumbers(_short(unknown[0]).strip("'"))
+            raise UnknownNumbers(short(unknown[0]).strip("'"))
 
     def read(self, name: str) -> np.ndarray:
         self._file.seek(self._starts[name])
-        return _numbers(self._file, self.stored[name], name)
+        return numbers(self._file, self.stored[name], name)
 
 
 _EXPECTED = f"expected numbers: {', '.join(dtype.name for dtype in NPY.values())}, little-endian"
 
 
-def _stated(name: str, shape: Any, dtype: np.dtype, fortran: bool) -> Stored:
+def stated(name: str, shape: Any, dtype: np.dtype, **how: bool) -> Stored:
     """Stored, with sizes that NumPy can have: it counts bytes in 63 bits, and 32 axes at most."""
-    if not _are_counts(shape, tuple) or len(shape) > 32:
-        raise ValueError(f"array {_short(name)} has a damaged shape")
+    if not are_counts(shape, tuple) or len(shape) > 32:
+        raise ValueError(f"array {short(name)} has a damaged shape")
     if math.prod(max(n, 1) for n in shape) >= 2**60:
-        raise ValueError(f"array {_short(name)} is larger than any memory")
-    return Stored(shape, dtype, fortran)
+        raise ValueError(f"array {short(name)} is larger than any memory")
+    return Stored(shape, dtype, **how)
 
 
-def _numbers(content: IO[bytes], stored: Stored, name: str) -> np.ndarray:
+def numbers(content: IO[bytes], stored: Stored, name: str) -> np.ndarray:
     """The next `stored.nbytes` bytes of `content` as an array."""
     raw = np.empty(stored.nbytes, np.uint8)
     for i in range(0, stored.nbytes, CHUNK):
         piece = raw[i : i + CHUNK].data
         if content.readinto(piece) != len(piece):  # type: ignore[attr-defined]
-            raise ValueError(f"array {_short(name)} ends too early")
-    array = raw.view(stored.dtype)
+            raise ValueError(f"array {short(name)} ends too early")
+    array = from_bfloat16(raw.view("<u2")) if stored.bfloat16 else raw.view(stored.dtype)
     return array.reshape(stored.shape, order="F" if stored.fortran else "C")
 
 
-def _are_counts(found: Any, kind: type[list] | type[tuple]) -> bool:
+def from_bfloat16(halves: np.ndarray) -> np.ndarray:
+    """float32 of the bits of bfloat16, given as uint16: they are its upper half."""
+    return (halves.astype("<u4") << 16).view("<f4")
+
+
+def are_counts(found: Any, kind: type[list] | type[tuple]) -> bool:
     return type(found) is kind and all(type(n) is int and 0 <= n < 2**60 for n in found)
 
 
-def _require_names(names: list[str]) -> None:
+def require_names(names: list[str]) -> None:
     """Raise ValueError for a name that is there twice, or that cannot be shown in a line."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"array {_short(name)} is there twice")
+            raise ValueError(f"array {short(name)} is there twice")
         if not name.isprintable() or len(name) > 500:
-            raise ValueError(f"{_short(name)} is not a name for an array")
+            raise ValueError(f"{short(name)} is not a name for an array")
         seen.add(name)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _require_names([name for name, _ in pairs])
+    require_names([name for name, _ in pairs])
     return dict(pairs)
 
 
-def _short(found: Any) -> str:
+def short(found: Any) -> str:
     text = repr(found)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,8 +1,15 @@
-"""Floor 5. Other people's weights: released checkpoints, read and written in their layouts."""
+"""Floor 5. Other people's weights: released checkpoints, read and written in their layouts.
+
+source.py    what a user brings: a file of any kind, a run's checkpoint, a mapping
+files.py     which kind a file is (kinds.py: and what it is if it is none), and its reader
+unwrap.py    what is wrapped around weights
+layouts.py   how each system's arrays are named and laid out; rules.py, the terms of it
+known.py     what the released code computes and sees besides
+record.py    what a file of ours says of itself
+"""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +18,93 @@ import numpy as np
 from tinymixer.backend import to_numpy
 from tinymixer.errors import CheckpointError
 from tinymixer.nn import Module
-from tinymixer.weights.files import InFile, opened, read_file, write_file
-from tinymixer.weights.layouts import LAYOUTS, correspondence
+from tinymixer.weights.files import InFile, read_file, write_file
+from tinymixer.weights.known import Known, known
+from tinymixer.weights.layouts import LAYOUTS, correspondence, layouts_of
+from tinymixer.weights.record import checked
 from tinymixer.weights.rules import View
+from tinymixer.weights.source import COUNTER, Weights, read_weights
 
-__all__ = ["LAYOUTS", "load_state", "num_classes_in", "read_file", "save_state", "state_in"]
+__all__ = [
+    "LAYOUTS",
+    "Known",
+    "Weights",
+    "find_layout",
+    "known",
+    "load_state",
+    "num_classes_in",
+    "read_file",
+    "read_weights",
+    "save_state",
+    "shapes_in",
+    "state_in",
+]
 
-RUNNING, COUNTER = ".running_var", ".num_batches_tracked"
+RUNNING = ".running_var"
+Source = Weights | Mapping[str, Any] | Path | str
 
 
 def load_state(
     model: Module,
-    source: Mapping[str, Any] | Path | str,
-    layout: str = "tinymixer",
+    source: Source,
+    layout: str = "auto",
     *,
     name: str = "",
 ) -> None:
     """Copy the weights in `source`, named and laid out as in `layout`, into `model`.
 
-    source is a mapping of names to arrays, or an .npz or .safetensors file of them, or a checkpoint
-    of a training run; `name` is what errors call it. Every array must be used, every shape must fit
-    and every number be finite in the model's precision, or CheckpointError lists what is missing,
-    left over, misshapen or not finite, and the model stays as it was. No numbers of a file are read
+    source is what `read_weights` takes, or what it answered; `name` is what errors call it. With
+    "auto" the layout is found by the names. Every array must be used, every shape must fit and
+    every number be finite in the model's precision, or CheckpointError lists what is missing, left
+    over, misshapen or not finite, and the model stays as it was. No numbers of a file are read
     before all names and shapes fit. ValueError for a layout that the model's system does not have.
     """
-    if not name:
-        name = str(source) if isinstance(source, str | Path) else "the mapping"
-    with _arrays(source) as theirs:
-        model.load_state(_as_ours(model, theirs, layout, name))
+    if not isinstance(source, Weights):
+        with read_weights(source) as weights:
+            load_state(model, weights, layout, name=name)
+        return
+    if layout == "auto":
+        layout = find_layout(model, source)
+    model.load_state(_as_ours(model, source, layout, name or source.name))
 
 
-def save_state(model: Module, path: Path | str, layout: str = "tinymixer") -> None:
+def find_layout(model: Module, names: Collection[str]) -> str:
+    """The layout of the model's system that most of these names are of; ours if none is of any."""
+    shares = {
+        layout: sum(name in names for name in correspondence(model, layout))
+        for layout in layouts_of(model)
+    }
+    return max(shares, key=lambda layout: shares[layout])
+
+
+def save_state(
+    model: Module,
+    path: Path | str,
+    layout: str = "tinymixer",
+    *,
+    record: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+) -> None:
     """Write the weights of `model` to an .npz or .safetensors file, named and laid out as `layout`.
 
-    Raises ValueError for another kind of file or a layout that the model's system does not have.
+    record is what the file then says of itself (see record.py); dtype "float16" or "float32",
+    otherwise the model's. Raises ValueError for another kind of file, a layout that the model's
+    system does not have, or numbers that float16 is too small for.
     """
-    write_file(Path(path), state_in(model, layout))
+    arrays = state_in(model, layout)
+    if dtype is not None:
+        arrays = {name: _narrowed(name, array, dtype) for name, array in arrays.items()}
+    write_file(Path(path), arrays, None if record is None else checked(record))
+
+
+def _narrowed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(dtype)
+    if not np.isfinite(narrow).all():
+        raise ValueError(f"{name} has numbers that are too large for {dtype}; write float32")
+    return narrow
 
 
 def state_in(model: Module, layout: str) -> dict[str, np.ndarray]:
@@ -61,19 +119,31 @@ def state_in(model: Module, layout: str) -> dict[str, np.ndarray]:
     return theirs
 
 
-def num_classes_in(
-    source: Mapping[str, Any] | Path | str, model: Module, layout: str
-) -> int | None:
+def shapes_in(model: Module, layout: str) -> dict[str, tuple[int, ...]]:
+    """What `state_in` names, and the shape of each, without the numbers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parts in correspondence(model, layout).items():
+        shapes[name] = _their_shape([view for _, view in parts])
+        if name.endswith(RUNNING):
+            shapes[name.removesuffix(RUNNING) + COUNTER] = ()
+    return shapes
+
+
+def num_classes_in(source: Source, model: Module, layout: str = "auto") -> int | None:
     """The number of classes of `source`, from the bias of its head; None if it has none."""
-    with _arrays(source) as theirs:
-        for name, [(our_name, _), *_] in correspondence(model, layout).items():
-            if our_name == "head.b" and name in theirs:
-                return math.prod(theirs[name].shape)
+    if not isinstance(source, Weights):
+        with read_weights(source) as weights:
+            return num_classes_in(weights, model, layout)
+    if layout == "auto":
+        layout = find_layout(model, source)
+    for name, [(our_name, _), *_] in correspondence(model, layout).items():
+        if our_name == "head.b" and name in source:
+            return math.prod(source[name].shape)
     return None
 
 
 def _as_ours(
-    model: Module, theirs: Mapping[str, np.ndarray | InFile], layout: str, source: str
+    model: Module, theirs: Mapping[str, InFile], layout: str, source: str
 ) -> dict[str, np.ndarray]:
     """Our arrays by name, or CheckpointError with all that is wrong."""
     ours: dict[str, np.ndarray] = {}
@@ -92,6 +162,11 @@ def _as_ours(
             if name not in expected and not name.endswith(COUNTER)
         ],
     }
+    wrong["not floating-point numbers"] = [
+        f"{name} {theirs[name].dtype}"
+        for name in expected
+        if name in theirs and theirs[name].dtype.kind != "f"
+    ]
     if not any(wrong.values()):
         ours, wrong["not finite"] = _read(model, theirs, expected)
     if any(wrong.values()):
@@ -105,15 +180,13 @@ def _as_ours(
 
 def _read(
     model: Module,
-    theirs: Mapping[str, np.ndarray | InFile],
+    theirs: Mapping[str, InFile],
     expected: Mapping[str, list[tuple[str, View]]],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Our arrays by name, and those of theirs that are not finite in the model's precision."""
     state, ours, not_finite = model.state(), {}, []
     for name, parts in expected.items():
-        array, dtype = theirs[name], state[parts[0][0]].dtype
-        if isinstance(array, InFile):
-            array = array.read()
+        array, dtype = theirs[name].read(), state[parts[0][0]].dtype
         if not _finite(array, dtype):
             read_as = "" if array.dtype == dtype else f", read as {dtype}"
             not_finite.append(f"{name} {array.dtype}{read_as}")
@@ -126,9 +199,9 @@ def _read(
 
 
 def _finite(array: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether `array` holds floating-point numbers, finite in the precision they are read in."""
+    """Whether the numbers of `array` are finite in the precision that they are read in."""
     with np.errstate(over="ignore"):  # 1e39 is infinite in float32
-        return array.dtype.kind == "f" and bool(np.isfinite(array.astype(dtype)).all())
+        return bool(np.isfinite(array.astype(dtype)).all())
 
 
 def _their_shape(views: list[View]) -> tuple[int, ...]:
@@ -141,28 +214,3 @@ def _their_shape(views: list[View]) -> tuple[int, ...]:
 def _some(names: list[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-@contextmanager
-def _arrays(
-    source: Mapping[str, Any] | Path | str,
-) -> Iterator[Mapping[str, np.ndarray | InFile]]:
-    """Names and arrays of a mapping or file, unwrapped from a "model" or "state_dict"."""
-    if isinstance(source, str | Path):
-        with opened(Path(source)) as found:
-            trained = "header" in found and any(name.startswith("weights/") for name in found)
-            yield _trained(Path(source)) if trained else found
-    else:
-        named: Any = source
-        for wrapper in ("model", "state_dict"):
-            if isinstance(named.get(wrapper), Mapping):
-                named = named[wrapper]
-        yield {name: np.asarray(array) for name, array in named.items()}
-
-
-def _trained(path: Path) -> dict[str, np.ndarray]:
-    """The weights in a training run's checkpoint, averaged if an average was kept."""
-    from tinymixer.train import checkpoint  # here, because it imports all of training
-
-    saved = checkpoint.load(path)
-    return saved.weights | saved.ema

@@ -104,7 +104,10 @@ def as_mlp(model: Any) -> list[Rule]:
 
 
 def hire_mlp(model: Any) -> list[Rule]:
-    """Stages are numbered 0, 2, 4, ... there, reductions 1, 3, ...; channels before members."""
+    """Stages are numbered 0, 2, 4, ... there, reductions 1, 3, ...; channels before members.
+
+    Every linear map but the head is a 1 x 1 convolution there, also those of the split attention.
+    """
 
     def in_block(ours: str, theirs: str, arrays: Arrays) -> Rule:
         return Rule(
@@ -130,12 +133,12 @@ def hire_mlp(model: Any) -> list[Rule]:
                 Rule(block + "norm", place + "1_norm.", NORM),
                 Rule(block + "linear_2", place + "2.", out),
             ]
-    z = linear(interleaved_out(3, convolution=False), interleaved(3))
+    z = linear(interleaved_out(3, convolution=True), interleaved(3))
     return [
         *rules,
         in_block("norm", "norm1.", NORM),
         in_block("channels", "attn.mlp_c.", linear(conv)),
-        in_block("attention.linear_1", "attn.reweight.fc1.", linear()),
+        in_block("attention.linear_1", "attn.reweight.fc1.", linear(conv)),
         in_block("attention.linear_2", "attn.reweight.fc2.", z),
         in_block("projection", "attn.proj.", linear(conv)),
         in_block("mlp_norm", "norm2.", NORM),
@@ -240,16 +243,20 @@ def correspondence(model: Module, layout: str) -> Correspondence:
     state = model.state()
     if layout == "tinymixer":
         return {name: [(name, same(array.shape))] for name, array in state.items()}
-    system = type(model).__name__
-    rules_of = {"official": OFFICIAL, "timm": TIMM}.get(layout, {}).get(system)
+    rules_of = {"official": OFFICIAL, "timm": TIMM}.get(layout, {}).get(type(model).__name__)
     if rules_of is None:
-        known = ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)
         raise ValueError(
-            f"{system} has no layout {layout!r}; there is {' and '.join(known)}. Others were "
-            "never released, or hold no such model"
+            f"{type(model).__name__} has no layout {layout!r}; there is "
+            f"{' and '.join(layouts_of(model))}. Others were never released, or hold no such model"
         )
     rules, found = rules_of(model), Correspondence()
     for name, array in state.items():
         (their_name, view), *_ = filter(None, (rule.find(name) for rule in rules))
         found.setdefault(their_name, []).append((name, view(array.shape)))
     return found
+
+
+def layouts_of(model: Module) -> list[str]:
+    """The layouts that weights of the model's system come in."""
+    system = type(model).__name__
+    return ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)

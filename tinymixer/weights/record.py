@@ -1,0 +1,77 @@
+"""What a file of weights that we write says of itself, so that it is of use without other words.
+
+    model           the name of its configuration, "mixer_b16"
+    model_options   all options that the model is built of
+    layout          how its arrays are named and laid out: tinymixer, official or timm
+    class_names     in the order of the head's outputs; only where they are known
+    mean, std       of each colour, in pixel units, 0..255; only where they are known
+
+JSON: the entry "record" of an .npz file, as bytes; the text "record" among the metadata of a
+.safetensors file. Anything may be missing.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymixer.arrays import ArrayFile, short
+from tinymixer.errors import CheckpointError, brief
+from tinymixer.weights.files import RECORD
+
+MOST = 2**22  # bytes
+MOST_CLASSES = 10**6
+
+
+def read_record(path: Path, file: ArrayFile) -> dict[str, Any]:
+    """What the file says of itself; {} if nothing. CheckpointError for what we never write."""
+    text: Any = file.metadata.get(RECORD)
+    try:
+        if RECORD in file.stored:
+            stored = file.stored[RECORD]
+            if stored.dtype != np.uint8 or len(stored.shape) != 1 or stored.nbytes > MOST:
+                return {}  # an array of someone's model
+            text = file.read(RECORD).tobytes()
+        if text is None:
+            return {}
+        said = json.loads(text)
+        return {key: value for key, value in checked(said).items() if value is not None}
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can make its reader raise anything
+        raise CheckpointError(
+            f"{path} has a damaged record of its model ({brief(error)}). Convert it again"
+        ) from error
+
+
+def checked(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a record, each as documented, or ValueError. Others are left out."""
+    if not isinstance(said, Mapping):
+        raise ValueError("it is no object")
+    tests = {
+        "model": lambda x: isinstance(x, str) and x.isprintable() and len(x) < 100,
+        "model_options": lambda x: isinstance(x, dict) and all(isinstance(key, str) for key in x),
+        "layout": lambda x: x in ("tinymixer", "official", "timm"),
+        "class_names": _are_names,
+        "mean": lambda x: _are_numbers(x) and min(x) >= 0,
+        "std": lambda x: _are_numbers(x) and min(x) > 0,
+    }
+    for key, right in tests.items():
+        if said.get(key) is not None and not right(said[key]):
+            raise ValueError(f"its {key} is {short(said[key])}")
+    return {key: said.get(key) for key in tests}
+
+
+def _are_names(found: Any) -> bool:
+    if not isinstance(found, list) or not 0 < len(found) <= MOST_CLASSES:
+        return False
+    return all(isinstance(name, str) and name.isprintable() for name in found)
+
+
+def _are_numbers(found: Any) -> bool:
+    if not isinstance(found, list) or len(found) not in (1, 3):
+        return False
+    return all(type(x) in (int, float) and math.isfinite(x) for x in found)

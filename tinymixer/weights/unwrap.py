@@ -1,0 +1,100 @@
+"""What programs wrap around weights, taken off: `state_dict`, `module.`, `opt/target/`.
+
+Names come with "/" between the containers of a file and "." between the parts of a model. The first
+part of all names is looked at, again and again, until it says nothing any more:
+
+* It is the name of a container of weights: that container is taken, and what is beside it left.
+  Of averaged and raw weights, the averaged are taken, since those are what is evaluated; arrays
+  that are not averaged, such as running means, come from the raw ones.
+* All names have the same first part: it is a prefix, and is taken off.
+"""
+
+from dataclasses import dataclass
+
+AVERAGED = (
+    *("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model"),
+    *("ema", "ema_params", "params_ema", "ema_weights"),
+)
+RAW = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
+    *("params", "target", "weights", "_orig_mod", "backbone", "encoder", "base_encoder"),
+)
+FEWEST = 9  # names that a common first part is a prefix of, and not a layer that is alone
+DEEPEST = 16
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """Names without what was wrapped around them, each with the name in the file; and what was."""
+
+    names: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def unwrapped(names: list[str], average: bool = True) -> Unwrapped:
+    """The names of the weights among `names`; without `average`, of the raw ones."""
+    return _without({name: name for name in names}, average, DEEPEST)
+
+
+def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:
+    groups: dict[str, dict[str, str]] = {}
+    for name, place in names.items():
+        first, mark, rest = _split(name)
+        groups.setdefault(first + mark, {})[rest] = place
+    firsts = {group.rstrip("/."): group for group in groups}
+    beside = [group for group in groups if group.rstrip("/.") not in AVERAGED + RAW]
+    raw = next((firsts[name] for name in RAW if name in firsts), None)
+    averaged = next((firsts[name] for name in AVERAGED if name in firsts), None)
+    inside = raw or averaged
+    # "model/…" is a container whatever is beside it; "model.…" only if no part of a model is.
+    counts = {"n_averaged", "step", "epoch"}
+    if inside and (inside.endswith("/") or not {group.rstrip("/.") for group in beside} - counts):
+        return _chosen(groups, raw, averaged, average, depth)
+    if len(groups) == 1 and len(names) >= FEWEST and depth:
+        (prefix, inner), *_ = groups.items()
+        if prefix.endswith(("/", ".")):
+            found = _without(inner, average, depth - 1)
+            note = f"the names were taken without {prefix!r}, which all of them begin with"
+            return Unwrapped(found.names, (note, *found.notes))
+    return Unwrapped(names, ())
+
+
+def _chosen(
+    groups: dict[str, dict[str, str]],
+    raw: str | None,
+    averaged: str | None,
+    average: bool,
+    depth: int,
+) -> Unwrapped:
+    """The weights in one container of them, or, of two, in the averaged or the raw one."""
+    if not depth:
+        raise ValueError(f"its containers are nested more than {DEEPEST} deep")
+    found = {
+        group: _without(groups[group], average, depth - 1) for group in (raw, averaged) if group
+    }
+    if raw and averaged and 2 * len(found[averaged].names) >= len(found[raw].names):
+        take, leave = (averaged, raw) if average else (raw, averaged)
+        names = dict(found[take].names)
+        if average and names.keys() <= found[raw].names.keys():
+            names = found[raw].names | names
+        kinds = ("averaged", "raw") if average else ("raw", "averaged")
+        notes = [f"the {kinds[0]} weights in {take!r} were taken, not the {kinds[1]} in {leave!r}"]
+    else:
+        take = raw or averaged or ""
+        names, notes = found[take].names, [f"the weights were taken from {take!r}"]
+    left = [group.rstrip("/.") for group in groups if group not in (raw, averaged)]
+    if left:
+        notes.append(f"beside them, {_some(left)} was left out")
+    return Unwrapped(names, (*notes, *found[take].notes))
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """The first part of a name, what ends it and the rest; a name without parts is its own rest."""
+    mark = "/" if "/" in name else "."
+    first, found, rest = name.partition(mark)
+    return (first, found, rest) if found and rest else ("", "", name)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
