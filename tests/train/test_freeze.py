@@ -39,9 +39,7 @@ def fresh(config):
 @pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
 def test_only_what_is_not_frozen_moves_and_running_statistics_stay(config):
     trainer, begun = trained(config, "cpu"), fresh(config)
-    moved = {
-        name for name, x in trainer.model.state().items() if (x != begun[name]).any()
-    }
+    moved = {name for name, x in trainer.model.state().items() if (x != begun[name]).any()}
     assert moved == {name for name in begun if not is_backbone(name, config)}
     assert moved == set(trainer.model.learned_parameters())
     assert trainer.average.size == sum(begun[name].size for name in moved)

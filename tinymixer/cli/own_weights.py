@@ -100,8 +100,8 @@ def _require_same_grid(weights: Weights, name: str, options: dict[str, Any]) -> 
 def imagenet_classes() -> dict[str, str]:
     """The 1,000 classes of ImageNet in order: WordNet's number of each ("n01440764") and its name.
 
-    Of the words that WordNet lists for a class the first; "crane" and "maillot", which are the first
-    of two classes, are told apart. Source: the synsets of ILSVRC 2012.
+    Of the words that WordNet lists for a class, the first; "crane" and "maillot", each the first of
+    two classes, are told apart. Source: the synsets of ILSVRC 2012.
     """
     text = (files("tinymixer.weights") / "imagenet_classes.txt").read_text()
     return dict(line.split(" ", 1) for line in text.splitlines())
@@ -168,7 +168,7 @@ def load(args: argparse.Namespace) -> Ready | None:
         raise TinymixerError("--weights and --run both name a model; give one of them")
     with read_weights(args.weights) as weights:
         found = about(weights, args.model, dict(args.set))
-        model = blueprint(found.model, found.num_classes, **found.options)
+        model: Any = blueprint(found.model, found.num_classes, **found.options)
         load_state(model, weights, found.layout)
     for note in weights.notes:
         print(f"note: {note}")
@@ -239,8 +239,8 @@ class Init:
         learned = trainer.model.learned_parameters()
         if stuck := [name for name in started.new if name not in learned]:
             raise TinymixerError(
-                f"--freeze backbone: {self.path} has no {stuck[0]} ({len(stuck)} such arrays), which "
-                "would stay as it is drawn; leave out --freeze, or choose the model of the weights"
+                f"--freeze backbone: {self.path} has no {stuck[0]} ({len(stuck)} such arrays), so "
+                "it would stay as it is drawn; leave out --freeze, or choose the weights' own model"
             )
         return started
 

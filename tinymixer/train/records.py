@@ -189,7 +189,8 @@ class Header:
     def load_dataset(self, data_dir: str | None = None, **changes: Any) -> data.Dataset:
         """The run's data set from its source, or from what `changes` to the source say.
 
-        Its mean and std are the run's, which may be those of the weights that it began from. Raises DataError if it was made in memory and no other is named, or if it is missing.
+        Its mean and std are the run's, which may be those of the weights that it began from. Raises
+        DataError if it was made in memory and no other is named, or if it is missing.
         """
         begun, named = self.dataset.source, changes.get("dataset")
         if named is not None and (begun is None or data.Source(named).kind != begun.kind):

@@ -31,8 +31,8 @@ from tinymixer.train.parallel import Workers
 from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
 from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
-from tinymixer.weights import Started, start_from
 from tinymixer.train.tasks import TASKS
+from tinymixer.weights import Started, start_from
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 

@@ -96,12 +96,15 @@ def start_from(
     resized, unfit = [], []
     for name, place in places.items():
         if source[name].shape == their_shape(place):
-            arrays |= pieces(_read(source, name), place, state)
+            arrays |= pieces(_read(source, name, state[place[0][0]].dtype), place, state)
         elif (array := _resized(part, source, name, place)) is not None:
             arrays[place[0][0]] = array
             resized.append(place[0][0])
         else:
             unfit.append(name)
+    heads = [name for name in state if is_head(name)]
+    if not all(name in arrays for name in heads):  # of other classes, or of other features
+        arrays = {name: array for name, array in arrays.items() if name not in heads}
     _require_enough(part, source, layout, arrays, [(name, places[name]) for name in unfit])
     part.load_state(state | arrays)
     return Started(
@@ -111,7 +114,8 @@ def start_from(
         ignored=tuple(
             name
             for name in source
-            if (name not in places or name in unfit) and not name.endswith(COUNTER)
+            if not name.endswith(COUNTER)
+            and not any(ours in arrays for ours, _ in places.get(name, ()))
         ),
     )
 
@@ -121,11 +125,11 @@ def is_head(name: str) -> bool:
     return name.startswith("head.")
 
 
-def _read(source: Weights, name: str) -> np.ndarray:
+def _read(source: Weights, name: str, dtype: np.dtype) -> np.ndarray:
     array = source[name].read()
-    if array.dtype.kind != "f" or not finite(array, np.dtype(np.float32)):
+    if array.dtype.kind != "f" or not finite(array, dtype):
         raise CheckpointError(
-            f"{source.name}: {name} {array.dtype} holds what is not a finite number in float32; "
+            f"{source.name}: {name} {array.dtype} holds what is not a finite number in {dtype}; "
             "these weights are damaged, or of a training that failed. Take others"
         )
     return array
@@ -153,8 +157,8 @@ def _require_enough(
         raise CheckpointError(
             f"{source.name} holds {share:.0%} of what {system} needs in the layout {layout!r}. "
             f"Fits: {some(list(arrays)) or 'nothing'}. Is missing: {some(missing)}. "
-            f"Has other sizes: {some(misfits) or 'nothing'}. It holds: {some(list(source))}. Choose "
-            "the --model, and with --set the options, that the weights were made with"
+            f"Has other sizes: {some(misfits) or 'nothing'}. It holds: {some(list(source))}. "
+            "Choose the --model, and with --set the options, that the weights were made with"
         )
 
 
@@ -177,25 +181,15 @@ def _resized(model: Module, source: Weights, name: str, place: Places) -> np.nda
         theirs[i] != shape[i] for i in range(len(shape)) if i != axis
     ):
         return None
-    if window:
-        old, new = _window(theirs[0]), _window(shape[0])
-        if old is None or new is None:
-            return None
-        return _seen_resized(_in_our_axes(source, name, view.order, theirs), old, new)
-    grid = _grid(model)
-    old_grid = _grid_of(theirs[axis], grid)
-    if old_grid is None:
+    old: Any = _window(theirs[0]) if window else _grid_of(theirs[axis], _grid(model))
+    if old is None:
         return None
-    array = _in_our_axes(source, name, view.order, theirs)
+    array = _read(source, name, model.state()[ours].dtype).transpose(view.order).reshape(theirs)
+    if window:
+        return _seen_resized(array, old, _window(shape[0]))
     if axis:
-        return array @ resizing(grid, old_grid)  # resize the tokens to the old grid, then mix
-    return np.tensordot(resizing(old_grid, grid), array, 1)  # mix, then resize to the new grid
-
-
-def _in_our_axes(
-    source: Weights, name: str, order: tuple[int, ...], shape: tuple[int, ...]
-) -> np.ndarray:
-    return _read(source, name).transpose(order).reshape(shape)
+        return array @ resizing(_grid(model), old)  # resize the tokens to the old grid, then mix
+    return np.tensordot(resizing(old, _grid(model)), array, 1)  # mix, then resize to the new grid
 
 
 def _grid(model: Any) -> tuple[int, int]:
@@ -220,7 +214,7 @@ def _window(rows: int) -> tuple[int, int] | None:
     return None
 
 
-def _seen_resized(W: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+def _seen_resized(W: np.ndarray, old: Any, new: Any) -> np.ndarray:
     """W (k k colours, C) for windows of other sizes or colours: it sees them resized to the old."""
     (k, colours), (n, new_colours) = old, new
     W = W.reshape(k * k, colours, -1)
@@ -233,7 +227,7 @@ def _seen_resized(W: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> 
 
 
 def resizing(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """(n, m): each of the n places of the grid `new` as a mean of the m places of the grid `old`."""
+    """(n, m): each of the n places of the grid `new` as a mean over the m of the grid `old`."""
     rows, columns = (_line(a, b) for a, b in zip(old, new, strict=True))
     return np.kron(rows, columns)
 
