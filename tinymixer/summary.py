@@ -76,7 +76,7 @@ def summarise(model: Any, image_size: tuple[int, int] | None = None) -> Summary:
     layers = nn.layer_names(model)
     weights = [parameter.data for parameter in layers]
     blank = array_module(weights[0]).zeros(
-        (1, *(image_size or model.image_size), 3), weights[0].dtype
+        (1, *(image_size or model.image_size), getattr(model, "channels", 3)), weights[0].dtype
     )
     met: set[Tensor] = set()  # Parameters, and
     held = {id(_owner(W)) for W in weights}  # memory, that rows so far have counted

@@ -367,3 +367,28 @@ def test_curves_of_segmentation_add_the_iou_and_ring_its_best():
     assert legend(accuracy)[2:] == ["test IoU 20.0%", "best 40.0%, epoch 2"]
     assert accuracy.lines[2].get_ydata().tolist() == [row.test_iou for row in rows]
     assert accuracy.get_title("left") == "accuracy and mean IoU"
+
+
+def test_grey_images_are_drawn_in_grey(rng):
+    images = rng.integers(0, 256, (2, 6, 8, 1), dtype=np.uint8)
+    labels, classes = np.array([0, 1]), {"truth": np.zeros((2, 6, 8), np.uint8)}
+    p = np.full((2, 3), 1 / 3)
+    segments = figures.segments(images, classes, NAMES, 255)
+    prediction = figures.prediction(np.zeros((9, 9, 3), np.uint8), images[0], p[0], NAMES)
+    drawn = [
+        *(image for image, _ in sheet(figures.sample_sheet(images, labels, NAMES))),
+        *(image for image, _ in sheet(figures.mistakes(images, labels, labels, p, NAMES))),
+        *(axes.images[0].get_array() for axes in (*segments.axes[:2], prediction.axes[1])),
+    ]
+    for found, i in zip(drawn, [0, 1, 0, 1, 0, 1, 0], strict=True):
+        np.testing.assert_array_equal(found, images[i].repeat(3, -1))
+
+
+def test_filters_of_grey_patches_are_grey():
+    W = np.zeros((9, 2))
+    W[4, 0], W[:, 1] = -0.01, 2  # a dark spot; a constant
+    (axes,) = figures.patch_filters(W, 3).axes
+    constant, spot = tiles(axes)
+    np.testing.assert_allclose(constant, 1)
+    assert (spot[1, 1] == 0).all()
+    assert (np.delete(spot.reshape(9, 3), 4, 0) == 0.5).all()

@@ -1,7 +1,7 @@
 """tinymixer eval."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,7 @@ def add_options(parser: Any) -> None:
     add_fields(
         parser.add_argument_group("other images of the same classes"),
         Source,
-        leave_out=("train_size",),
-        **dict.fromkeys(("dataset", "test_size", "image_size"), "what the run was trained on"),
+        **dict.fromkeys((f.name for f in fields(Source)), "what the run was trained on"),
     )
 
 

@@ -39,9 +39,10 @@ class About:
     """What is known of a file of weights. class_names, mean and std: None if unknown."""
 
     model: str
-    options: dict[str, Any]  # changes to the model's configuration, without num_classes
+    options: dict[str, Any]  # changes to the model's configuration, but what the data set decides
     layout: str
     num_classes: int | None
+    channels: int
     class_names: tuple[str, ...] | None
     mean: Colours | None
     std: Colours | None
@@ -57,10 +58,11 @@ def about(weights: Weights, name: str | None, given: dict[str, Any]) -> About:
             f"{', '.join(list_models())}"
         )
     options = (said.get("model_options", {}) if name == said.get("model") else {}) | given
+    channels = options.pop("channels", len(said.get("mean", "rgb")))
     options.pop("num_classes", None)
     try:
         _require_same_grid(weights, name, options)
-        model = blueprint(name, **options)
+        model = blueprint(name, channels=channels, **options)
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
     layout = find_layout(model, weights)
@@ -77,6 +79,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any]) -> About:
         options,
         layout,
         classes,
+        channels,
         None if names is None else tuple(names),
         None if mean is None else tuple(mean),
         None if std is None else tuple(std),
@@ -168,7 +171,8 @@ def load(args: argparse.Namespace) -> Ready | None:
         raise TinymixerError("--weights and --run both name a model; give one of them")
     with read_weights(args.weights) as weights:
         found = about(weights, args.model, dict(args.set))
-        model: Any = blueprint(found.model, found.num_classes, **found.options)
+        sizes = {"num_classes": found.num_classes, "channels": found.channels}
+        model: Any = blueprint(found.model, **found.options, **sizes)
         load_state(model, weights, found.layout)
     for note in weights.notes:
         print(f"note: {note}")

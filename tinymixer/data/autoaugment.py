@@ -210,8 +210,9 @@ def _relevelled(images: Array, operation: Array, strength: Array) -> Array:
     """
     xp = array_module(images)
     operation, strength = operation[:, None, None], strength[:, None, None]
-    entries = 256 * xp.arange(3 * len(images)).reshape(-1, 1, 1, 3) + images
-    counts = xp.bincount(entries.ravel(), minlength=3 * 256 * len(images)).reshape(-1, 3, 256)
+    C = images.shape[-1]
+    entries = 256 * xp.arange(C * len(images)).reshape(-1, 1, 1, C) + images
+    counts = xp.bincount(entries.ravel(), minlength=C * 256 * len(images)).reshape(-1, C, 256)
     level = xp.arange(256)
     table = xp.where(level < strength, level, 255 - level)  # solarize, and invert with strength 0
     table = xp.where(operation == POSTERIZE, level & strength, table)
@@ -269,14 +270,22 @@ def _blended(images: Array, operation: Array, strength: Array) -> Array:
     )  # int16 holds 19 times a level, and negative values
     grey = _luma(images)
     other = xp.where(operation == COLOR, grey, _mean(grey) * (operation == CONTRAST))
-    images, other = images.astype(np.int16), other.repeat(3, -1)  # to broadcast 1 to 3 is slower
+    images, other = (
+        images.astype(np.int16),
+        other.repeat(images.shape[-1], -1),
+    )  # to broadcast is slower
     other = xp.where(operation == SHARPNESS, _smoothed(images), other)
     blend = tenths * images + (10 - tenths) * other
     return (xp.minimum(xp.maximum(blend, 0), 2550) // 10).astype(np.uint8)
 
 
 def _luma(images: Array) -> Array:
-    """0.299 R + 0.587 G + 0.114 B in 65536ths, rounded.  uint8 (..., 3)  ->  int16 (..., 1)"""
+    """0.299 R + 0.587 G + 0.114 B in 65536ths, rounded.  uint8 (..., 3)  ->  int16 (..., 1)
+
+    A grey image (..., 1) is its own.
+    """
+    if images.shape[-1] == 1:
+        return images.astype(np.int16)
     red, green, blue = (images[..., c : c + 1].astype(np.int32) for c in range(3))
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.int16)
 

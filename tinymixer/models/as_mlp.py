@@ -13,6 +13,7 @@ from tinymixer import nn, ops
 from tinymixer.engine import Tensor
 from tinymixer.models.common import CIFAR, IMAGENET, hidden_width, linear_rates, outputs, tiled
 from tinymixer.models.options import (
+    Channels,
     Depths,
     Epsilon,
     Flag,
@@ -123,7 +124,7 @@ class AsStage(nn.Module):
 
 
 class ASMLP(nn.Classifier):
-    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+    """images (B, height, width, channels), normalised floats  ->  logits (B, K).
 
     patch embedding -> GN -> stages of `depths` ASMLPBlocks -> GN -> mean over the grid -> linear
     head. From stage to stage the grid is halved and the channels, `hidden_dim` at first, doubled.
@@ -155,9 +156,11 @@ class ASMLP(nn.Classifier):
         patch_norm: Flag = True,
         init: Annotated[str, one_of(*INITS)] = "published",
         drop_path_rate: Rate = 0.0,
+        channels: Channels = 3,
         rng: nn.Rng,
     ):
         self.image_size, self.num_classes = nn.sides(image_size), num_classes
+        self.channels = channels
         self.patch_size = patch_size
         self._check_tiling(self.image_size)
         self.feature_dims = [hidden_dim * 2**i for i in range(len(depths))]
@@ -173,7 +176,7 @@ class ASMLP(nn.Classifier):
         }
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.patch_embed = nn.UnfoldLinear(
-            3, hidden_dim, kernel=patch_size, stride=patch_size, **INITS[init], rng=rng
+            channels, hidden_dim, kernel=patch_size, stride=patch_size, **INITS[init], rng=rng
         )
         self.patch_norm = nn.GroupNorm(hidden_dim, eps) if patch_norm else None
         self.stages = []
@@ -189,12 +192,12 @@ class ASMLP(nn.Classifier):
         self.head = nn.ChannelLinear(C, num_classes, init=nn.normal(0.02), rng=rng)
 
     def features(self, images: Any, rng: nn.Rng | None = None) -> list[Tensor]:
-        """What each stage i sees in images (B, height, width, 3): (H_i, W_i, B, feature_dims[i]).
+        """What each stage i sees: (H_i, W_i, B, feature_dims[i]), of images as `forward` takes.
 
         For dense prediction; the first grid has a place for each patch, each further one half as
         many rows and columns.
         """
-        grid = nn.grid(images)
+        grid = nn.grid(images, self.channels)
         self._check_tiling(grid.shape[:2])
         x = self.patch_embed(grid)  # (H, W, B, C)
         if self.patch_norm is not None:

@@ -57,12 +57,17 @@ def tiled(
 
 
 def another_size(model: nn.Classifier, images: Any, why: str) -> ValueError:
-    """The error for images of a size that the model was not built for."""
+    """The error for images of a size, or with channels, that the model was not built for."""
     height, width = model.image_size
+    name, shape = type(model).__name__, f"(B, {height}, {width}, {model.channels})"
+    if images.shape[1:-1] == model.image_size:
+        return ValueError(
+            f"{name}: expected images {shape}, got {images.shape}. Build the model with "
+            f"channels={images.shape[-1]}, or give it images of its own kind"
+        )
     return ValueError(
-        f"{type(model).__name__}: expected images (B, {height}, {width}, 3), got {images.shape}. "
-        f"{why} ties a model to one image size: resize the images, or build the model with their "
-        "image_size"
+        f"{name}: expected images {shape}, got {images.shape}. {why} ties a model to one image "
+        "size: resize the images, or build the model with their image_size"
     )
 
 

@@ -19,6 +19,7 @@ from tinymixer.models.common import (
     outputs,
 )
 from tinymixer.models.options import (
+    Channels,
     Depths,
     Dilations,
     Epsilon,
@@ -154,7 +155,7 @@ class HireStage(nn.Module):
 
 
 class HireMLP(nn.Classifier):
-    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+    """images (B, height, width, channels), normalised floats  ->  logits (B, K).
 
     stages, each a Reduction and HireBlocks -> BatchNorm -> mean over the grid -> linear head.
 
@@ -192,19 +193,23 @@ class HireMLP(nn.Classifier):
         momentum: Momentum = 0.1,
         drop_path_rate: Rate = 0.0,
         init_std: Std = 0.02,
+        channels: Channels = 3,
         rng: nn.Rng,
     ):
         one_per_stage(
             "HireMLP", dims=dims, depths=depths, pixels=pixels, strides=strides, dilations=dilations
         )
         self.image_size, self.num_classes = nn.sides(image_size), num_classes
+        self.channels = channels
         self.feature_dims = tuple(dims)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         common: dict[str, Any] = {"eps": eps, "momentum": momentum, "rng": rng}
         common["init"] = nn.normal(init_std)
         self.stages = []
         for i, C in enumerate(dims):
-            reduce = Reduction(*((dims[i - 1], C, reduction) if i else (3, C, stem)), **common)
+            reduce = Reduction(
+                *((dims[i - 1], C, reduction) if i else (channels, C, stem)), **common
+            )
             blocks = [
                 HireBlock(
                     C,
@@ -227,7 +232,7 @@ class HireMLP(nn.Classifier):
 
     def features(self, images: Any, rng: nn.Rng | None = None) -> list[Tensor]:
         """What each stage ends with, (H_i, W_i, B, feature_dims[i]), from fine to coarse."""
-        return outputs(self.stages, nn.grid(images), rng)
+        return outputs(self.stages, nn.grid(images, self.channels), rng)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         *_, x = self.features(images, rng)

@@ -9,7 +9,7 @@ from typing import Any
 from tinymixer import nn
 from tinymixer.engine import Tensor
 from tinymixer.models.common import CIFAR, IMAGENET, another_size, linear_rates, tiled
-from tinymixer.models.options import Depth, Epsilon, Gelu, ImageSize, Rate, Size, checked
+from tinymixer.models.options import Channels, Depth, Epsilon, Gelu, ImageSize, Rate, Size, checked
 
 
 class MixerBlock(nn.Module):
@@ -43,7 +43,7 @@ class MixerBlock(nn.Module):
 
 
 class Isotropic(nn.Classifier):
-    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+    """images (B, height, width, channels), normalised floats  ->  logits (B, K).
 
     patch embedding -> blocks on tokens (S, B, C) -> LayerNorm -> mean over tokens -> linear head,
     which starts at zero. "Isotropic": from the first block to the last, S and C stay the same.
@@ -53,11 +53,18 @@ class Isotropic(nn.Classifier):
 
     blocks: list[Any]
 
-    def start(self, image_size: int | tuple[int, int], patch_size: int, C: int, rng: nn.Rng) -> int:
+    def start(
+        self,
+        image_size: int | tuple[int, int],
+        channels: int,
+        patch_size: int,
+        C: int,
+        rng: nn.Rng,
+    ) -> int:
         """Make the patch embedding, and return S, the number of tokens."""
-        self.image_size = nn.sides(image_size)
+        self.image_size, self.channels = nn.sides(image_size), channels
         H, W = tiled(type(self).__name__, self.image_size, patch_size)
-        self.patch_embed = nn.PatchEmbed(patch_size, C, rng=rng)
+        self.patch_embed = nn.PatchEmbed(patch_size, C, channels, rng=rng)
         return H * W
 
     def finish(self, C: int, num_classes: int, eps: float, rng: nn.Rng) -> None:
@@ -67,7 +74,7 @@ class Isotropic(nn.Classifier):
         self.head.W.data[...] = 0
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
-        if images.ndim == 4 and images.shape[1:-1] != self.image_size:
+        if images.ndim == 4 and images.shape[1:] != (*self.image_size, self.channels):
             raise another_size(self, images, "Mixing tokens")
         x = self.patch_embed(images)  # (S, B, C)
         for block in self.blocks:
@@ -78,7 +85,7 @@ class Isotropic(nn.Classifier):
 class MLPMixer(Isotropic):
     """patch embedding -> L MixerBlocks -> LayerNorm -> mean over tokens -> linear head.
 
-    images (B, height, width, 3), normalised floats  ->  logits (B, K)
+    images (B, height, width, channels), normalised floats  ->  logits (B, K)
 
     Stochastic depth, when on, grows linearly from 0 at the first MLP to `drop_path_rate` at the
     last. image_size and patch_size are in pixels; image_size is a side or (height, width). Raises
@@ -100,10 +107,11 @@ class MLPMixer(Isotropic):
         eps: Epsilon = 1e-6,
         dropout: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
+        channels: Channels = 3,
         rng: nn.Rng,
     ):
         C, L = hidden_dim, num_blocks
-        S = self.start(image_size, patch_size, C, rng)
+        S = self.start(image_size, channels, patch_size, C, rng)
         rates = linear_rates(drop_path_rate, 2 * L)
         self.blocks = [
             MixerBlock(

@@ -69,6 +69,7 @@ POSITION = whole(-1_000, 1_000)
 ABOVE_0 = number("a number above 0, at most 1,000", lambda x: 0 < x <= 1000)
 
 Size = Annotated[int, SIZE]
+Channels = Annotated[int, whole(1, 1_024)]
 Sizes = Annotated[Sequence[int], per_stage(SIZE)]
 Depth = Annotated[int, DEPTH]
 Depths = Annotated[Sequence[int], per_stage(DEPTH)]

@@ -15,6 +15,7 @@ from tinymixer import nn, ops
 from tinymixer.engine import Tensor
 from tinymixer.models.common import CIFAR, IMAGENET, one_per_stage
 from tinymixer.models.options import (
+    Channels,
     Depths,
     Epsilon,
     Gelu,
@@ -129,7 +130,7 @@ class RaftLevel(nn.Module):
 
 
 class RaftMLP(nn.Classifier):
-    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+    """images (B, height, width, channels), normalised floats  ->  logits (B, K).
 
     Levels of embedding and RaftBlocks, each on a grid `patch_sizes[i]` times coarser than the one
     before -> LayerNorm -> mean over places -> linear head. `dims`, `depths`, `patch_sizes`,
@@ -157,6 +158,7 @@ class RaftMLP(nn.Classifier):
         eps: Epsilon = 1e-5,
         dropout: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
+        channels: Channels = 3,
         rng: nn.Rng,
     ):
         if kernels is None:
@@ -176,9 +178,10 @@ class RaftMLP(nn.Classifier):
                     "divide the dims"
                 )
         self.image_size, self.num_classes = nn.sides(image_size), num_classes
+        self.channels = channels
         self.feature_dims = tuple(dims)
         self.levels: list[RaftLevel] = []
-        grid, C_in = self.image_size, 3
+        grid, C_in = self.image_size, channels
         for C, L, P, r, windows in zip(dims, depths, patch_sizes, raft_sizes, kernels, strict=True):
             embed = MultiScaleEmbed(C_in, C, P, windows, rng=rng)
             grid = -(-grid[0] // P), -(-grid[1] // P)
@@ -217,7 +220,7 @@ class RaftMLP(nn.Classifier):
 
     def _levels(self, images: Any, rng: nn.Rng | None) -> Iterator[tuple[Tensor, Tensor]]:
         """The embedding and the output of each level."""
-        x = nn.grid(images)
+        x = nn.grid(images, self.channels)
         for level in self.levels:
             embedded = x = level.embed(x)
             for block in level.blocks:

@@ -27,7 +27,7 @@ class SegmentationLevel(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """images (B, height, width, 3), normalised floats  ->  logits (height, width, B, K).
+    """images (B, height, width, channels), normalised floats  ->  logits (height, width, B, K).
 
     With the maps x_1 ... x_n of the backbone, finest first, and `up` bilinear resizing:
 
@@ -64,7 +64,7 @@ class Segmenter(nn.Module):
                 "expected a model with `features`, such as AS-MLP, Hire-MLP or RaftMLP"
             )
         self.image_size, self.num_classes = backbone.image_size, num_classes
-        self.backbone = backbone
+        self.backbone, self.channels = backbone, getattr(backbone, "channels", 3)
         for name in ("norm", "head"):
             vars(backbone).pop(name, None)
         self.levels = [SegmentationLevel(C, width, rng=rng) for C in backbone.feature_dims]

@@ -20,6 +20,7 @@ from tinymixer.models.mixer import Isotropic, MixerBlock
 from tinymixer.models.options import (
     Blocks,
     CapacityFactor,
+    Channels,
     Depth,
     Epsilon,
     Experts,
@@ -109,7 +110,7 @@ class SparseBlock(nn.Module):
 class SparseMLP(Isotropic):
     """A Mixer of L blocks, of which some are sparse; the dense ones are MixerBlocks.
 
-    images (B, height, width, 3), normalised floats  ->  logits (B, K)
+    images (B, height, width, channels), normalised floats  ->  logits (B, K)
 
     image_size, patch_size     pixels; image_size is a side or (height, width)
     sparse_blocks              how many blocks at the end are sparse; or which ones, as a list:
@@ -152,10 +153,11 @@ class SparseMLP(Isotropic):
         eps: Epsilon = 1e-6,
         dropout: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
+        channels: Channels = 3,
         rng: nn.Rng,
     ):
         C, L = hidden_dim, num_blocks
-        S = self.start(image_size, patch_size, C, rng)
+        S = self.start(image_size, channels, patch_size, C, rng)
         rates = linear_rates(drop_path_rate, 2 * L)
         sparse = _positions(sparse_blocks, L)
         mixtures = (

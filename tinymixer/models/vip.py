@@ -21,6 +21,7 @@ from tinymixer.models.common import (
     tiled,
 )
 from tinymixer.models.options import (
+    Channels,
     Depths,
     Epsilon,
     Flag,
@@ -117,7 +118,7 @@ class PermutatorStage(nn.Module):
 
 
 class VisionPermutator(nn.Classifier):
-    """images (B, height, width, 3), normalised floats  ->  logits (B, K).
+    """images (B, height, width, channels), normalised floats  ->  logits (B, K).
 
     Stages of patch embedding and PermutatorBlocks, each on a grid `patch_sizes[i]` times coarser
     than the one before -> LayerNorm -> mean over places -> linear head. `dims`, `depths` and
@@ -147,14 +148,16 @@ class VisionPermutator(nn.Classifier):
         dropout: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
         init_std: StdOrNone = 0.02,
+        channels: Channels = 3,
         rng: nn.Rng,
     ):
         init = nn.lecun_normal if init_std is None else nn.normal(init_std)
         one_per_stage("VisionPermutator", dims=dims, depths=depths, patch_sizes=patch_sizes)
         self.image_size, self.num_classes = nn.sides(image_size), num_classes
+        self.channels = channels
         self.stages: list[PermutatorStage] = []
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
-        (H, W), C_in = self.image_size, 3
+        (H, W), C_in = self.image_size, channels
         for C, L, P in zip(dims, depths, patch_sizes, strict=True):
             if weighted and attention_ratio > C:
                 raise ValueError(
@@ -196,7 +199,7 @@ class VisionPermutator(nn.Classifier):
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         if images.shape[1:-1] != self.image_size:
             raise another_size(self, images, "One segment of channels for each position")
-        x = nn.grid(images)
+        x = nn.grid(images, self.channels)
         for stage in self.stages:
             x = stage(x, rng)
         return self.classify(self.norm(x))  # (B, K)

@@ -16,12 +16,18 @@ def sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def grid(images: Any) -> Any:
-    """images (B, H, W, 3)  ->  the same pixels as a grid (H, W, B, 3): positions lead.
+def grid(images: Any, channels: int | None = None) -> Any:
+    """images (B, H, W, channels)  ->  the same pixels as a grid (H, W, B, channels).
 
-    Raises ValueError for anything but a batch of images, TypeError for integer pixels.
+    Positions lead. Raises ValueError for anything but a batch of images, or for another number of
+    channels than is given, TypeError for integer pixels.
     """
     ops.patch.check_images("grid", images)
+    if channels not in (None, images.shape[-1]):
+        raise ValueError(
+            f"grid: expected images with channels={channels}, got {images.shape}. Build the model "
+            f"with channels={images.shape[-1]}, or give it the images that it is made for"
+        )
     return images.transpose(1, 2, 0, 3)
 
 

@@ -146,15 +146,15 @@ class UnfoldLinear(Module):
 
 
 class PatchEmbed(Module):
-    """images (B, H*P, W*P, 3)  ->  x (S, B, C): each patch's pixels through one linear map.
+    """images (B, H*P, W*P, channels)  ->  x (S, B, C): each patch's pixels through one linear map.
 
     The same as a convolution whose kernel and stride are both P.
     """
 
-    def __init__(self, patch_size: int, C: int, *, rng: Rng):
-        require_sizes(self, rng, patch_size=patch_size, C=C)
+    def __init__(self, patch_size: int, C: int, channels: int = 3, *, rng: Rng):
+        require_sizes(self, rng, patch_size=patch_size, C=C, channels=channels)
         self.patch_size = patch_size
-        self.linear = ChannelLinear(3 * patch_size**2, C, rng=rng)
+        self.linear = ChannelLinear(channels * patch_size**2, C, rng=rng)
 
     def forward(self, images: Any) -> Tensor:
         patches = ops.Patchify(self.patch_size)(images)
@@ -239,7 +239,7 @@ class SplitAttention(Module):
 class Classifier(Module):
     """A model whose last steps are logits = head(mean over all positions of norm(x)).
 
-    images (B, height, width, 3), normalised floats  ->  logits (B, K)
+    images (B, height, width, channels), normalised floats  ->  logits (B, K)
 
     Its last attributes are `norm`, a normalisation, and `head`, a ChannelLinear (C, K). The
     rest is the backbone. While that is `frozen` only the head learns: it gets a plain array, so the
@@ -247,6 +247,7 @@ class Classifier(Module):
     """
 
     image_size: tuple[int, int]  # (height, width)
+    channels: int  # of the images: 3 colours, or 1 if they are grey
     num_classes: int  # K
     norm: Module
     head: ChannelLinear

@@ -13,10 +13,11 @@ from tinymixer.options import Whole, require
 class Patchify(Function):
     """Cut each image into P x P patches, row by row; a patch's pixels become a token's channels.
 
-    images (B, H*P, W*P, 3)  ->  x (S, B, P*P*3),  S = H*W,  token s = row * W + column
+    images (B, H*P, W*P, K)  ->  x (S, B, P*P*K),  S = H*W,  token s = row * W + column
 
-    The channels of a token run over (row, column, colour) within the patch. This is the only
-    transpose in a Mixer; as images need no gradient, its backward is usually not computed.
+    An image has K channels, 3 if it has colours. Those of a token run over (row, column, channel)
+    within the patch. This is the only transpose in a Mixer; as images need no gradient, its
+    backward is usually not computed.
 
     Raises ValueError for anything but a batch of images that the patches tile, TypeError for
     integer pixels.
@@ -44,16 +45,16 @@ class Patchify(Function):
         H, W = height // P, width // P
         self.saved = H, W
         patches = images.reshape(B, H, P, W, P, colours).transpose(1, 3, 0, 2, 4, 5)
-        return patches.reshape(H * W, B, P * P * colours)  # (S, B, P*P*3)
+        return patches.reshape(H * W, B, P * P * colours)  # (S, B, P*P*K)
 
     def backward(self, dx: Array) -> Array:
         (H, W), P = self.saved, self.patch_size
         patches = dx.reshape(H, W, dx.shape[1], P, P, -1).transpose(2, 0, 3, 1, 4, 5)
-        return patches.reshape(dx.shape[1], H * P, W * P, -1)  # (B, H*P, W*P, 3)
+        return patches.reshape(dx.shape[1], H * P, W * P, -1)  # (B, H*P, W*P, K)
 
 
 def check_images(name: str, images: Array) -> None:
-    """Raise ValueError unless these are images (B, height, width, 3), TypeError for raw pixels."""
+    """Raise ValueError unless these are images (B, H, W, K), TypeError for raw pixels."""
     if images.ndim != 4:
         raise ValueError(
             f"{name}: expected images (B, height, width, colours), got {images.shape}. A single "

@@ -201,7 +201,8 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _model(header: Header, rng: Any) -> Any:
-    return header.config.build_model(len(header.dataset.class_names), rng)
+    dataset = header.dataset
+    return header.config.build_model(len(dataset.class_names), rng, dataset.channels)
 
 
 def _whole_numbers(found: Any) -> Iterator[int]:

@@ -93,15 +93,20 @@ class Config:
             schedule=self.schedule,
         )
 
-    def build_model(self, num_classes: int, rng: np.random.Generator) -> Module:
-        """The model, freshly initialised. Raises TinymixerError for options that do not fit it."""
-        if "num_classes" in self.model_options:
-            raise TinymixerError(
-                f"model {self.model}: the data set decides num_classes; leave out "
-                f"num_classes={self.model_options['num_classes']!r}"
-            )
+    def build_model(self, num_classes: int, rng: np.random.Generator, channels: int = 3) -> Module:
+        """The model, freshly initialised, for as many classes and channels as a data set has.
+
+        Raises TinymixerError for options that do not fit it.
+        """
+        for name in ("num_classes", "channels"):
+            if name in self.model_options:
+                raise TinymixerError(
+                    f"model {self.model}: the data set decides {name}; leave out "
+                    f"{name}={self.model_options[name]!r}"
+                )
+        options = {**self.model_options, "channels": channels}
         try:
-            model = models.create_model(self.model, num_classes, rng=rng, **self.model_options)
+            model = models.create_model(self.model, num_classes, rng=rng, **options)
             model = TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
             changes = f" with {self.model_options}" if self.model_options else ""

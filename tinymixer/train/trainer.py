@@ -72,7 +72,8 @@ class Trainer:
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.record = DatasetRecord.of(self.dataset)
         self.device, self.save_every, self.quiet = device, save_every, quiet
-        self.model = config.build_model(dataset.num_classes, generator(config.seed, Stream.INIT))
+        rng = generator(config.seed, Stream.INIT)
+        self.model = config.build_model(dataset.num_classes, rng, self.record.channels)
         self.workers = Workers.of_this_machine(workers, device)
         self.training_step = TrainingStep(
             config,

@@ -96,7 +96,8 @@ class Augment(data.Augment):
         self, batch: Array, indices: Array, epoch: int, seed: int, outside: int
     ) -> Array:
         """batch uint8 (B, H, W, 3), or labels (B, H, W), is written over: it is the crop's own."""
-        if self.auto_augment == "none" or batch.dtype != np.uint8:
+        grey = batch.shape[3:] == (1,)  # the kernel takes a single channel for classes of pixels
+        if self.auto_augment == "none" or batch.dtype != np.uint8 or grey:
             return super()._by_policy(batch, indices, epoch, seed, outside)
         xp = array_module(batch)
         batch = xp.ascontiguousarray(batch)

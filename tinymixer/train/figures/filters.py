@@ -44,19 +44,22 @@ def token_maps(
 
 
 def patch_filters(W: np.ndarray, patch_size: int, n: int = 128) -> Figure:
-    """The filters of the patch embedding: columns of W (P*P*3, C) as P x P RGB images.
+    """The filters of the patch embedding: columns of W (P*P*channels, C) as P x P pictures, in
+    colour for three channels and in grey for one.
 
     The n filters with the largest weights, low frequencies first, each scaled by its own maximum:
     grey is a weight of zero, white the largest, black the smallest in all three colours.
 
-    Raises ValueError if W has not P*P*3 rows.
+    Raises ValueError if W has not P*P*3 or P*P rows.
     """
-    if len(W) != 3 * patch_size**2:
+    channels = len(W) // patch_size**2
+    if len(W) not in (3 * patch_size**2, patch_size**2):
         raise ValueError(
             f"patch_filters: W {W.shape} has {len(W)} rows, but a patch of "
-            f"{patch_size}x{patch_size} has {3 * patch_size**2} values. Give the model's patch_size"
+            f"{patch_size}x{patch_size} has {3 * patch_size**2} values, or {patch_size**2} in "
+            "grey. Give the model's patch_size"
         )
-    filters = _strongest(W.T, n).reshape(-1, patch_size, patch_size, 3)
+    filters = _strongest(W.T, n).reshape(-1, patch_size, patch_size, channels)
     filters = filters[_frequency(filters.mean(-1)).argsort(kind="stable")]
     figure = card(5, 5.2)
     axes = figure.subplots()

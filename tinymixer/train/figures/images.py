@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from tinymixer.train.figures.style import BLUE, INK, ORANGE, card, chart, tiles
+from tinymixer.train.figures.style import BLUE, INK, ORANGE, card, chart, drawable, tiles
 
 
 def mistakes(
@@ -72,7 +72,7 @@ def segments(
             known = shown != ignored
             shown = palette[np.where(known, shown, 0)] * known[..., None]
         for picture, image in zip(axes[row], shown, strict=True):
-            picture.imshow(image, interpolation="nearest")
+            picture.imshow(drawable(image), interpolation="nearest")
             picture.set(xticks=[], yticks=[])
             picture.spines[:].set_color("#cccccc")
         axes[row, 0].set_ylabel(title, fontsize=9, color=INK)
@@ -104,12 +104,12 @@ def prediction(
 ) -> Figure:
     """A picture, the small image that the model sees of it, and the k most probable classes.
 
-    original (any size, 3) and seen (height, width, 3) uint8; probabilities (K,).
+    original (any size, 3) and seen (height, width, 3 or 1) uint8; probabilities (K,).
     """
     figure = card(9, 3)
     whole, small, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     whole.imshow(original)
-    small.imshow(seen, interpolation="nearest")
+    small.imshow(drawable(seen), interpolation="nearest")
     for axes, image, title in ((whole, original, "picture"), (small, seen, "what the model sees")):
         height, width, _ = image.shape
         axes.set_title(f"{title}, {width} × {height}", fontsize=10, color=INK)

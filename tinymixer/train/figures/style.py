@@ -39,6 +39,11 @@ def chart(axes: Axes, title: str) -> None:
     axes.set_axisbelow(True)
 
 
+def drawable(image: np.ndarray) -> np.ndarray:
+    """The image as matplotlib takes it: a grey one (height, width, 1) with three colours."""
+    return image.repeat(3, -1) if image.shape[2:] == (1,) else image
+
+
 def tiles(
     axes: Axes, images: Iterable[np.ndarray], columns: int, below: float = 0, **look: Any
 ) -> list[tuple[float, float]]:
@@ -50,7 +55,9 @@ def tiles(
     for i, image in enumerate(images):
         high = image.shape[0] / image.shape[1]
         x, y = 1.08 * (i % columns), (high + max(below, 0.08)) * (i // columns) + high
-        axes.imshow(image, extent=(x, x + 1, y, y - high), interpolation="nearest", **look)
+        axes.imshow(
+            drawable(image), extent=(x, x + 1, y, y - high), interpolation="nearest", **look
+        )
         corners.append((x, y))
     axes.set(
         xlim=(-0.04, 1.08 * columns - 0.04), ylim=(y + max(below, 0.04), -0.04), aspect="equal"
