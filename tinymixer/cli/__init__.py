@@ -4,15 +4,18 @@ A user's mistake ends in one line on standard error and exit code 2; a traceback
 """
 
 import argparse
-import io
-import os
-import sys
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
 import tinymixer
-from tinymixer.errors import TinymixerError
+from tinymixer.cli.output import complain, terminal
+from tinymixer.errors import TinymixerError, printable
+
+__all__ = ["COMMANDS", "CommandParser", "Parser", "build_parser", "complain", "main"]
 
 # Each is the module of that name: `add_options(parser)` gives its parser options and sets `func`,
 # which takes the parsed arguments and returns the exit code. It is imported when it is called.
@@ -35,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, but a wrong option costs one line instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {printable(message)}. See {self.prog} --help\n")
 
 
 class CommandParser(Parser):
@@ -66,47 +69,37 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (sys.argv if None) and return its exit code."""
-    _prepare_output()
-    try:
-        args = build_parser().parse_args(argv)
-        from tinymixer.fast.cpu import keep_freed_memory  # here, because --version needs no NumPy
+    with terminal():
+        try:
+            with _dying_at_once():
+                args = build_parser().parse_args(argv)
+                from tinymixer.fast.cpu import keep_freed_memory  # --version needs no NumPy
+            keep_freed_memory()
+            code = args.func(args)
+            print(end="", flush=True)  # raises OSError here if something cannot be written
+            return code
+        except TinymixerError as error:
+            return complain(str(error))
+        except BrokenPipeError:  # the reader of our output, `head` for instance, has stopped
+            return 0
+        except MemoryError as error:
+            return complain(f"not enough memory ({error}); use a smaller model, batch or data set")
+        except OSError as error:
+            return complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            complain("interrupted")
+            return 130
 
-        keep_freed_memory()
-        code = args.func(args)
-        print(end="", flush=True)  # raises OSError here if something cannot be written
-        return code
-    except TinymixerError as error:
-        return complain(str(error))
-    except BrokenPipeError:  # the reader of our output, `head` for instance, has stopped reading
-        return 0
-    except MemoryError as error:
-        return complain(f"not enough memory ({error}); use a smaller model, batch or data set")
-    except OSError as error:
-        return complain(f"{error.filename or 'output'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130
+
+@contextmanager
+def _dying_at_once() -> Iterator[None]:
+    """Within it Ctrl-C ends the process: an import that it breaks off can fail with any error."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
     finally:
-        _drop_unwritable_output()
-
-
-def complain(message: str) -> int:
-    """Print one line on standard error and return the exit code of a user's mistake."""
-    print(f"tinymixer: {' '.join(message.split())}", file=sys.stderr)
-    return 2
-
-
-def _prepare_output() -> None:
-    """Any name can be printed on any terminal; without a standard error messages are dropped."""
-    if sys.stderr is None:  # closed by the shell, 2>&-, and progress bars would write to it
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _drop_unwritable_output() -> None:
-    """Otherwise Python would try to write it again at its end, and print an error of its own."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.signal(signal.SIGINT, signal.default_int_handler)

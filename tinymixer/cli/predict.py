@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tinymixer import data
 from tinymixer.cli.options import (
@@ -16,6 +15,7 @@ from tinymixer.cli.options import (
     save_pictures,
     writable_folder,
 )
+from tinymixer.data.pictures import as_seen, read_picture
 from tinymixer.errors import DataError
 from tinymixer.train.checkpoint import load_model
 from tinymixer.train.evaluation import log_probabilities, segments
@@ -78,36 +78,3 @@ def _by_name(images: list[Path]) -> dict[str, Path]:
             )
         sources[name] = source
     return sources
-
-
-def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, upright and in RGB. Raises DataError if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return _eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is not a picture; expected PNG, JPEG or the like") from None
-    except Exception as error:  # a reader of pictures may raise anything for a damaged file
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the picture {path}: {reason}") from None
-
-
-def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """16-bit grey scaled to 8 bits: Pillow itself would clip it at 255."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):  # PNG: 16 at most
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            f"its pixels have no known value of white (Pillow's mode {image.mode}); expected 8 or "
-            "16 bits for each colour. Save it in such a format"
-        )
-    return image
-
-
-def as_seen(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    """The middle of the picture in the model's size: uint8 (height, width, 3)."""
-    scale = min(picture.width / width, picture.height / height)
-    w, h = width * scale, height * scale
-    left, top = (picture.width - w) / 2, (picture.height - h) / 2
-    box = (left, top, left + w, top + h)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box))

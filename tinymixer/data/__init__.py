@@ -18,7 +18,7 @@ import numpy as np
 from tinymixer.backend import Array, device_of, to_device, to_numpy
 from tinymixer.data import cifar, shapes
 from tinymixer.data.augment import IGNORED, Augment, normalise
-from tinymixer.data.download import fetch
+from tinymixer.data.download import alone_in, fetch
 from tinymixer.data.source import MOST_IMAGES, Source
 from tinymixer.errors import DataError
 
@@ -147,7 +147,9 @@ def load(
     if path is None:
         if not download:
             raise _missing(name, data_dir)
-        path = _download(layout, _home(data_dir))
+        home = _home(data_dir)
+        with alone_in(home):
+            path = find(name, data_dir) or _download(layout, home)
     *train, test = cifar.read(layout, path).values()
     train_images, train_labels = cifar.images_and_labels(layout, train)
     test_images, test_labels = cifar.images_and_labels(layout, [test])
@@ -194,7 +196,9 @@ def add(file: str | Path, data_dir: str | Path | None = None) -> Path:
                 raise DataError(f"{file}: no such file; give the path of an archive that exists")
             if file.is_dir() and file.name in layout.archives:
                 raise DataError(f"{file} is a folder; give the path of the archive itself")
-            return cifar.write(layout, cifar.read(layout, file), _home(data_dir))
+            files, home = cifar.read(layout, file), _home(data_dir)
+            with alone_in(home):
+                return cifar.write(layout, files, home)
     known = " or ".join(name for layout in _LAYOUTS.values() for name in layout.archives)
     raise DataError(
         f"{file}: expected an archive with its published name, {known}; rename it if you renamed it"

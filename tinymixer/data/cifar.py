@@ -97,9 +97,11 @@ def write(layout: Layout, files: dict[str, Records], data_dir: Path) -> Path:
     try:
         for name, records in files.items():
             write_atomically(part / name, records.tobytes())
-        folder.mkdir(exist_ok=True)
-        for name in files:
-            os.replace(part / name, folder / name)
+        if not folder.exists():
+            os.rename(part, folder)  # so that it is never seen with only some of its files
+        else:
+            for name in files:
+                os.replace(part / name, folder / name)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}). {layout.title} needs 190 MB "

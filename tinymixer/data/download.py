@@ -10,6 +10,8 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tinymixer.errors import DataError
+from tinymixer.files import folder_for_now, lock
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,44 @@ class _Slow(_Failed):
     """This source is slow: it is used only if the others fail."""
 
 
+@contextmanager
+def alone_in(home: Path) -> Iterator[None]:
+    """Within it this process alone stores data sets in the folder `home`; others wait for it.
+
+    So look again, within it, whether there is still something to do. Raises DataError if nothing
+    can be written there. No folder is left if nothing was stored.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(home / ".download.lock", f"the data in {home}", wait=True))
+        except OSError as error:
+            raise _not_writable(home, error) from error
+        yield
+
+
+def _not_writable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder}: cannot be written ({error.strerror or error}); choose another folder with "
+        "--data-dir"
+    )
+
+
 def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = None) -> Path:
     """The file of the first source that serves it well, downloaded into `folder`.
 
-    Slow sources are tried again at the end. Raises DataError that names what was tried.
+    Slow sources are tried again at the end. Raises DataError that names what was tried; then no
+    new folder is left, unless a part is in it with which the next download goes on.
     """
     limits = limits or Limits()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror}); choose another folder with --data-dir"
-        ) from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_for_now(folder))
+        except OSError as error:
+            raise _not_writable(folder, error) from error
+        return _first_good(sources, folder, limits)
+
+
+def _first_good(sources: tuple[Source, ...], folder: Path, limits: Limits) -> Path:
     tried: dict[str, str] = {}
     slow: list[Source] = []
     start, answered = time.monotonic(), False

@@ -25,7 +25,7 @@ import numpy as np
 
 from tinymixer import data, nn
 from tinymixer.errors import CheckpointError, TinymixerError
-from tinymixer.files import write_atomically
+from tinymixer.files import lock, write_atomically
 from tinymixer.summary import summarise
 from tinymixer.train import report
 from tinymixer.train.config import Config
@@ -152,8 +152,14 @@ class Comparison:
     def run(self) -> list[Result]:
         """Train what is not trained yet; the results, in order of the models.
 
-        Raises Stopped after SIGINT or SIGTERM: all that was trained is saved.
+        Raises Stopped after SIGINT or SIGTERM: all that was trained is saved. Raises InUseError if
+        another process compares in `out`.
         """
+        with lock(self.out / ".lock", f"the comparison in {self.out}"):
+            self._check_folder()  # again, now that no other process can write to it
+            return self._run()
+
+    def _run(self) -> list[Result]:
         write_atomically(
             self.out / "comparison.json", json.dumps(self._common(), indent=2).encode()
         )

@@ -23,6 +23,7 @@ from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
+from tinymixer.files import lock
 from tinymixer.train import checkpoint, report
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
@@ -90,7 +91,7 @@ class Trainer:
         self.history: list[EpochFigures] = []
         self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
-        self._owns_folder = False  # whether the checkpoints in `out` are this run's
+        self._left: tuple[str, int, int] | None = None  # the latest checkpoint, as this run left it
         self._saved_at = time.monotonic()
         try:
             with no_grad():
@@ -116,6 +117,7 @@ class Trainer:
         Raises CheckpointError if the file is damaged or was trained on other data, and for another
         one than last.npz beside a last.npz: where the run is by now must not be lost.
         """
+        left = _latest(path.parent)  # before it is read
         saved, last = checkpoint.load(path), path.with_name("last.npz")
         header = saved.header
         if path.name != last.name and last.exists():
@@ -151,7 +153,7 @@ class Trainer:
                     f"it says {header.step} steps but {header.progress.images} images, expected "
                     f"{trained}"
                 )
-            trainer._owns_folder = True
+            trainer._left = left
         return trainer
 
     @property
@@ -172,13 +174,12 @@ class Trainer:
         """Train to the end of the last epoch; the history, one record of figures per epoch.
 
         Raises Stopped after SIGINT or SIGTERM, once the position is saved, even if that is the end;
-        NonFiniteError when the loss or its gradient is no longer finite; and CheckpointError,
-        before the first step, if `out` holds another run.
+        NonFiniteError when the loss or its gradient is no longer finite; and, before the first
+        step, InUseError if another process trains in `out` and CheckpointError if another run is
+        there.
         """
         products = precision(self.config.precision, self.device)
-        with self.workers, self._stop.heard(self.out), products:
-            if not self._owns_folder:
-                self._take_folder()
+        with self._folder(), self.workers, self._stop.heard(self.out), products:
             self._report()
             while not self.finished:
                 self._train_epoch()
@@ -285,12 +286,24 @@ class Trainer:
         """The averaged weights by name, if a run keeps them."""
         return {} if self.average is None else self.flat.named(self.average)
 
-    def _take_folder(self) -> None:
-        """Save where the run begins. A run that goes on does not: what is saved is as good."""
-        if self.out is not None:
-            checkpoint.require_unused(self.out)
-        self._save("last")
-        self._owns_folder = True
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        """Within it, `out` is this run's alone, and what is saved there is where it stands.
+
+        A new run saves its beginning. One that goes on does not: what is saved is as good.
+        """
+        if self.out is None:
+            yield
+            return
+        with lock(self.out / ".lock", f"the run in {self.out}"):
+            if self._left is None:
+                checkpoint.require_unused(self.out)
+                self._save("last")
+            elif self._left != _latest(self.out):
+                raise CheckpointError(
+                    f"the run in {self.out} was changed since it was read; resume it again"
+                )
+            yield
 
     def _save(self, name: str) -> None:
         self._saved_at = time.monotonic()
@@ -305,6 +318,7 @@ class Trainer:
         ):
             raise self._spoilt("the weights are")
         checkpoint.save(self.out / f"{name}.npz", header, *groups)
+        self._left = _latest(self.out)
 
     def _spoilt(self, what: str) -> NonFiniteError:
         return spoilt_error(self.training_step, what, self.epoch, self.step, self.out)
@@ -316,3 +330,12 @@ class Trainer:
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:
             tqdm.write(f"no graph, launch by launch instead: {why_not}")
+
+
+def _latest(folder: Path) -> tuple[str, int, int] | None:
+    """Which file the latest checkpoint in `folder` is, to notice another one in its place."""
+    path = checkpoint.of_run(folder)
+    if path is None:
+        return None
+    found = path.stat()
+    return path.name, found.st_ino, found.st_mtime_ns
