@@ -17,7 +17,7 @@ from tinymixer.cli.options import (
     save_pictures,
     writable_folder,
 )
-from tinymixer.cli.recipe import add_fields, given_fields
+from tinymixer.cli.recipe import add_fields, add_tta, given_fields
 from tinymixer.data import Source
 from tinymixer.errors import DataError
 from tinymixer.train import metrics
@@ -40,6 +40,7 @@ def add_options(parser: Any) -> None:
     parser.set_defaults(func=run)
     add_data_dir(parser)
     add_device(parser)
+    add_tta(parser)
     add_run(parser)
     add_fields(
         parser.add_argument_group("other images of the same classes"),
@@ -63,9 +64,11 @@ def run(args: argparse.Namespace) -> int:
     if given.fingerprint != begun.fingerprint:
         print(f"note: {given.name} is not the same images that {path} was trained on")
     if TASKS[config.task].pixels:
-        return _evaluate_pixels(config, model, dataset, out, args.device)
+        return _evaluate_pixels(config, model, dataset, out, args)
     with Workers.of_this_machine(device=args.device) as workers:
-        log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
+        log_p = log_probabilities(
+            model, dataset.test_images, dataset.mean, dataset.std, workers, args.tta
+        )
     labels, predictions = dataset.test_labels, log_p.argmax(1)
     matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
     print(metrics.class_table(matrix, dataset.class_names))
@@ -84,13 +87,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_pixels(
-    config: Config, model: Any, dataset: data.Dataset, out: Path, device: str
+    config: Config, model: Any, dataset: data.Dataset, out: Path, args: argparse.Namespace
 ) -> int:
-    with Workers.of_this_machine(device=device) as workers:
-        _, matrix = measure(TASKS[config.task], model, dataset, workers)
+    with Workers.of_this_machine(device=args.device) as workers:
+        _, matrix = measure(TASKS[config.task], model, dataset, workers, args.tta)
     print(metrics.iou_table(matrix, dataset.class_names))
     images, truth = dataset.test_images[:SHOWN], dataset.test_labels[:SHOWN]
-    rows = {"truth": truth, "prediction": segments(model, images, dataset.mean, dataset.std)}
+    predicted = segments(model, images, dataset.mean, dataset.std, args.tta)
+    rows = {"truth": truth, "prediction": predicted}
     figure = load_figures().segments(images, rows, dataset.class_names, data.IGNORED)
     save_pictures({"segments.png": figure}, out)
     return 0

@@ -40,6 +40,9 @@ class Config:
     model: str = option("mixer_pico", OneOf(models.MODELS), "model to train")
     model_options: dict[str, Any] = field(default_factory=dict)
     task: str = option("classify", OneOf(TASKS), "classify images, or segment them pixel by pixel")
+    val_size: int = option(
+        0, Between(0, 2**31), "training images held back: on them each epoch is measured; 0: none"
+    )
     epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
     batch_size: int = option(64, BATCH, "images for each update of the weights")
     micro_batch: int = option(16, BATCH, "images of a batch computed together")
@@ -77,6 +80,10 @@ class Config:
     def plain(self) -> dict[str, Any]:
         """The options as a file gives them back: JSON knows no tuples."""
         return json.loads(json.dumps(asdict(self)))
+
+    def steps_per_epoch(self, train_images: int) -> int:
+        """How many batches the training images make that are not held back."""
+        return -(-(train_images - self.val_size) // self.batch_size)
 
     def steps(self, steps_per_epoch: int) -> int:
         """How many steps the run takes in all."""

@@ -17,8 +17,8 @@ from tinymixer.train.records import EpochFigures
 def curves(history: Sequence[EpochFigures]) -> Figure:
     """Loss, accuracy and learning rate against epochs.
 
-    A value that is not finite leaves no point. Where there is a test_iou it is drawn too. The
-    legends give the last values; a ring marks the best test accuracy, or IoU.
+    A value that is not finite leaves no point. Where there is an IoU it is drawn too. The legends
+    give the last values; a ring marks the best accuracy, or IoU, on validation images.
 
     Raises ValueError for an empty history.
     """
@@ -26,17 +26,20 @@ def curves(history: Sequence[EpochFigures]) -> Figure:
         raise ValueError("curves: the history has no epoch yet; train for one first")
     figure = card(10, 3.4, _pace(history))
     loss, accuracy, rate = figure.subplots(1, 3)
-    for part, colour in (("train", BLUE), ("test", ORANGE)):
+    validated = history[-1].val_loss is not None
+    measured = [("val", ORANGE), ("test", INK)] if validated else [("test", ORANGE)]
+    for part, colour in [("train", BLUE), *measured]:
         _curve(loss, history, f"{part}_loss", part + " {:.3f}", colour)
         _curve(accuracy, history, f"{part}_accuracy", part + " {:.1%}", colour)
     _curve(rate, history, "lr", "last {:.2g}", INK)
     rate.set_ylim(bottom=0)
-    score, colour, scores = "test_accuracy", ORANGE, "accuracy"
-    if history[-1].test_iou is not None:
-        score, colour, scores = "test_iou", GREEN, "accuracy and mean IoU"
-        _curve(accuracy, history, score, "test IoU {:.1%}", colour)
+    part = "val" if validated else "test"
+    score, colour, scores = f"{part}_accuracy", ORANGE, "accuracy"
+    if getattr(history[-1], f"{part}_iou") is not None:
+        score, colour, scores = f"{part}_iou", GREEN, "accuracy and mean IoU"
+        _curve(accuracy, history, score, part + " IoU {:.1%}", colour)
     epochs, reached = _series(history, score)
-    if len(reached):
+    if validated and len(reached):
         best = reached.argmax()
         label = f"best {reached[best]:.1%}, epoch {epochs[best]:g}"
         accuracy.plot(epochs[best], reached[best], "o", mec=colour, mfc="none", ms=9, label=label)
