@@ -35,7 +35,7 @@ SAFETENSORS = {f"{dtype.kind.upper()}{8 * dtype.itemsize}": dtype for dtype in T
 MOST_ARRAYS = 50_000
 MOST_DIRECTORY = 2**24  # bytes, of an .npz file's table of contents
 MOST_HEAD = 2**12  # bytes, of an array's head in an .npz file: its type and shape
-MOST_HEADS = 2**24  # bytes, of all of them together in a .safetensors file
+MOST_HEADS = 2**22  # bytes, of all of them together in a .safetensors file
 CHUNK = 2**20  # bytes read at once
 
 

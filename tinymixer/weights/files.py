@@ -26,7 +26,7 @@ from tinymixer.files import write_atomically
 from tinymixer.weights import kinds, msgpack, pytorch
 
 MOST = 2**28  # bytes that compressed arrays may hold where no model says what is needed
-MOST_INDEX = 2**24  # bytes of an index of files
+MOST_INDEX = 2**22  # bytes of an index of files
 MOST_SHARDS = 1000  # files of an index
 RECORD = "record"  # the entry of an .npz file, or the text in a .safetensors file, that we write
 
@@ -144,10 +144,10 @@ def write_file(
 
 def _kind(file: IO[bytes]) -> str:
     """What kind of file it is, by its first bytes; ValueError for one that is not read."""
-    head, size = file.read(16), os.fstat(file.fileno()).st_size
+    head, size = file.read(32), os.fstat(file.fileno()).st_size
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return "zip"
-    if head[:1] == b"\x80" and head[2:].startswith(pytorch.MAGIC[:14]):
+    if head[:1] == b"\x80" and pytorch.MAGIC in head:
         return "PyTorch"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return ".safetensors"
@@ -189,8 +189,10 @@ def _reader(
         return arrays.Safetensors(file, size)
     if kind == "Flax":
         return msgpack.MsgpackFile(file)
-    if not index or size > MOST_INDEX:
+    if not index:
         raise ValueError("an index is in the place of a file of weights")
+    if size > MOST_INDEX:
+        raise ValueError(f"an index of more than {MOST_INDEX:,} bytes")
     file.seek(0)
     return Shards(json.loads(file.read()), path.parent, stack)
 

@@ -131,9 +131,9 @@ class MsgpackFile(ArrayFile):
             if dtype in KINDS or dtype == "bfloat16":
                 self._enter(name, shape, dtype, place, nbytes)
             else:
-                self.refused[name] = f"array of {dtype}" if dtype.isprintable() else "array"
+                self.refused[name] = f"an array of {dtype}" if dtype.isprintable() else "an array"
         elif type_ in (COMPLEX, SCALAR):
-            self.refused[name] = "complex number" if type_ == COMPLEX else "number of NumPy"
+            self.refused[name] = "a complex number" if type_ == COMPLEX else "a number of NumPy"
         self._file.seek(start)
         self._skip(n)
 

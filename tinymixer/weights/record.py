@@ -12,18 +12,21 @@ JSON: the entry "record" of an .npz file, as bytes; the text "record" among the 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinymixer import nn
 from tinymixer.arrays import ArrayFile, short
 from tinymixer.errors import CheckpointError, brief
+from tinymixer.models import create_model
 from tinymixer.weights.files import RECORD
 
 MOST = 2**22  # bytes
 MOST_CLASSES = 10**6
+LARGEST_SIDE = 4096  # of images: the one size that may be more than a small model has numbers
 
 
 def read_record(path: Path, file: ArrayFile) -> dict[str, Any]:
@@ -37,14 +40,42 @@ def read_record(path: Path, file: ArrayFile) -> dict[str, Any]:
             text = file.read(RECORD).tobytes()
         if text is None:
             return {}
-        said = json.loads(text)
-        return {key: value for key, value in checked(said).items() if value is not None}
+        said = checked(json.loads(text))
+        _require_true(said, file)
+        return {key: value for key, value in said.items() if value is not None}
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file can make its reader raise anything
         raise CheckpointError(
             f"{path} has a damaged record of its model ({brief(error)}). Convert it again"
         ) from error
+
+
+def _require_true(said: Mapping[str, Any], file: ArrayFile) -> None:
+    """Raise ValueError for a record of another model than the file can hold.
+
+    So it can be believed: to build the model that it describes takes no more than the file has.
+    """
+    options = said["model_options"] or {}
+    names, classes = said["class_names"], options.get("num_classes")
+    if names and classes is not None and len(names) != classes:
+        raise ValueError(f"it has {len(names)} names for {short(classes)} classes")
+    if said["model"] is None:
+        return
+    numbers = sum(stored.size for stored in file.stored.values())
+    if max(whole_numbers(options), default=0) > max(numbers, LARGEST_SIDE):
+        raise ValueError("it describes a larger model than the file holds")
+    zeros: Any = nn.Zeros(numbers, len(file.stored))
+    create_model(said["model"], **options, rng=zeros)
+
+
+def whole_numbers(found: Any) -> Iterator[int]:
+    """All integers in a value of JSON."""
+    if isinstance(found, int):
+        yield abs(found)
+    elif isinstance(found, dict | list):
+        for value in found.values() if isinstance(found, dict) else found:
+            yield from whole_numbers(value)
 
 
 def checked(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ axes, the axes are put into another order, and joined into ours. Both work in bo
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -105,6 +106,11 @@ def mlp(view: Viewed = transposed, first: str = "fc1", second: str = "fc2") -> A
     }
 
 
+@cache
+def _pattern(ours: str) -> re.Pattern[str]:
+    return re.compile(re.escape(ours).replace(r"\*", r"(\d+)"))
+
+
 class Rule(NamedTuple):
     """A layer of ours, `blocks.*.norm` with numbers for the stars, and where it is in theirs."""
 
@@ -115,8 +121,8 @@ class Rule(NamedTuple):
     def find(self, name: str) -> tuple[str, Viewed] | None:
         """What the array `name` of ours is called in theirs, and how it is viewed."""
         layer, _, array = name.rpartition(".")
-        match = re.fullmatch(re.escape(self.ours).replace(r"\*", r"(\d+)"), layer)
-        if match is None or array not in self.arrays:
+        match = _pattern(self.ours).fullmatch(layer) if array in self.arrays else None
+        if match is None:
             return None
         numbers = [int(number) for number in match.groups()]
         place = self.theirs(*numbers) if callable(self.theirs) else self.theirs.format(*numbers)

@@ -55,7 +55,8 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
     """The weights in a file of any kind that is known by its content, or in a mapping.
 
     Where averaged and raw weights are there, the averaged are taken; without `average`, the raw.
-    No numbers are read before they are asked for. Raises CheckpointError for a file that is not
+    Single whole numbers, which count batches or steps, are left out. No numbers are read before
+    they are asked for. Raises CheckpointError for a file that is not
     whole, is another thing, or holds weights of kinds that no model has.
     """
     if not isinstance(source, str | Path):
@@ -68,6 +69,10 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
             return _of_run(path, average)
         record = read_record(path, file)
         file.stored.pop(RECORD, None)
+        if not (file.stored or file.refused or file.ignored):
+            raise CheckpointError(
+                f"{path} is a whole {file.kind} file, and holds no arrays. Give the file of weights"
+            )
         return _of(str(path), file, record, average, stack)
     except BaseException:
         stack.close()
@@ -80,7 +85,7 @@ def _of(name: str, file: arrays.ArrayFile, record: Any, average: bool, stack: Ex
     refused = [place for place in found.names.values() if place in file.refused]
     if refused:
         raise CheckpointError(
-            f"{name}: {arrays.short(refused[0])} is a {file.refused[refused[0]]}, which "
+            f"{name}: {arrays.short(refused[0])} is {file.refused[refused[0]]}, which "
             "tinymixer does not read. Save weights as plain arrays of float32 in the program "
             "that made them"
         )
@@ -91,11 +96,25 @@ def _of(name: str, file: arrays.ArrayFile, record: Any, average: bool, stack: Ex
             "here, as to make it could run any program. Save its state_dict() in the program "
             "that made it"
         )
+    kinds = {ours: file.stored[place] for ours, place in found.names.items()}
+    counters = [x for x, kind in kinds.items() if kind.dtype.kind in "iu" and not kind.shape]
+    other = [x for x, kind in kinds.items() if kind.dtype.kind != "f" and x not in counters]
+    if other:
+        several = ", ".join(f"{arrays.short(x)[1:-1]} {kinds[x].dtype}" for x in other[:4])
+        raise CheckpointError(
+            f"{name} holds what are not floating-point numbers: {several}. Quantised weights are "
+            "not read, nor is anything but float32, float16, bfloat16 and float64; save them as "
+            "float32 in the program that made them"
+        )
     notes = found.notes
     if file.ignored:
         several = ", ".join(arrays.short(what) for what in list(file.ignored.values())[:3])
         notes += (f"what is no array was not read: {several}",)
-    inside = {ours: InFile(name, file, place) for ours, place in found.names.items()}
+    inside = {
+        ours: InFile(name, file, place)
+        for ours, place in found.names.items()
+        if ours not in counters
+    }
     return Weights(name, inside, notes, record, stack)
 
 
@@ -119,9 +138,10 @@ def _of_run(path: Path, average: bool) -> Weights:
 
     saved = checkpoint.load(path)
     config, dataset = saved.header.config, saved.header.dataset
+    classes = len(dataset.class_names)
     record = {
         "model": config.model,
-        "model_options": config.model_options,
+        "model_options": {**config.model_options, "num_classes": classes},
         "layout": "tinymixer",
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),

@@ -9,6 +9,7 @@ part of all names is looked at, again and again, until it says nothing any more:
 * All names have the same first part: it is a prefix, and is taken off.
 """
 
+import re
 from dataclasses import dataclass
 
 AVERAGED = (
@@ -54,7 +55,7 @@ def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:
         (prefix, inner), *_ = groups.items()
         if prefix.endswith(("/", ".")):
             found = _without(inner, average, depth - 1)
-            note = f"the names were taken without {prefix!r}, which all of them begin with"
+            note = f"the names were taken without {prefix!r}, which they begin with"
             return Unwrapped(found.names, (note, *found.notes))
     return Unwrapped(names, ())
 
@@ -78,10 +79,15 @@ def _chosen(
         if average and names.keys() <= found[raw].names.keys():
             names = found[raw].names | names
         kinds = ("averaged", "raw") if average else ("raw", "averaged")
-        notes = [f"the {kinds[0]} weights in {take!r} were taken, not the {kinds[1]} in {leave!r}"]
+        notes = [
+            f"the {kinds[0]} weights in {take.rstrip('/')!r} were taken, not the {kinds[1]} in "
+            f"{leave.rstrip('/')!r}"
+        ]
     else:
         take = raw or averaged or ""
-        names, notes = found[take].names, [f"the weights were taken from {take!r}"]
+        names, notes = found[take].names, [f"the weights were taken from {take.rstrip('/')!r}"]
+        if take.endswith("."):
+            notes = [f"the names were taken without {take!r}, which they begin with"]
     left = [group.rstrip("/.") for group in groups if group not in (raw, averaged)]
     if left:
         notes.append(f"beside them, {_some(left)} was left out")
@@ -90,9 +96,8 @@ def _chosen(
 
 def _split(name: str) -> tuple[str, str, str]:
     """The first part of a name, what ends it and the rest; a name without parts is its own rest."""
-    mark = "/" if "/" in name else "."
-    first, found, rest = name.partition(mark)
-    return (first, found, rest) if found and rest else ("", "", name)
+    found = re.match(r"([^/.]+)([/.])(.+)", name, re.DOTALL)
+    return (found[1], found[2], found[3]) if found else ("", "", name)
 
 
 def _some(names: list[str], most: int = 4) -> str:
