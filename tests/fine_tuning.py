@@ -3,12 +3,12 @@
     python tests/fine_tuning.py --data-dir data
 
 mixer_pico is trained on the built-in `shapes` by the default run, once. Then, for each seed, it is
-trained on the first 500 training images of CIFAR-10 twice, by one recipe and for as many steps: from
-these weights, and from scratch. Both are tested on all 10,000 test images.
+trained on the first 500 training images of CIFAR-10 twice, by one recipe and for as many steps:
+from these weights, and from scratch. Both are tested on all 10,000 test images.
 
-The recipe is that of `tinymixer train --dataset cifar10` with batches of 50 for 30 epochs, 300 steps.
-The learning rate was chosen among 1e-3 and 4e-3 on training images 500 to 2,500, where 4e-3 is the
-better one for both; no test image had a part in it.
+The recipe is that of `tinymixer train --dataset cifar10` with batches of 50 for 30 epochs, which
+are 300 steps. The learning rate was chosen among 1e-3 and 4e-3 on training images 500 to 2,500,
+where 4e-3 is the better one for both; no test image had a part in it.
 """
 
 import argparse

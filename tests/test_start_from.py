@@ -107,7 +107,7 @@ def test_resized_tokens_are_mixed_by_the_old_map_between_two_resizings():
     small = np.tensordot(down.astype(np.float32), x, 1)
     wanted = np.tensordot(up, wide.blocks[1].token_mlp(small).data, 1)
     assert_close(new.blocks[1].token_mlp(x).data, wanted.astype(np.float32), within=1e-5)
-    with pytest.raises(CheckpointError, match="Has other sizes: blocks.0.mlp_tokens.fc1.weight"):
+    with pytest.raises(CheckpointError, match=r"Has other sizes: blocks\.0\.mlp_tok"):
         start_from(
             create_model("mixer_pico", image_size=(64, 32), tokens_mlp_dim=2048),
             {**state_in(old, "timm")},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer.cli.options import add_set, find_checkpoint
-from tinymixer.data import Dataset
+from tinymixer.data import Dataset, Source
 from tinymixer.errors import DataError, TinymixerError
 from tinymixer.models import MODELS, VisionPermutator, list_models, options_of
 from tinymixer.summary import blueprint
@@ -123,12 +123,24 @@ class Ready:
     std: Colours
     out: Path  # folder for results
 
-    def own_terms(self, dataset: Dataset) -> "tuple[Dataset, np.ndarray | None]":
-        """`dataset` as the model sees it, and where its classes are among the model's.
+    def on(self, given: dict[str, Any], data_dir: str | None) -> tuple[Dataset, np.ndarray | None]:
+        """The data set of these fields of a Source, as the model sees it; and where its classes are
+        among the model's, None if they are the same.
 
-        None if the classes of both are the same. Otherwise each has to have the name of one of the
-        model's, or the number that WordNet gives it. Raises DataError if one has not.
+        Otherwise each has to have the name of one of the model's, or WordNet's number of it. Raises
+        DataError if one has not.
         """
+        if "dataset" not in given:
+            raise DataError("--weights says nothing of a data set; name one, --dataset folder:PATH")
+        source = Source(**given)
+        if source.kind == "folder" and source.image_size is None:
+            source = replace(source, image_size=self.model.image_size[0])
+        dataset = source.load(data_dir)
+        if len(dataset.mean) != self.model.channels:
+            raise DataError(
+                f"{dataset.name} has images of {len(dataset.mean)} channels, but the model takes "
+                f"{self.model.channels}; give it images of its kind"
+            )
         dataset = replace(dataset, mean=self.mean, std=self.std)
         names = [_plain(name) for name in dataset.class_names]
         known_names = [_plain(name) for name in self.class_names]
@@ -169,7 +181,10 @@ def load(args: argparse.Namespace) -> Ready | None:
         return None
     if args.run:
         raise TinymixerError("--weights and --run both name a model; give one of them")
-    with read_weights(args.weights) as weights:
+    path = find_checkpoint(args.weights)
+    with read_weights(path) as weights:
+        if any(name.startswith("backbone.") for name in weights):
+            raise TinymixerError(f"{path} is of a model that segments; name its run with --run")
         found = about(weights, args.model, dict(args.set))
         sizes = {"num_classes": found.num_classes, "channels": found.channels}
         model: Any = blueprint(found.model, **found.options, **sizes)
@@ -179,7 +194,7 @@ def load(args: argparse.Namespace) -> Ready | None:
     mean, std = found.mean, found.std
     if mean is None or std is None:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-        print(f"note: {args.weights} does not say how it sees colours; ImageNet's mean is taken")
+        print(f"note: {path} does not say how it sees colours; ImageNet's mean and std are taken")
     names = found.class_names or tuple(f"class {k}" for k in range(model.num_classes))
     return Ready(model, names, mean, std, args.out or Path("runs") / args.weights.stem)
 
@@ -192,7 +207,7 @@ def among(log_p: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", " ").casefold()
+    return name.replace("_", " ")
 
 
 # tinymixer train --init ---------------------------------------------------------------------------
