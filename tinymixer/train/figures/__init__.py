@@ -9,7 +9,7 @@ are (N, K). Accuracies are fractions, 0..1.
 
 from tinymixer.train.figures.charts import confusion, curves, profile, race
 from tinymixer.train.figures.filters import patch_filters, token_maps
-from tinymixer.train.figures.images import mistakes, prediction, sample_sheet, segments
+from tinymixer.train.figures.images import mistakes, prediction, predictions, sample_sheet, segments
 from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, save
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "mistakes",
     "patch_filters",
     "prediction",
+    "predictions",
     "profile",
     "race",
     "sample_sheet",
