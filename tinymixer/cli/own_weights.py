@@ -18,6 +18,7 @@ from tinymixer.data import Dataset, Source
 from tinymixer.errors import DataError, TinymixerError
 from tinymixer.models import MODELS, VisionPermutator, list_models, options_of
 from tinymixer.summary import blueprint
+from tinymixer.train import checkpoint
 from tinymixer.train.config import Config
 from tinymixer.train.trainer import Trainer
 from tinymixer.weights import (
@@ -88,11 +89,11 @@ def about(weights: Weights, name: str | None, given: dict[str, Any]) -> About:
 
 def _require_same_grid(weights: Weights, name: str, options: dict[str, Any]) -> None:
     """Raise TinymixerError for a grid on which the weights of a Vision Permutator mean nothing."""
-    if not issubclass(MODELS[name][0], VisionPermutator):  # type: ignore[arg-type]
-        return
     said = weights.record.get("model_options", {}) if weights.record.get("model") == name else {}
     now, then = options_of(name, **options), options_of(name, **said)
-    if any(now[size] != then[size] for size in ("image_size", "patch_sizes")):
+    if MODELS[name][0] is VisionPermutator and any(
+        now[size] != then[size] for size in ("image_size", "patch_sizes")
+    ):
         raise TinymixerError(
             f"{name} cuts its channels into a segment for each place of its grid, so its weights "
             f"are for one image size: keep image_size={then['image_size']} and "
@@ -122,6 +123,10 @@ class Ready:
     mean: Colours
     std: Colours
     out: Path  # folder for results
+
+    @property
+    def channels(self) -> int:
+        return self.model.channels
 
     def on(self, given: dict[str, Any], data_dir: str | None) -> tuple[Dataset, np.ndarray | None]:
         """The data set of these fields of a Source, as the model sees it; and where its classes are
@@ -235,11 +240,12 @@ class Init:
         with self.path.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
+        kept = self.path.parts[-2:] if self.path.name in checkpoint.NAMES else self.path.parts[-1:]
         return replace(
             config,
             model=self.about.model,
             model_options=self.about.options,
-            begun_from=f"{self.path.name} sha256:{digest.hexdigest()[:16]}",
+            begun_from=f"{'/'.join(kept)} sha256:{digest.hexdigest()[:16]}",
         )
 
     def seen(self, dataset: Dataset) -> Dataset:
