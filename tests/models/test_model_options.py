@@ -5,6 +5,8 @@ The tables here are written by hand and know nothing of `models.options`.
 
 import math
 import re
+import subprocess
+import sys
 import time
 import tracemalloc
 from typing import Annotated
@@ -156,6 +158,32 @@ def test_an_option_that_nothing_checks_cannot_be_defined():
 
     with pytest.raises(ValueError, match=re.escape("Checked: rate=2: expected a number in [0, 1)")):
         Checked(rate=2, rng=nn.BLANK)
+
+
+TOO_LARGE = """
+import resource
+from tinymixer.models import create_model
+try:
+    create_model("mixer_nano", **{})
+except ValueError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_dim": 65_536, "num_blocks": 1_000},
+        {"hidden_dim": 65_536, "num_classes": 65_536},
+        {"hidden_dim": 65_536, "channels_mlp_dim": 65_536, "tokens_mlp_dim": 65_536},
+    ],
+)
+def test_a_model_that_is_too_large_is_refused_in_little_memory(changes):
+    """Its weights are counted and never laid out: that would fill the memory of the machine."""
+    pytest.importorskip("resource", reason="Windows does not tell the memory of a process")
+    code = TOO_LARGE.replace("{}", repr(changes))
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 300  # MB; Python and NumPy alone take 35
 
 
 @pytest.mark.parametrize(

@@ -171,11 +171,11 @@ def test_the_digest_is_over_names_shapes_types_and_numbers():
 
 
 def test_a_blank_model_takes_no_more_than_the_file_holds():
-    zeros = nn.Zeros(numbers=7, arrays=2)
-    assert zeros.random((2, 3), np.float32).shape == (2, 3)
-    for numbers, arrays in ((5, 9), (99, 0)):
-        with pytest.raises(ValueError, match="a larger model than the file holds"):
-            nn.Zeros(numbers, arrays).standard_normal((2, 3), np.float32)
+    for init in (nn.zero, nn.lecun_normal, nn.fan_in_uniform, nn.normal(0.02)):
+        assert init(nn.Zeros(numbers=7, arrays=2), (2, 3), 2).shape == (2, 3)
+        for numbers, arrays in ((5, 9), (99, 0)):
+            with pytest.raises(ValueError, match="a larger model than there is room for"):
+                init(nn.Zeros(numbers, arrays), (2, 3), 2)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tinymixer.train.stopping import Stopped
 from tinymixer.train.trainer import Trainer
 
 RUNS = {name: small(name, freeze="backbone") for name in SYSTEMS}
+RUNS["muon"] = small("mixer_pico", freeze="backbone", optimizer="muon")
 RUNS["segmenting"] = dataclasses.replace(segmenting(), freeze="backbone")
 
 
@@ -66,7 +67,7 @@ def test_a_frozen_backbone_is_as_in_evaluation_and_is_not_differentiated():
     assert all((norm.running_mean.data == 0).all() for norm in norms)
 
 
-@pytest.mark.parametrize("name", ["hire_mlp_nano", "segmenting"])
+@pytest.mark.parametrize("name", ["hire_mlp_nano", "segmenting", "muon"])
 def test_the_bits_are_the_same_for_any_workers_and_after_a_stop(name, tmp_path, monkeypatch):
     config = RUNS[name]
     dataset = images_for(config)

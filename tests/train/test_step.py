@@ -47,7 +47,7 @@ def test_a_step_changes_all_weights_moments_and_averages(model):
         assert (array != before[name]).any(), name
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("broken", ["loss", "gradient", "loss alone"])
 def test_a_step_that_is_not_finite_changes_nothing_and_nor_do_those_after_it(optimizer, broken):
     step = step_of(small("hire_mlp_nano", optimizer=optimizer, momentum=0.5))

@@ -80,6 +80,22 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(
     assert untimed(history) == untimed(uninterrupted.history)
 
 
+def test_a_run_with_muon_ends_in_the_same_bits_too(config, dataset, tmp_path, monkeypatch):
+    """On two workers at once, and stopped on two and resumed on one."""
+    config = replace(config, optimizer="muon")
+    expected = Trainer(config, dataset, workers=1, quiet=True)
+    expected.run()
+    whole = Trainer(config, dataset, workers=2, quiet=True)
+    whole.run()
+    assert bits(whole) == bits(expected)
+    stop_at(monkeypatch, 4)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        Trainer(config, dataset, tmp_path, workers=2, quiet=True).run()
+    resumed = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    resumed.run()
+    assert bits(resumed) == bits(expected)
+
+
 def test_a_run_leaves_its_files(config, dataset, tmp_path):
     """And no best.npz: which epoch is best is not for the test images to say."""
     trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)

@@ -234,7 +234,7 @@ class Report:
 def _number(one: Judged) -> str:
     error = one.slope.error / one.claim.unit
     if not np.isfinite(error):
-        return "nothing"
+        return "not settled"
     return f"{one.numeric / one.claim.unit:.10g} ± {error:.0e}"
 
 

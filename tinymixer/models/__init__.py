@@ -69,17 +69,16 @@ def create_model(
     system, _ = MODELS[name]
     if isinstance(rng, nn.Zeros):  # it has its own bound
         return system(**options, rng=rng)
+    counted = nn.Zeros(MOST_PARAMETERS, MOST_PARAMETERS)
     try:
-        blank = system(**options, rng=nn.BLANK)
-    except MemoryError:
-        blank = None
-    if blank is None or blank.num_parameters() > MOST_PARAMETERS:
+        system(**options, rng=counted)
+    except (ValueError, MemoryError) as error:
+        if counted.numbers >= 0 and isinstance(error, ValueError):
+            raise
         raise ValueError(
             f"{name}: a model of more than {MOST_PARAMETERS:,} parameters, or of more than the "
             f"memory holds; choose smaller sizes than {shown(changes)}"
-        )
-    if rng is nn.BLANK:
-        return blank
+        ) from None
     return system(**options, rng=np.random.default_rng(0) if rng is None else rng)
 
 

@@ -70,8 +70,7 @@ class Isotropic(nn.Classifier):
     def finish(self, C: int, num_classes: int, eps: float, rng: nn.Rng) -> None:
         self.num_classes = num_classes
         self.norm = nn.LayerNorm(C, eps)
-        self.head = nn.ChannelLinear(C, num_classes, rng=rng)
-        self.head.W.data[...] = 0
+        self.head = nn.ChannelLinear(C, num_classes, init=nn.zero, rng=rng)
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         if images.ndim == 4 and images.shape[1:] != (*self.image_size, self.channels):

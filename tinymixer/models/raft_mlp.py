@@ -41,6 +41,8 @@ class MultiScaleEmbed(nn.Module):
     that it does. Raises ValueError unless windows can be centred on patches: k >= P, k - P even.
     """
 
+    embeds = True
+
     def __init__(self, C_in: int, C: int, patch_size: int, kernels: Sequence[int], *, rng: nn.Rng):
         if not kernels or any(k < patch_size or (k - patch_size) % 2 for k in kernels):
             raise ValueError(

@@ -6,6 +6,7 @@ layers.py      linear maps, normalisation, MLPs, patch embedding, dropout
 grids.py       images as grids, and grids of another size
 mixture.py     a layer of many MLPs, of which each row uses a few
 auxiliary.py   what a training pass yields beside its output
+roles.py       which weights are hidden matrices
 
 A model is called as `model(images)` to evaluate it, and as `model(images, rng=rng)` to train it:
 with random numbers to draw from, dropout drops activations and stochastic depth skips branches.
@@ -43,6 +44,7 @@ from tinymixer.nn.layers import (
 )
 from tinymixer.nn.mixture import MixtureOfExperts, Routing
 from tinymixer.nn.module import Buffer, Module, Parameter, layer_names, layer_of
+from tinymixer.nn.roles import hidden_matrices
 
 __all__ = [
     "BLANK",
@@ -74,6 +76,7 @@ __all__ = [
     "dropout",
     "fan_in_uniform",
     "grid",
+    "hidden_matrices",
     "layer_names",
     "layer_of",
     "lecun_normal",

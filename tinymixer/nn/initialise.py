@@ -16,21 +16,20 @@ Rng = np.random.Generator
 
 
 class Zeros:
-    """In place of a generator: weights of zero, but no more numbers and no more arrays than this.
+    """In place of a generator: weights of zero that take up no memory, to look at and not to use.
 
-    For a model that a file describes, which may be too large for any memory: ValueError.
+    There are no more numbers and no more arrays of them than this, or ValueError: a file, or a
+    user, may describe a model too large for any memory.
     """
 
     def __init__(self, numbers: int, arrays: int):
         self.numbers, self.arrays = numbers, arrays
 
-    def random(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def weights(self, shape: tuple[int, ...]) -> Parameter:
         self.numbers, self.arrays = self.numbers - math.prod(shape), self.arrays - 1
         if self.numbers < 0 or self.arrays < 0:
-            raise ValueError("it describes a larger model than the file holds")
-        return np.zeros(shape, dtype)
-
-    standard_normal = random
+            raise ValueError("it describes a larger model than there is room for")
+        return Parameter(np.broadcast_to(np.float32(0), shape))
 
 
 Init = Callable[[Rng, tuple[int, ...], int], Parameter]
@@ -41,8 +40,8 @@ def lecun_normal(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
 
     Source: the default of the layers that Mixer was published with (Flax); Klambauer et al. 2017.
     """
-    if rng is BLANK:
-        return zeros(*shape)
+    if undrawn(rng):
+        return blank(rng, shape)
     draws = rng.standard_normal(shape, dtype=np.float32)
     while (outside := np.abs(draws) > 2).any():
         draws[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
@@ -56,8 +55,8 @@ def fan_in_uniform(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
 
     Source: the default of the layers that most of Mixer's successors were published with (PyTorch).
     """
-    if rng is BLANK:
-        return zeros(*shape)
+    if undrawn(rng):
+        return blank(rng, shape)
     return Parameter((2 * rng.random(shape, dtype=np.float32) - 1) * max(1, fan_in) ** -0.5)
 
 
@@ -68,15 +67,25 @@ def normal(std: float) -> Init:
     """
 
     def init(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
-        if rng is BLANK:
-            return zeros(*shape)
+        if undrawn(rng):
+            return blank(rng, shape)
         return Parameter(std * rng.standard_normal(shape, dtype=np.float32))
 
     return init
 
 
 def zero(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
-    return zeros(*shape)
+    return blank(rng, shape)
+
+
+def undrawn(rng: Any) -> bool:
+    """Whether `rng` is no generator but stands for weights of zero."""
+    return rng is BLANK or isinstance(rng, Zeros)
+
+
+def blank(rng: Any, shape: tuple[int, ...]) -> Parameter:
+    """Weights of zero, counted where `rng` counts them."""
+    return rng.weights(shape) if isinstance(rng, Zeros) else zeros(*shape)
 
 
 def zeros(*shape: int) -> Parameter:

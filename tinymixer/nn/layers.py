@@ -117,6 +117,8 @@ class UnfoldLinear(Module):
     for a kernel or a stride below 1 and for a negative padding.
     """
 
+    embeds = True
+
     def __init__(
         self,
         C: int,
@@ -150,6 +152,8 @@ class PatchEmbed(Module):
 
     The same as a convolution whose kernel and stride are both P.
     """
+
+    embeds = True
 
     def __init__(self, patch_size: int, C: int, channels: int = 3, *, rng: Rng):
         require_sizes(self, rng, patch_size=patch_size, C=C, channels=channels)

@@ -39,7 +39,7 @@ def require_sizes(layer: "Module", rng: Any = BLANK, **sizes: Any) -> None:
     """
     for name, size in sizes.items():
         require(f"{type(layer).__name__}: {name}", size, Whole(0, 2**31 - 1))
-    if rng is not BLANK and not hasattr(rng, "standard_normal"):
+    if rng is not BLANK and not (hasattr(rng, "standard_normal") or hasattr(rng, "weights")):
         raise ValueError(
             f"{type(layer).__name__}: expected rng as a generator of random numbers, got {rng!r}. "
             "Make one: np.random.default_rng(0)"
@@ -49,8 +49,11 @@ def require_sizes(layer: "Module", rng: Any = BLANK, **sizes: Any) -> None:
 class Module:
     """Parameters, Buffers and Modules, as plain attributes and in lists, in order of definition.
 
-    A subclass defines `forward`; `layer(x)` is `layer.forward(x)`.
+    A subclass defines `forward`; `layer(x)` is `layer.forward(x)`. `embeds` says that a module
+    turns patches or windows of a grid into tokens: the first that does reads the images.
     """
+
+    embeds = False
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")

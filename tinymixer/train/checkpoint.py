@@ -25,6 +25,7 @@ from tinymixer.arrays import ArrayFile, Stored, all_finite, opened
 from tinymixer.backend import Array, to_numpy
 from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
+from tinymixer.train.parallel import places_of
 from tinymixer.train.records import Header, shown
 
 FORMAT = 3
@@ -192,7 +193,7 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
     learned = {name: x.data for name, x in model.learned_parameters().items()}
     ema = learned if header.config.ema else {}
     flat = np.zeros(sum(x.size for x in learned.values()), np.float32)
-    optimizer = header.config.build_optimizer(flat).state
+    optimizer = header.config.build_optimizer(flat, places_of(model)).state
     return {
         f"{group}/{name}": Stored(array.shape, array.dtype)
         for group, arrays in zip(GROUPS, (weights, ema, optimizer), strict=True)

@@ -1,7 +1,7 @@
 """What decides a training run, in one frozen object."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,15 +12,23 @@ from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.nn import Module
+from tinymixer.optim.muon import Muon, Place
 from tinymixer.options import Between, OneOf, check_options, option
 from tinymixer.train.tasks import TASKS
 
-OPTIMIZERS: dict[str, Callable[["Config", Array], optim.Optimizer]] = {
-    "adamw": lambda c, decay: fast.chosen(optim.AdamW, device_of(decay))(
-        decay, weight_decay=c.weight_decay
+# Each makes an optimizer of flat weights from their decay (N,) and the places of hidden matrices.
+OPTIMIZERS: dict[str, Callable[["Config", Array, Sequence[Place]], optim.Optimizer]] = {
+    "adamw": lambda c, decay, _: _adamw(decay)(decay, weight_decay=c.weight_decay),
+    "muon": lambda c, decay, places: Muon(
+        decay, places, weight_decay=c.weight_decay, adamw=_adamw(decay)
     ),
-    "sgd": lambda c, decay: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
+    "sgd": lambda c, decay, _: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
+
+
+def _adamw(decay: Array) -> Callable[..., optim.Optimizer]:
+    return fast.chosen(optim.AdamW, device_of(decay))
+
 
 BATCH = Between(1, 2**31)  # images
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
@@ -121,9 +129,12 @@ class Config:
         model.frozen = self.freeze == "backbone"
         return model
 
-    def build_optimizer(self, decay: Array) -> optim.Optimizer:
-        """The optimizer of N flat weights; decay (N,): the share of weight decay each feels."""
-        return OPTIMIZERS[self.optimizer](self, decay)
+    def build_optimizer(self, decay: Array, places: Sequence[Place] = ()) -> optim.Optimizer:
+        """The optimizer of N flat weights; decay (N,): the share of weight decay each feels.
+
+        places are those of the hidden matrices, see `parallel.places_of`.
+        """
+        return OPTIMIZERS[self.optimizer](self, decay, places)
 
 
 # Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.

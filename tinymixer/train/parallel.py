@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymixer import fast, optim
+from tinymixer import fast, nn, optim
 from tinymixer.backend import Array, array_module, device_of
 from tinymixer.engine import Tensor
 from tinymixer.nn import Module
+from tinymixer.optim.muon import Place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,6 +73,17 @@ class FlatParameters:
         for view in self.named(mask).values():
             view[...] = view.ndim >= 2
         return mask
+
+
+def places_of(model: Module) -> list[Place]:
+    """Where each hidden matrix begins in the flat weights, and its shape, in order."""
+    hidden, places, start = nn.hidden_matrices(model), [], 0
+    for name, parameter in model.learned_parameters().items():
+        if name in hidden:
+            m, n = parameter.shape
+            places.append((start, (m, n)))
+        start += parameter.size
+    return places
 
 
 class Workers:

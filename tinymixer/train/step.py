@@ -24,7 +24,7 @@ from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, enable_grad
 from tinymixer.nn import Module, auxiliary
 from tinymixer.train.config import Config
-from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, micro_batches
+from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, micro_batches, places_of
 from tinymixer.train.tasks import TASKS
 
 # Functions and the arrays that each is to be given after the step: see nn.after_step.
@@ -75,7 +75,7 @@ class TrainingStep:
         self.generator_from = fast.chosen(draws.generator_from, device)
         self.num_classes = dataset.num_classes
         self.flat = FlatParameters(model)
-        self.optimizer = config.build_optimizer(self.flat.decay_mask())
+        self.optimizer = config.build_optimizer(self.flat.decay_mask(), places_of(model))
         self.average = self.flat.weights.copy() if config.ema else None
         self.healthy = self.flat.xp.ones((), bool)
 
