@@ -48,7 +48,8 @@ HEADER = Header(
     ),
     2,
     Progress(30.5, 7.0, 16, 1.5),
-    (EpochFigures(1.0, 2.0, 0.25, 2.5, 0.125, 1e-3, 3.0, 100.0),),
+    (EpochFigures(1.0, 2.0, 0.25, 1e-3, 3.0, 100.0, test_loss=2.5, test_accuracy=0.125),),
+    ((1.0, 1.0),),
 )
 
 

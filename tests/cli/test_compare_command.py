@@ -63,3 +63,21 @@ def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
     (here / "file").write_text("in the way")
     monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     refused(capsys, here, argv, named)
+
+
+def test_with_a_flip_and_validation_images_the_table_has_a_column_for_each(here, capsys):
+    argv = (*COMPARE[:2], "--quiet", *TINY, "--epochs", 1, "--val-size", 8, "--tta", "flip")
+    assert call(*argv, "--out", "c") == 0
+    said = capsys.readouterr().out
+    assert "32 training and 30 test images" in said
+    head, row = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in said.splitlines()
+        if line.startswith("| m")
+    )
+    assert head[-3:] == ["test accuracy", "test accuracy, with flip", "best validation accuracy"]
+    last = json.loads((here / "c" / "mixer_pico" / "metrics.jsonl").read_text())
+    assert row[-3] == f"{last['test_accuracy']:.2%}"
+    assert row[-1] == f"{last['val_accuracy']:.2%}"
+    assert call("eval", "--run", here / "c" / "mixer_pico", "--tta", "flip") == 0
+    assert f"{float(row[-2][:-1]):.1f}%" in capsys.readouterr().out

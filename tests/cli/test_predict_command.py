@@ -1,11 +1,17 @@
 """What `tinymixer predict` sees in pictures, and what it says of files that are none."""
 
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
-from command_line import call, refused, shell
+from command_line import call, contents, refused, shell
 from PIL import Image
 
-from tinymixer.cli.predict import as_seen, read_picture
+from tinymixer.cli import predict
+from tinymixer.data.pictures import as_seen, read_picture
 from tinymixer.train.checkpoint import load_model
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import Workers
@@ -84,17 +90,153 @@ def test_what_is_no_picture_is_named(content, name, run, here, capsys):
     refused(capsys, here, ("predict", name, "--run", run), name)
 
 
-@pytest.mark.parametrize("other", ["b/x.png", "a/x.gif", "a/x.png"])
-def test_two_pictures_that_would_be_drawn_into_one_file_are_named(other, run, here, capsys):
-    for path in (here / "a" / "x.png", here / other):
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.full((40, 40, 3), 99, np.uint8)).save(path)
-    argv = ("predict", "a/x.png", other, "--run", run)
-    refused(capsys, here, argv, f"a/x.png and {other} would both be drawn as prediction-x.png")
+@pytest.fixture
+def photos(here):
+    """A folder of ten pictures, three files that are none, and one that nobody means."""
+    folder = here / "photos"
+    (folder / "more" / ".hidden").mkdir(parents=True)
+    x = np.random.default_rng(0).integers(0, 256, (10, 40, 60, 3)).astype(np.uint8)
+    for i in range(7):
+        Image.fromarray(x[i]).save(folder / f"p{i + 5}.png")  # p5 ... p11
+    Image.fromarray(x[7]).save(folder / "more" / "p5.png")
+    Image.fromarray(x[8]).save(folder / "more" / "no suffix", "JPEG")
+    Image.fromarray(x[9]).save(folder / "more" / ".hidden" / "x.png")
+    (folder / "more" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (folder / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("words")
+    return folder
 
 
-def test_a_folder_is_no_picture(run, here, capsys):
-    refused(capsys, here, ("predict", run, "--run", run), run.name)
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_is_predicted_in_order_and_what_is_damaged_is_named_at_the_end(
+    photos, run, here, capsys
+):
+    assert call("predict", "photos", "--run", run, "--out", "out") == 2
+    lines, errors = (text.splitlines() for text in capsys.readouterr())
+    good = ["more/no suffix", "more/p5.png", *(f"p{i}.png" for i in range(5, 12))]
+    assert [line.partition(": ")[0] for line in lines[:9]] == [f"photos/{name}" for name in good]
+    assert lines[9:] == ["wrote out/predictions.png", "wrote out/predictions.csv"]
+    assert [error.split(": ")[1:3] for error in errors] == [
+        ["cannot read the picture photos/empty.png", "its file is empty"],
+        [
+            "cannot read the picture photos/iphone.heic",
+            "it is a HEIC picture, which is not read; save it as JPEG or PNG",
+        ],
+        ["cannot read the picture photos/more/cut.jpg", errors[2].split(": ")[2]],
+        ["3 of 12 pictures could not be read"],
+    ]
+    rows = table(here / "out" / "predictions.csv")
+    assert len(rows) == 12
+    assert list(rows[0])[:3] == ["path", "class", "probability"]
+    by_path = {row["path"]: row for row in rows}
+    for line in lines[:9]:
+        path, _, said = line.partition(": ")
+        row = by_path[path]
+        found = [(row[f"class{n}"], row[f"probability{n}"]) for n in ("", " 2", " 3", " 4", " 5")]
+        assert said == ", ".join(f"{name} {float(share):.1%}" for name, share in found)
+        assert row["problem"] == ""
+    assert "HEIC" in by_path["photos/iphone.heic"]["problem"]
+    assert by_path["photos/iphone.heic"]["class"] == ""
+    assert sorted(contents(here / "out").keys()) == sorted(
+        Path(name) for name in ("predictions.csv", "predictions.png")
+    )
+
+
+def test_alone_and_among_others_a_picture_gets_one_answer(photos, run, here, capsys):
+    assert call("predict", "photos/p5.png", "--run", run, "--out", "one") == 0
+    alone = capsys.readouterr().out.splitlines()[0]
+    assert call("predict", "photos/p5.png", "photos/p6.png", "--run", run, "--out", "two") == 0
+    assert capsys.readouterr().out.splitlines()[0] == alone
+    assert list(contents(here / "one")) == [Path("prediction-p5.png")]
+
+
+def test_a_pattern_is_predicted_and_one_name_in_two_folders_is_no_error(photos, run, here, capsys):
+    argv = ("predict", "photos/p?.png", "photos/**/p5.png", "--run", run, "--out", "out")
+    assert call(*argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = [line.partition(": ")[0].removeprefix("photos/") for line in lines[:-2]]
+    assert found == [*(f"p{i}.png" for i in range(5, 10)), "more/p5.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("nothing",), "there is no picture in nothing"),
+        (("photos/*.jpg",), "no picture matches photos/*.jpg"),
+        (("nothing/*.png", "photos"), "no picture matches nothing/*.png"),
+    ],
+)
+def test_a_folder_or_pattern_without_pictures_is_named(words, named, photos, run, here, capsys):
+    (here / "nothing").mkdir()
+    refused(capsys, here, ("predict", *words, "--run", run), named)
+
+
+def test_many_pictures_are_drawn_on_numbered_pages(photos, run, here, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "ON_A_PAGE", 2)
+    monkeypatch.setattr(predict, "MOST_PAGES", 3)
+    assert call("predict", "photos/p*", "--run", run, "--out", "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[7:] == [
+        *(f"wrote out/predictions-{i}.png" for i in (1, 2, 3)),
+        "wrote out/predictions.csv",
+        "predictions.csv has all pictures; the 3 sheets show those of the beginning",
+    ]
+    assert len(table(here / "out" / "predictions.csv")) == 7
+
+
+def test_of_many_damaged_pictures_the_first_are_named(run, here, capsys):
+    (here / "bad").mkdir()
+    for i in range(50):
+        (here / "bad" / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert call("predict", "bad", "--run", run, "--out", "out") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 22
+    assert "bad/0.png" in errors[0]
+    assert errors[20].startswith("tinymixer: ... and 30 more")
+    assert errors[21] == "tinymixer: 50 of 50 pictures could not be read"
+    assert not (here / "out").exists()
+
+
+def test_no_picture_is_replaced_by_what_is_drawn(photos, run, here, capsys):
+    Image.new("RGB", (40, 40)).save(photos / "predictions.png")
+    argv = ("predict", "photos/p*.png", "--run", run, "--out", "photos")
+    refused(capsys, here, argv, "photos/predictions.png is one of the pictures")
+    Image.new("RGB", (40, 40)).save(photos / "x.png")
+    os.link(photos / "x.png", photos / "prediction-x.png")  # the same under the other name
+    argv = ("predict", "photos/x.png", "--run", run, "--out", "photos")
+    refused(capsys, here, argv, "prediction-x.png is one of the pictures")
+
+
+def test_names_do_nothing_to_a_terminal_and_are_whole_in_the_table(run, here, capsys):
+    (here / "odd").mkdir()
+    names = ["a\x1b[2Jb.png", "two\nlines.png", "$x_1^2$.png", '=cmd(), "1".png', "猫.png"]
+    try:
+        for name in names:
+            Image.new("RGB", (40, 40), "red").save(here / "odd" / name)
+    except OSError:
+        pytest.skip("no file can have these names here")
+    assert call("predict", "odd", "--run", run, "--out", "out") == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 7
+    found = {row["path"] for row in table(here / "out" / "predictions.csv")}
+    assert found == {f"odd/{name}" for name in names}
+    for name in names:
+        assert call("predict", f"odd/{name}", "--run", run, "--out", "alone") == 0
+    assert len(contents(here / "alone")) == 5
+
+
+def test_a_model_of_grey_images_sees_grey(run):
+    model, saved = load_model(run / "last.npz")
+    grey = predict.Sees(model, replace(saved.header.dataset, channels=1), False, "cpu")
+    seen = grey.seen(Image.new("RGB", (50, 50), (255, 0, 0)))
+    assert seen.shape == (32, 32, 1)
+    assert (seen == 76).all()  # 0.299 of red
 
 
 def test_a_truncated_picture_is_named(run, here, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tinymixer.train import Config, checkpoint
 def test_train_leaves_a_run_and_says_how_good_it_is(here, capsys):
     assert call("train", "--dataset", "shapes", "--epochs", 2, *TINY) == 0
     run = here / "runs" / "mixer_pico-shapes"
-    names = {"last.npz", "best.npz", "config.json", "metrics.jsonl", "curves.png"}
+    names = {"last.npz", "config.json", "metrics.jsonl", "curves.png"}
     assert {path.name for path in run.iterdir()} == names
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     said = capsys.readouterr().out
@@ -24,16 +25,18 @@ def test_train_leaves_a_run_and_says_how_good_it_is(here, capsys):
 
 
 def test_train_names_the_best_epoch_beside_the_last(here, capsys, monkeypatch):
-    correct = iter([3, 7, 5])
+    """The best by validation images; the test images are measured once, and choose nothing."""
+    correct = iter([3, 7, 5, 4])
 
     def measure(*arguments):
         n = next(correct)
         return 1.0, np.array([[n, 10 - n], [0, 0]])
 
     monkeypatch.setattr("tinymixer.train.trainer.measure", measure)
-    assert call("train", "--dataset", "shapes", "--epochs", 3, *TINY) == 0
+    assert call("train", "--dataset", "shapes", "--epochs", 3, "--val-size", 8, *TINY) == 0
     said = capsys.readouterr().out
-    assert "test accuracy 50.00% after epoch 3 (best 70.00% after epoch 2)" in said
+    best = "best validation accuracy 70.00% after epoch 2: best.npz"
+    assert f"test accuracy 40.00% after epoch 3 ({best})" in said
 
 
 def told(monkeypatch, *words):
@@ -155,7 +158,9 @@ def test_a_run_resumes_with_the_options_that_it_began_with(here):
         (("--batch-size", 32), "batch_size"),
         (("--model", "mixer_nano"), "model"),
         (("--dataset", "cifar10"), "dataset"),
-        (("--epochs", 7), "epochs"),
+        (("--val-size", 3), "val_size"),
+        (("--epochs", 0.5), "has done 1 epochs already; give more"),
+        (("--train-size", 21), "train_size"),
         (("--set", "gelu=erf"), "model_options"),
         (("--set", "hidden_dim=8,8"), "model_options"),
         (("--set", "gelu={1}"), "model_options"),  # no number, and nothing to keep in a file
@@ -172,11 +177,12 @@ def test_a_run_resumes_only_as_it_was_begun(argv, named, run, here, capsys):
 def test_an_existing_run_is_not_written_over(run, here, capsys):
     argv = ("train", "--dataset", "shapes", "--out", run, *TINY)
     refused(capsys, here, argv, "holds a run already")
-    (run / "last.npz").unlink()
+    (run / "last.npz").rename(run / "best.npz")
     refused(capsys, here, argv, "best.npz goes on with it")
 
 
 def test_the_best_checkpoint_does_not_take_the_place_of_the_latest(run, here, capsys):
+    shutil.copy(run / "last.npz", run / "best.npz")
     argv = ("train", "--resume", run / "best.npz")
     refused(capsys, here, argv, "copy best.npz to a folder of its own")
 
@@ -247,3 +253,20 @@ def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
     (here / "file").write_text("in the way")
     monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     refused(capsys, here, argv, named)
+
+
+def test_a_finished_run_goes_on_for_longer_and_says_what_becomes_of_the_learning_rate(here, capsys):
+    argv = ("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY)
+    assert call(*argv) == 0
+    assert call("train", "--resume", "run", "--epochs", 2) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("going on")]
+    assert line == (
+        "going on at epoch 1, to epoch 2 and not 1: the cosine schedule is computed anew for so "
+        "many epochs, and the learning rate goes from 4e-05 to 0.00308"
+    )
+    assert "after epoch 2" in said
+    assert call("train", "--resume", "run", "--epochs", 2, "--quiet") == 0  # nothing more to do
+    assert "going on" not in capsys.readouterr().out
+    refused(capsys, here, ("train", "--resume", "run", "--epochs", 1), "has done 2 epochs already")
+    refused(capsys, here, ("train", "--resume", "run", "--epochs", 9, "--lr", 1), "lr")

@@ -135,3 +135,37 @@ def test_confusions_of_pixels_are_counted_pixel_by_pixel(images, rng, monkeypatc
         loss, matrix = measure(TASKS["segment"], OfPlaces(), dataset(images, labels), pool)
     np.testing.assert_array_equal(matrix, expected)
     assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+class OfSides(OfColours):
+    """As OfColours, but what is on the left counts more: a mirror image is another image."""
+
+    def forward(self, images, rng=None):
+        weights = np.linspace(2, 0, W, dtype=np.float32)[:, None]
+        return self.head(Tensor((images * weights).mean((1, 2))))
+
+
+def test_a_flip_takes_the_mean_of_the_probabilities_of_an_image_and_its_mirror_image(images):
+    with Workers(1) as workers:
+        alone, mirrored, both = (
+            np.exp(log_probabilities(OfSides(), x, MEAN, STD, workers, tta))
+            for x, tta in ((images, "none"), (images[:, :, ::-1], "none"), (images, "flip"))
+        )
+        assert abs(alone - mirrored).max() > 0.01
+        np.testing.assert_allclose(both, (alone + mirrored) / 2, rtol=1e-5)
+        labels = np.arange(N) % K
+        loss, matrix = measure(
+            TASKS["classify"], OfSides(), dataset(images, labels), workers, "flip"
+        )
+    assert matrix.trace() == (both.argmax(1) == labels).sum()
+    np.testing.assert_allclose(loss, -np.log(both[np.arange(N), labels]).mean(), rtol=1e-5)
+
+
+def test_of_pixels_the_mirrored_map_is_mirrored_back(images):
+    model = OfPlaces()
+    expected = (
+        probabilities_of_pixels(images) + probabilities_of_pixels(images[:, :, ::-1])[:, :, ::-1]
+    )
+    found = segments(model, images, MEAN, STD, "flip")
+    np.testing.assert_array_equal(found, expected.argmax(-1))
+    assert (found != segments(model, images, MEAN, STD)).any()

@@ -59,11 +59,29 @@ def test_curves_draw_the_history():
             assert line.get_xdata().tolist() == [1, 2, 3, 4, 5]
             assert line.get_ydata().tolist() == [getattr(row, key) for row in rows], key
     assert legend(loss) == ["train 0.400", "test 0.500"]
-    assert legend(accuracy) == ["train 84.0%", "test 70.0%", "best 90.0%, epoch 3"]
+    assert legend(accuracy) == ["train 84.0%", "test 70.0%"]
     assert legend(rate) == ["last 0.0005"]
+    assert figure.get_suptitle() == "5 epochs, 15.0 s per epoch, 3,000 images/s"
+
+
+def validated(row, last):
+    moved = {f"val_{x}": getattr(row, f"test_{x}") for x in ("loss", "accuracy", "iou")}
+    return (
+        replace(row, **moved)
+        if last
+        else replace(row, **moved, test_loss=None, test_accuracy=None, test_iou=None)
+    )
+
+
+def test_a_ring_marks_the_best_epoch_by_validation_images():
+    rows = [validated(row, row.epoch == 5) for row in history(5)]
+    loss, accuracy, _ = figures.curves(rows).axes
+    assert legend(loss) == ["train 0.400", "val 0.500", "test 0.500"]
+    assert legend(accuracy) == ["train 84.0%", "val 70.0%", "test 70.0%", "best 90.0%, epoch 3"]
+    assert accuracy.lines[1].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert accuracy.lines[2].get_xdata().tolist() == [5]
     ring = accuracy.lines[-1]
     assert (ring.get_xdata(), ring.get_ydata()) == ([3], [0.9])
-    assert figure.get_suptitle() == "5 epochs, 15.0 s per epoch, 3,000 images/s"
 
 
 def test_one_epoch_is_a_visible_point():
@@ -363,8 +381,10 @@ def test_segments_show_image_truth_and_prediction(rng):
 
 def test_curves_of_segmentation_add_the_iou_and_ring_its_best():
     rows = [replace(row, test_iou=0.1 * (4 - abs(row.epoch - 2))) for row in history(4)]
+    _, accuracy, _ = figures.curves([validated(row, row.epoch == 4) for row in rows]).axes
+    assert legend(accuracy)[3:] == ["val IoU 20.0%", "best 40.0%, epoch 2"]
     _, accuracy, _ = figures.curves(rows).axes
-    assert legend(accuracy)[2:] == ["test IoU 20.0%", "best 40.0%, epoch 2"]
+    assert legend(accuracy)[2:] == ["test IoU 20.0%"]
     assert accuracy.lines[2].get_ydata().tolist() == [row.test_iou for row in rows]
     assert accuracy.get_title("left") == "accuracy and mean IoU"
 

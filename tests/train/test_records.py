@@ -89,7 +89,10 @@ WRONG = [
     *({"history__0__test_loss": x} for x in ("low", None, NAN, INF, True, 10**400)),
     *({"history__0__test_accuracy": x} for x in (-0.1, 1.1)),
     *({"history__0__epoch": x} for x in (0, -1, 2, 1.5)),
-    *({"history__0__test_iou": x} for x in (None, 2, NAN)),
+    *({f"history__0__{p}_iou": x} for p in ("test", "val") for x in (None, 2, NAN)),
+    *({"history__0__val_accuracy": x} for x in (None, 2, NAN, 0.5)),  # and no val_loss
+    *({"extended": x} for x in (None, {}, [1], [[1]], [[1, "x"]], [[1, 2, 3]], [[-1, 2]])),
+    *({"config__val_size": x} for x in (None, -1, 2.5, 10**30)),
     *({"progress": x} for x in ({}, None, [])),
     *({"progress__images": x} for x in (None, 2.5, -1, 16.0, 0)),
     *({"progress__correct": x} for x in (-1, 17, NAN)),
@@ -98,6 +101,11 @@ WRONG = [
     *({"dataset__name": x} for x in (None, 3, "a\nb")),
     *({"dataset__fingerprint": x} for x in (None, "", "0123", "g" * 64, "A" * 64)),
     *({"dataset__class_names": x} for x in ([], None, "ab", [1], ["a", None])),
+    *({"dataset__source": x} for x in ("shapes", {"dataset": "imagenet"}, {"ghost": 1}, 3)),
+    *({"dataset__source__train_size": x} for x in (0, "5", 2.5)),
+    *({"dataset__channels": x} for x in (0, 2, "3", None, True, 3.0, 1)),  # and three means
+    *({"dataset__image_size": x} for x in (None, 32, [32], [0, 32], [32, 2.5], [32, 32, 3])),
+    *({f"dataset__{part}_images": x} for part in ("train", "test") for x in (0, -1, None, "9")),
     *({"dataset__mean": x} for x in ("x", [1, 2], [1, 2, NAN], [-1, 2, 3], [1, 2, 3, 4], 1)),
     *({"dataset__std": x} for x in ([0, 0, 0], [1, 0, 2], [1, 2, INF], None)),
     *({"config": x} for x in (None, [], "x")),

@@ -153,6 +153,7 @@ def test_running_statistics_follow_the_micro_batches_in_their_order():
 BASE = small("mixer_pico", clip_norm=0.05)  # below every norm: clipping is active in each step
 CHANGES = {
     "model_options": BASE.model_options | {"dropout": 0.2},
+    "val_size": 4,
     "epochs": 2.0,
     "batch_size": 7,
     "micro_batch": 4,
@@ -173,6 +174,8 @@ ELSEWHERE = {
     "task": "test_tasks.py",
     "augment": "each of its options below",
     "precision": "a CPU knows one only: tests/fast/gpu",
+    "freeze": "test_freeze.py",
+    "begun_from": "is for the reader",
 }
 AUGMENT = {
     "crop_padding": 3,

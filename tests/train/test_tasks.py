@@ -86,15 +86,20 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_segments(dataset, tmp_path
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [EpochFigures.from_json(json.loads(line)) for line in lines] == history
     assert (tmp_path / "curves.png").exists()
-    best = checkpoint.load(tmp_path / "best.npz").header.epoch
-    ious = [figures.test_iou for figures in history]
-    assert best == 1 + ious.index(max(ious))
     model, saved = checkpoint.load_model(tmp_path / "last.npz")
     images, truth = dataset.test_images, dataset.test_labels
     found = segments(model, images, dataset.mean, dataset.std)
     matrix = metrics.confusion_matrix(truth.ravel(), found.ravel(), 11)
     assert saved.header.history[-1].test_iou == metrics.mean_iou(matrix)
     assert saved.header.history[-1].test_accuracy == (truth == found).mean()
+
+
+def test_the_best_epoch_is_that_of_the_highest_iou_on_validation_images(dataset, tmp_path):
+    config = dataclasses.replace(CONFIG, val_size=8, epochs=3)
+    history = Trainer(config, dataset, tmp_path, workers=1, quiet=True).run()
+    ious = [figures.val_iou for figures in history]
+    assert checkpoint.load(tmp_path / "best.npz").header.epoch == 1 + ious.index(max(ious))
+    assert [figures.test_iou is None for figures in history] == [True, True, False]
 
 
 class Answers:

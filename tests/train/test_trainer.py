@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import threading
 import time
@@ -96,16 +97,15 @@ def test_a_run_with_muon_ends_in_the_same_bits_too(config, dataset, tmp_path, mo
 
 
 def test_a_run_leaves_its_files(config, dataset, tmp_path):
+    """And no best.npz: which epoch is best is not for the test images to say."""
     trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
     history = trainer.run()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"last.npz", "best.npz", "config.json", "metrics.jsonl", "curves.png"}
+    assert names == {"last.npz", "config.json", "metrics.jsonl", "curves.png"}
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [EpochFigures.from_json(json.loads(line)) for line in lines] == history
     assert [figures.epoch for figures in history] == [1, 2]
-    best = checkpoint.load(tmp_path / "best.npz").header.epoch
-    accuracies = [figures.test_accuracy for figures in history]
-    assert best == 1 + accuracies.index(max(accuracies))
+    assert trainer.best is None
 
 
 def test_a_finished_run_resumes_to_nothing_more(config, dataset, uninterrupted, tmp_path):
@@ -140,7 +140,7 @@ def test_no_run_is_written_over_by_a_new_one(config, dataset, changed, tmp_path)
         with pytest.raises(CheckpointError, match=r"holds a run already; --resume .*last\.npz"):
             another.run()
     assert contents(tmp_path) == saved
-    (tmp_path / "last.npz").unlink()
+    (tmp_path / "last.npz").rename(tmp_path / "best.npz")
     with pytest.raises(CheckpointError, match=r"holds a run already; --resume .*best\.npz"):
         second.run()
 
@@ -149,6 +149,7 @@ def test_a_run_goes_on_from_its_latest_checkpoint_or_in_another_folder(
     config, dataset, uninterrupted, tmp_path
 ):
     Trainer(config, dataset, tmp_path / "a", workers=1, quiet=True).run()
+    shutil.copy(tmp_path / "a" / "last.npz", tmp_path / "a" / "best.npz")
     saved = contents(tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"best\.npz cannot go on beside .*last\.npz"):
         Trainer.resume(tmp_path / "a" / "best.npz", dataset)
@@ -242,13 +243,13 @@ def test_a_run_saves_when_its_time_has_come_and_then_waits_again(
     monkeypatch.setattr(TrainingStep, "__call__", slow)
     monkeypatch.setattr(checkpoint, "save", lambda path, header, *_: saved.append(header.step))
     Trainer(changed(epochs=1, batch_size=8), dataset, tmp_path, workers=1, quiet=True).run()
-    assert saved == [0, 3, 6, 9, 0, 0]  # where it begins and, as best and as last, where it ends
+    assert saved == [0, 3, 6, 9, 0]  # where it begins, and where it ends
 
 
-def test_the_best_epoch_is_the_first_of_the_highest_test_figure(
+def test_the_best_epoch_is_the_first_of_the_highest_figure_on_validation_images(
     changed, dataset, tmp_path, monkeypatch
 ):
-    correct = iter([3, 7, 5, 7])
+    correct = iter([3, 7, 5, 7, 1])
 
     def measure(*arguments):
         n = next(correct)
@@ -256,14 +257,20 @@ def test_the_best_epoch_is_the_first_of_the_highest_test_figure(
 
     monkeypatch.setattr(trainer_module, "measure", measure)
     monkeypatch.setattr(trainer_module.report, "write", lambda *arguments: None)  # no pictures
-    trainer = Trainer(changed(epochs=4), dataset, tmp_path, workers=1, quiet=True)
-    assert [figures.test_accuracy for figures in trainer.run()] == [0.3, 0.7, 0.5, 0.7]
+    trainer = Trainer(changed(epochs=4, val_size=8), dataset, tmp_path, workers=1, quiet=True)
+    history = trainer.run()
+    assert [figures.val_accuracy for figures in history] == [0.3, 0.7, 0.5, 0.7]
+    assert [figures.test_accuracy for figures in history] == [None, None, None, 0.1]
+    assert trainer.best is history[1]
     assert checkpoint.load(tmp_path / "best.npz").header.epoch == 2
 
 
 def test_a_run_killed_between_best_and_last_does_its_epoch_again(
-    config, dataset, uninterrupted, tmp_path, monkeypatch
+    changed, dataset, tmp_path, monkeypatch
 ):
+    config = changed(val_size=8)
+    uninterrupted = Trainer(config, dataset, workers=1, quiet=True)
+    uninterrupted.run()
     right = checkpoint.save
 
     def killed_after_the_best(path, *arguments):

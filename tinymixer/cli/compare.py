@@ -20,7 +20,7 @@ from tinymixer.cli.options import (
     require_writable,
     writable_folder,
 )
-from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_source
+from tinymixer.cli.recipe import add_augmentation, add_fields, add_tta, changed, given_source
 from tinymixer.data import Source
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
@@ -65,6 +65,7 @@ def add_options(parser: Any) -> None:
     add_data_dir(parser)
     add_workers(parser)
     add_device(parser)
+    add_tta(parser)
     add_quiet(parser)
     add_set(parser)
     recipe = parser.add_argument_group("the recipe of all models")
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         device=args.device,
         quiet=args.quiet,
+        tta=args.tta,
     )
     writable_folder(out)
     try:

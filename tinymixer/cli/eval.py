@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data
+from tinymixer.cli import own_weights
 from tinymixer.cli.options import (
     add_data_dir,
     add_device,
@@ -17,7 +18,7 @@ from tinymixer.cli.options import (
     save_pictures,
     writable_folder,
 )
-from tinymixer.cli.recipe import add_fields, given_fields
+from tinymixer.cli.recipe import add_fields, add_tta, given_fields
 from tinymixer.data import Source
 from tinymixer.errors import DataError
 from tinymixer.train import metrics
@@ -40,7 +41,9 @@ def add_options(parser: Any) -> None:
     parser.set_defaults(func=run)
     add_data_dir(parser)
     add_device(parser)
+    add_tta(parser)
     add_run(parser)
+    own_weights.add_weights(parser)
     add_fields(
         parser.add_argument_group("other images of the same classes"),
         Source,
@@ -49,7 +52,11 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    figures = load_figures()
+    load_figures()
+    own = own_weights.load(args)
+    if own is not None:
+        dataset, places = own.on(given_fields(args, Source), args.data_dir)
+        return _evaluate_images(own.model, dataset, writable_folder(own.out), args, places)
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     model.to(args.device)
@@ -63,13 +70,30 @@ def run(args: argparse.Namespace) -> int:
     if given.fingerprint != begun.fingerprint:
         print(f"note: {given.name} is not the same images that {path} was trained on")
     if TASKS[config.task].pixels:
-        return _evaluate_pixels(config, model, dataset, out, args.device)
+        return _evaluate_pixels(config, model, dataset, out, args)
+    return _evaluate_images(model, dataset, out, args)
+
+
+def _evaluate_images(
+    model: Any,
+    dataset: data.Dataset,
+    out: Path,
+    args: argparse.Namespace,
+    places: np.ndarray | None = None,
+) -> int:
+    """`places`: which of the model's classes those of the data set are, if it has others too."""
+    model.to(args.device)
     with Workers.of_this_machine(device=args.device) as workers:
-        log_p = log_probabilities(model, dataset.test_images, dataset.mean, dataset.std, workers)
+        log_p = log_probabilities(
+            model, dataset.test_images, dataset.mean, dataset.std, workers, args.tta
+        )
+    names, figures = dataset.class_names, load_figures()
+    if places is not None:
+        log_p, names = own_weights.among(log_p, places), (*names, "another class")
     labels, predictions = dataset.test_labels, log_p.argmax(1)
-    matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
-    print(metrics.class_table(matrix, dataset.class_names))
-    pictures = {"confusion.png": figures.confusion(matrix, dataset.class_names)}
+    matrix = metrics.confusion_matrix(labels, predictions, len(names))
+    print(metrics.class_table(matrix, names))
+    pictures = {"confusion.png": figures.confusion(matrix, names)}
     worst = metrics.worst_mistakes(log_p, labels, WORST)
     if len(worst):
         pictures["mistakes.png"] = figures.mistakes(
@@ -77,20 +101,21 @@ def run(args: argparse.Namespace) -> int:
             labels[worst],
             predictions[worst],
             np.exp(log_p[worst]),
-            dataset.class_names,
+            names,
         )
     save_pictures(pictures, out)
     return 0
 
 
 def _evaluate_pixels(
-    config: Config, model: Any, dataset: data.Dataset, out: Path, device: str
+    config: Config, model: Any, dataset: data.Dataset, out: Path, args: argparse.Namespace
 ) -> int:
-    with Workers.of_this_machine(device=device) as workers:
-        _, matrix = measure(TASKS[config.task], model, dataset, workers)
+    with Workers.of_this_machine(device=args.device) as workers:
+        _, matrix = measure(TASKS[config.task], model, dataset, workers, args.tta)
     print(metrics.iou_table(matrix, dataset.class_names))
     images, truth = dataset.test_images[:SHOWN], dataset.test_labels[:SHOWN]
-    rows = {"truth": truth, "prediction": segments(model, images, dataset.mean, dataset.std)}
+    predicted = segments(model, images, dataset.mean, dataset.std, args.tta)
+    rows = {"truth": truth, "prediction": predicted}
     figure = load_figures().segments(images, rows, dataset.class_names, data.IGNORED)
     save_pictures({"segments.png": figure}, out)
     return 0

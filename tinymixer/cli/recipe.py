@@ -8,6 +8,7 @@ from typing import Any, get_args
 from tinymixer.data import Augment, Source
 from tinymixer.options import OneOf
 from tinymixer.train.config import RECIPES, TASK_RECIPES, Config
+from tinymixer.train.evaluation import TTA
 
 UNSET = {"image_size": "32"}  # what None stands for in the help, where it is not "all"
 
@@ -55,6 +56,16 @@ def add_augmentation(parser: Any) -> None:
         "augmentation", "Random changes of each training image, drawn anew in each epoch."
     )
     add_fields(group, Augment)
+
+
+def add_tta(parser: Any) -> None:
+    parser.add_argument(
+        "--tta",
+        default="none",
+        choices=TTA,
+        help="flip: test each image and its mirror image, and take the mean of their "
+        "probabilities; default none",
+    )
 
 
 def given_fields(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:

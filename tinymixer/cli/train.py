@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer import data, nn
-from tinymixer.cli import complain
+from tinymixer.cli import complain, own_weights
 from tinymixer.cli.options import (
     add_data_dir,
     add_device,
@@ -43,8 +43,8 @@ def add_options(parser: Any) -> None:
     parser.description = (
         "Train a model. Without --dataset it takes CIFAR-10 if it is present or can be downloaded, "
         "and otherwise, or with --task segment, the built-in `shapes`. Ctrl-C saves the run and "
-        "stops it; --resume continues it, on a CPU or a GPU. A GPU computes a whole batch at once "
-        "unless --micro-batch is given."
+        "stops it; --resume continues it, on a CPU or a GPU, and with --epochs for longer. A GPU "
+        "computes a whole batch at once unless --micro-batch is given."
     )
     parser.set_defaults(func=run)
     parser.add_argument(
@@ -54,8 +54,10 @@ def add_options(parser: Any) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="continue the stopped run in this folder, with the options that it began with",
+        help="continue the run in this folder, with the options that it began with; --epochs may "
+        "give it more",
     )
+    own_weights.add_init(parser)
     add_data_dir(parser)
     add_workers(parser)
     add_device(parser)
@@ -97,24 +99,27 @@ def run(args: argparse.Namespace) -> int:
         "graph": args.graph,
     }
     trainer = _resumed(args, options) if args.resume else _fresh(args, options)
-    config, out, images = trainer.config, trainer.out, trainer.dataset.train_images
+    config, out, images = trainer.config, trainer.out, trainer.split.train_images
     if not args.quiet:
         where = "the GPU" if args.device == "gpu" else f"{trainer.workers.count} workers"
         print(
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on "
-            f"{trainer.dataset.name}, "
-            f"{len(images):,} images, {where} -> {out}"
+            f"{trainer.dataset.name}, {len(images):,} images, {where} -> {out}"
         )
     try:
         last = trainer.run()[-1]
     except Stopped as stop:
         complain(f"{stop}; the run is saved: tinymixer train --resume {stop.folder}")
         return 128 + stop.signal
-    metric = trainer.task.metric
-    best = max(trainer.history, key=lambda figures: getattr(figures, metric))
+    score, name, best = trainer.task.score, trainer.task.score_name, trainer.best
+    chosen = ""
+    if best is not None:
+        chosen = (
+            f" (best validation {name} {getattr(best, f'val_{score}'):.2%} after epoch "
+            f"{best.epoch:g}: best.npz)"
+        )
     print(
-        f"{trainer.task.metric_name} {getattr(last, metric):.2%} after epoch {last.epoch:g} "
-        f"(best {getattr(best, metric):.2%} after epoch {best.epoch:g})\n"
+        f"test {name} {getattr(last, f'test_{score}'):.2%} after epoch {last.epoch:g}{chosen}\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
         f"next: tinymixer eval --run {out}"
     )
@@ -128,7 +133,13 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     given = given_fields(args, Config)
     task = given.get("task", "classify")
     source = given_source(args, "shapes" if task == "segment" else "cifar10")
-    config = changed(recipe(source.kind, task), args)
+    init = own_weights.find_init(args)
+
+    def recipe_for(kind: str) -> Config:
+        config = changed(recipe(kind, task), args)
+        return config if init is None else init.config(config)
+
+    config = recipe_for(source.kind)
     check_precision(args.device, config.precision)
     check_device(args.device)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
@@ -138,12 +149,15 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         and not _have_cifar10(args.data_dir)
     ):
         source = replace(source, dataset="shapes")
-        config = changed(recipe("shapes", task), args)
+        config = recipe_for("shapes")
     if args.device == "gpu" and "micro_batch" not in given:  # a GPU has no small cache to fit
         config = replace(config, micro_batch=config.batch_size)
     out = args.out or _new_folder(f"{config.model}-{source.name}")
     source = replace(source, pixels=TASKS[config.task].pixels)
-    trainer = Trainer(config, source.load(args.data_dir, download=True), out, **options)
+    dataset = source.load(args.data_dir, download=True)
+    trainer = Trainer(config, dataset if init is None else init.seen(dataset), out, **options)
+    if init is not None:
+        print(f"{config.begun_from}: {init.start(trainer)}")
     writable_folder(out)  # last, so that a refused run leaves no empty folder
     return trainer
 
@@ -151,16 +165,30 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
 def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         raise CheckpointError("--resume continues a run in its own folder; leave out --out")
+    if args.init:
+        raise CheckpointError("--resume goes on with a run's own weights; leave out --init")
     path = find_checkpoint(args.resume)
     header = checkpoint.load(path).header
-    _require_same(path, header.config.plain(), changed(header.config, args).plain())
+    epochs = getattr(args, "epochs", None)
+    same_end = replace(changed(header.config, args), epochs=header.config.epochs)
+    _require_same(path, header.config.plain(), same_end.plain())
     source, given = header.dataset.source, given_fields(args, Source)
     if source is not None:
         asked = replace(source, **given)
         if source.path and asked.path:  # files of one's own may have moved: what they hold decides
             asked = replace(asked, dataset=source.dataset)
         _require_same(path, asdict(source), asdict(asked))
-    return Trainer.resume(path, header.load_dataset(args.data_dir, **given), **options)
+    dataset = header.load_dataset(args.data_dir, **given)
+    trainer = Trainer.resume(path, dataset, epochs=epochs, **options)
+    if trainer.extended != header.extended and not args.quiet:
+        where, (done, planned) = (trainer.steps_done, trainer.steps_per_epoch), trainer.extended[-1]
+        was, now = (config.learning_rate(*where) for config in (header.config, trainer.config))
+        print(
+            f"going on at epoch {done:g}, to epoch {epochs:g} and not {planned:g}: the "
+            f"{trainer.config.schedule} schedule is computed anew for so many epochs, and the "
+            f"learning rate goes from {was:.3g} to {now:.3g}"
+        )
+    return trainer
 
 
 def _require_same(path: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None:

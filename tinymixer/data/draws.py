@@ -31,6 +31,7 @@ class Stream(IntEnum):
     DROPOUT = 11
     INIT = 12
     AUTO = 13
+    VALIDATION = 14
 
 
 _LOW = 0xFFFFFFFF

@@ -47,6 +47,11 @@ with suppress(ImportError):  # a Pillow before 11.3
     if AvifImagePlugin.SUPPORTED:
         DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
+SUFFIXES = (  # of what is meant as a picture, also of kinds that are not read
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".dng", ".cr2"),
+    *(".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
 MOST_BYTES = 2**29  # that a file and its decoded picture may take
 MOST_SIDE = 2**17  # pixels in a row or column
 MOST_WORK = 2**31  # pixels that decoding may visit: those of a picture times its scans
@@ -99,6 +104,19 @@ def as_seen(picture: Image.Image, height: int, width: int) -> np.ndarray:
     left, top = (picture.width - w) / 2, (picture.height - h) / 2
     box = (left, top, left + w, top + h)
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file in a folder is meant as a picture: by its name, or else by its first bytes."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True  # also one that is damaged or of a kind that is not read: to be named
+    try:
+        with path.open("rb") as file:
+            return parts.kind_of(file.read(1000)) in DECODERS
+    except (OSError, DataError):
+        return False
 
 
 def _content(path: Path) -> bytes:

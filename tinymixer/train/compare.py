@@ -71,12 +71,18 @@ class Result:
     macs: int  # multiply-accumulates of one image, forward
     images: int  # of one epoch
     history: Sequence[EpochFigures]
-    metric: str = "test_accuracy"
+    score: str = "accuracy"  # or "iou"
+    flipped: float | None = None  # the test score of the last weights with mirror images, see TTA
+
+    @property
+    def validated(self) -> bool:
+        return self.history[-1].val_loss is not None
 
     @property
     def scores(self) -> np.ndarray:
-        """The test accuracy, or what else the task goes by, after each epoch."""
-        return self._column(self.metric)
+        """The accuracy, or what else the task goes by, after each epoch: on validation images if
+        there are some, else on the test images."""
+        return self._column(f"{'val' if self.validated else 'test'}_{self.score}")
 
     @property
     def epochs(self) -> np.ndarray:
@@ -103,8 +109,9 @@ class Result:
             f"{self.epochs[-1]:.2f}",
             f"{seconds:,.1f}",
             f"{self.images * self.epochs[-1] / seconds:,.0f}",
-            f"{self.scores[-1]:.2%}",
-            f"{self.scores.max():.2%}",
+            f"{getattr(self.history[-1], f'test_{self.score}'):.2%}",
+            *([] if self.flipped is None else [f"{self.flipped:.2%}"]),
+            *([f"{self.scores.max():.2%}"] if self.validated else []),
         ]
 
 
@@ -137,9 +144,11 @@ class Comparison:
         workers: int | None = None,
         device: str = "cpu",
         quiet: bool = False,
+        tta: str = "none",
     ):
         self.models, self.budget, self.config = list(dict.fromkeys(models)), budget, config
-        self.dataset, self.out, self.quiet = dataset, out, quiet
+        self.dataset, self.out, self.quiet, self.tta = dataset, out, quiet, tta
+        self.images = len(dataset.train_images) - config.val_size  # of one epoch
         self.task = TASKS[config.task]
         self.workers = Workers.of_this_machine(workers, device).count
         self.options: dict[str, Any] = {"workers": self.workers, "device": device, "quiet": quiet}
@@ -170,8 +179,10 @@ class Comparison:
                 if not self.quiet:
                     report.say(f"{model}: {trainer.config.epochs:.3g} epochs -> {trainer.out}")
                 trainer.run()
-            images = len(self.dataset.train_images)
-            run = Result(model, *self.sizes[model], images, trainer.history, self.task.metric)
+            flipped = None if self.tta == "none" else trainer.test(self.tta)
+            run = Result(
+                model, *self.sizes[model], self.images, trainer.history, self.task.score, flipped
+            )
             results.append(run)
             self._report(results)
         return results
@@ -182,7 +193,7 @@ class Comparison:
         threads = f"{self.workers} worker{'s' * (self.workers > 1)}"
         return (
             f"Budget: {self.budget} for each model. Data: {dataset.name}, "
-            f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images. "
+            f"{self.images:,} training and {len(dataset.test_images):,} test images. "
             f"{config.optimizer}, {config.schedule} schedule from {config.lr:g}, batches of "
             f"{config.batch_size}, seed {config.seed}; {threads}, {self.options['device']}."
         )
@@ -245,7 +256,7 @@ class Comparison:
         return replace(self.config, model=model, epochs=epochs, warmup_epochs=warmup)
 
     def _affordable_epochs(self, model: str) -> float:
-        images, amount = len(self.dataset.train_images), self.budget.amount
+        images, amount = self.images, self.budget.amount
         if self.budget.unit == "epochs":
             epochs = amount
         elif self.budget.unit == "macs":
@@ -278,7 +289,8 @@ class Comparison:
             test_labels=self.dataset.test_labels[first : first + 1],
         )
         options: dict[str, Any] = self.options | {"quiet": True}
-        history = Trainer(self._config(model, epochs), few, **options).run()
+        config = replace(self._config(model, epochs), val_size=0)
+        history = Trainer(config, few, **options).run()
         return statistics.median(row.images_per_s for row in history[1:])
 
     def _report(self, results: Sequence[Result]) -> None:
@@ -292,15 +304,22 @@ class Comparison:
         ):
             lines = {r.model: (getattr(r, f"spent_{name}"), r.scores) for r in results}
             figure = figures.race(
-                lines, axis, f"{self.dataset.name}: {self.budget} each", self.task.metric_name
+                lines,
+                axis,
+                f"{self.dataset.name}: {self.budget} each",
+                f"{'validation' if results[0].validated else 'test'} {self.task.score_name}",
             )
             figures.save(figure, self.out / f"accuracy-{name}.png")
 
 
 def table(results: Sequence[Result]) -> str:
     """A row for each model, as Markdown that is aligned to be read as it is."""
-    name = " ".join(results[0].metric.replace("iou", "mean IoU").split("_"))
-    lines = [[*HEADINGS, name, "best"], *(result.cells() for result in results)]
+    first = results[0]
+    name = first.score.replace("iou", "mean IoU")
+    headings = [*HEADINGS, f"test {name}"]
+    headings += [] if first.flipped is None else [f"test {name}, with flip"]
+    headings += [f"best validation {name}"] if first.validated else []
+    lines = [headings, *(result.cells() for result in results)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = "<" + ">" * (len(widths) - 1)
     rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -33,6 +33,7 @@ def _adamw(decay: Array) -> Callable[..., optim.Optimizer]:
 BATCH = Between(1, 2**31)  # images
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
 AMOUNT = Between(0, 10**9)
+FREEZES = ("none", "backbone")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Config:
     model: str = option("mixer_pico", OneOf(models.MODELS), "model to train")
     model_options: dict[str, Any] = field(default_factory=dict)
     task: str = option("classify", OneOf(TASKS), "classify images, or segment them pixel by pixel")
+    val_size: int = option(
+        0, Between(0, 2**31), "training images held back: on them each epoch is measured; 0: none"
+    )
     epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
     batch_size: int = option(64, BATCH, "images for each update of the weights")
     micro_batch: int = option(16, BATCH, "images of a batch computed together")
@@ -63,6 +67,10 @@ class Config:
     augment: data.Augment = field(default_factory=data.Augment)
     seed: int = option(0, Between(0, 2**64 - 1), "seed of all random numbers of the run")
     precision: str = option("fp32", OneOf(PRECISIONS), "number format of matrix products on a GPU")
+    freeze: str = option(
+        "none", OneOf(FREEZES), "what stays as it begins: backbone, all but the head"
+    )
+    begun_from: str = ""  # the file that the weights were first, and its digest: for the reader
 
     def __post_init__(self) -> None:
         check_options(self, "training option")
@@ -80,6 +88,10 @@ class Config:
     def plain(self) -> dict[str, Any]:
         """The options as a file gives them back: JSON knows no tuples."""
         return json.loads(json.dumps(asdict(self)))
+
+    def steps_per_epoch(self, train_images: int) -> int:
+        """How many batches the training images make that are not held back."""
+        return -(-(train_images - self.val_size) // self.batch_size)
 
     def steps(self, steps_per_epoch: int) -> int:
         """How many steps the run takes in all."""
@@ -110,10 +122,12 @@ class Config:
         options = {**self.model_options, "channels": channels}
         try:
             model = models.create_model(self.model, num_classes, rng=rng, **options)
-            return TASKS[self.task].model(model, num_classes, rng)
+            model = TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
             changes = f" with {self.model_options}" if self.model_options else ""
             raise TinymixerError(f"model {self.model}{changes}: {error}") from error
+        model.frozen = self.freeze == "backbone"
+        return model
 
     def build_optimizer(self, decay: Array, places: Sequence[Place] = ()) -> optim.Optimizer:
         """The optimizer of N flat weights; decay (N,): the share of weight decay each feels.

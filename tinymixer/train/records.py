@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from tinymixer import data
-from tinymixer.errors import DataError, brief
+from tinymixer.errors import CheckpointError, DataError, brief
 from tinymixer.train.config import Config
 from tinymixer.train.tasks import TASKS
 
@@ -26,18 +26,22 @@ class EpochFigures:
     """How an epoch went: a line of metrics.jsonl, a point in each curve.
 
     epoch counts from 1, and is a fraction where the training ends within an epoch. Losses in nats,
-    accuracies and test_iou (of a segmentation) in 0..1, seconds of training.
+    accuracies and IoUs (of a segmentation) in 0..1, seconds of training. With validation images
+    (val) the test images are measured after the last epoch only.
     """
 
     epoch: float
     train_loss: float
     train_accuracy: float
-    test_loss: float
-    test_accuracy: float
     lr: float
     seconds: float
     images_per_s: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None
     test_iou: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    val_iou: float | None = None
 
     def to_json(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -45,10 +49,17 @@ class EpochFigures:
     @classmethod
     def from_json(cls, found: Any, what: str = "a line of figures") -> "EpochFigures":
         bounds = {
-            **dict.fromkeys(("train_accuracy", "test_accuracy", "test_iou"), FRACTION),
             **dict.fromkeys(("epoch", "lr", "seconds", "images_per_s"), POSITIVE),
+            "train_accuracy": FRACTION,
+            **{f"{p}_{x}": FRACTION for p in ("test", "val") for x in ("accuracy", "iou")},
         }
-        return cls(**_numbers(cls, found, what, bounds))
+        row = cls(**_numbers(cls, found, what, bounds))
+        for part in ("test", "val"):
+            if (f"{part}_loss" in found) != (f"{part}_accuracy" in found):
+                raise ValueError(f"{what} has {part}_loss or {part}_accuracy without the other")
+        if row.test_loss is None and row.val_loss is None:
+            raise ValueError(f"{what} has no test_loss and no val_loss")
+        return row
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,8 @@ class Header:
     """What a checkpoint says beside its arrays: whose they are, and where the run stands.
 
     step is the next one to do within the epoch, from 0; progress sums up the steps before it.
+    extended: each time that the run was given another end, the epochs done and those planned until
+    then. Their learning rates followed the schedule of that plan.
     """
 
     config: Config
@@ -180,6 +193,7 @@ class Header:
     step: int = 0
     progress: Progress = Progress()
     history: tuple[EpochFigures, ...] = ()
+    extended: tuple[tuple[float, float], ...] = ()
 
     @property
     def epoch(self) -> int:
@@ -189,7 +203,8 @@ class Header:
     def load_dataset(self, data_dir: str | None = None, **changes: Any) -> data.Dataset:
         """The run's data set from its source, or from what `changes` to the source say.
 
-        Raises DataError if it was made in memory and no other is named, or if it is missing.
+        Its mean and std are the run's, which may be those of the weights that it began from. Raises
+        DataError if it was made in memory and no other is named, or if it is missing.
         """
         begun, named = self.dataset.source, changes.get("dataset")
         if named is not None and (begun is None or data.Source(named).kind != begun.kind):
@@ -202,7 +217,37 @@ class Header:
                 "loaded again; name a data set of the same classes with --dataset SOURCE, such as "
                 "folder:PATH or npz:FILE"
             )
-        return replace(begun, **changes).load(data_dir)
+        loaded = replace(begun, **changes).load(data_dir)
+        if len(loaded.mean) != len(self.dataset.mean):  # other colours: the caller says so
+            return loaded
+        seen = replace(loaded, mean=self.dataset.mean, std=self.dataset.std)
+        return seen.loaded_from(loaded.source)
+
+    def until(self, epochs: float) -> "Header":
+        """The same run where it stands, with another end.
+
+        An epoch of which a part was to be the last is open again, as if it were under way. Raises
+        CheckpointError if these epochs are done already.
+        """
+        config, step, progress, history = self.config, self.step, self.progress, self.history
+        if epochs == config.epochs:
+            return self
+        per_epoch = config.steps_per_epoch(self.dataset.train_images)
+        if history and history[-1].epoch < len(history):
+            *done, last = history
+            history, step = tuple(done), round((last.epoch - len(done)) * per_epoch)
+            images = min(step * config.batch_size, self.dataset.train_images - config.val_size)
+            correct = min(last.train_accuracy * images, images)
+            progress = Progress(last.train_loss * images, correct, images, last.seconds)
+        done_steps = len(history) * per_epoch + step
+        longer = replace(config, epochs=epochs)
+        if longer.steps(per_epoch) <= done_steps:
+            raise CheckpointError(
+                f"--epochs {epochs:g}: the run has done {done_steps / per_epoch:g} epochs already; "
+                "give more, or leave it out"
+            )
+        extended = (*self.extended, (done_steps / per_epoch, config.epochs))
+        return Header(longer, self.dataset, step, progress, history, extended)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -211,6 +256,7 @@ class Header:
             "step": self.step,
             "progress": self.progress.to_json(),
             "history": [figures.to_json() for figures in self.history],
+            "extended": self.extended,
         }
 
     @classmethod
@@ -236,7 +282,14 @@ class Header:
             step,
             progress,
             tuple(history),
+            _pairs(entries["extended"], f"{what}'s extended"),
         )
+
+
+def _pairs(found: Any, what: str) -> tuple[tuple[float, float], ...]:
+    if not isinstance(found, list) or not all(isinstance(x, list) and len(x) == 2 for x in found):
+        raise _wrong(what, found, "a list of pairs")
+    return tuple((_number(a, what, *POSITIVE), _number(b, what, *POSITIVE)) for a, b in found)
 
 
 def _config(found: Any, what: str) -> Config:

@@ -13,13 +13,16 @@ from tinymixer.train.records import DatasetRecord, EpochFigures
 
 def line(epoch: EpochFigures) -> str:
     """An epoch of the history in words."""
-    iou = "" if epoch.test_iou is None else f"mean IoU {epoch.test_iou:6.2%}   "
-    return (
-        f"epoch {epoch.epoch:3g}   "
-        f"train loss {epoch.train_loss:.3f}  accuracy {epoch.train_accuracy:6.2%}   "
-        f"test loss {epoch.test_loss:.3f}  accuracy {epoch.test_accuracy:6.2%}   "
-        f"{iou}{epoch.seconds:.0f} s, {epoch.images_per_s:.0f} images/s"
-    )
+    words = [f"epoch {epoch.epoch:3g}"]
+    for part in ("train", "val", "test"):
+        loss, accuracy, iou = (
+            getattr(epoch, f"{part}_{what}", None) for what in ("loss", "accuracy", "iou")
+        )
+        if loss is not None:
+            words.append(f"{part} loss {loss:.3f}  accuracy {accuracy:6.2%}")
+        if iou is not None:
+            words.append(f"mean IoU {iou:6.2%}")
+    return "   ".join([*words, f"{epoch.seconds:.0f} s, {epoch.images_per_s:.0f} images/s"])
 
 
 def say(text: str) -> None:

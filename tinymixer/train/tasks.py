@@ -22,7 +22,7 @@ class Classification:
     """The class of each image: targets (B,) numbers or (B, K) probabilities, logits (B, K)."""
 
     pixels = False
-    metric, metric_name = "test_accuracy", "test accuracy"  # by which the best epoch is best
+    score, score_name = "accuracy", "accuracy"  # by which the best epoch is best
     ignore: int | None = None
 
     def model(self, model: Module, K: int, rng: Rng) -> Any:
@@ -51,9 +51,9 @@ class Classification:
         wanted = targets if targets.ndim == 1 else targets.argmax(1)
         return (logits.argmax(1) == wanted).sum()
 
-    def scores(self, matrix: np.ndarray) -> dict[str, float]:
-        """What a confusion matrix (K, K) of the test images comes to."""
-        return {"test_accuracy": float(matrix.trace() / matrix.sum())}
+    def scores(self, matrix: np.ndarray, part: str = "test") -> dict[str, float]:
+        """What a confusion matrix (K, K) comes to; part is "test", or "val" for validation."""
+        return {f"{part}_accuracy": float(matrix.trace() / matrix.sum())}
 
 
 class Segmentation(Classification):
@@ -64,7 +64,7 @@ class Segmentation(Classification):
     """
 
     pixels = True
-    metric, metric_name = "test_iou", "test mean IoU"
+    score, score_name = "iou", "mean IoU"
     ignore = IGNORED
 
     def model(self, model: Module, K: int, rng: Rng) -> Any:
@@ -79,8 +79,8 @@ class Segmentation(Classification):
         correct = (logits.argmax(-1) == wanted) & counted
         return correct.sum() / array_module(correct).maximum(counted.sum(), 1) * len(targets)
 
-    def scores(self, matrix: np.ndarray) -> dict[str, float]:
-        return super().scores(matrix) | {"test_iou": metrics.mean_iou(matrix)}
+    def scores(self, matrix: np.ndarray, part: str = "test") -> dict[str, float]:
+        return super().scores(matrix, part) | {f"{part}_iou": metrics.mean_iou(matrix)}
 
 
 TASKS = {"classify": Classification(), "segment": Segmentation()}

@@ -33,6 +33,8 @@ from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progres
 from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
 from tinymixer.train.tasks import TASKS
+from tinymixer.train.validation import held_back
+from tinymixer.weights import Started, start_from
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
@@ -43,15 +45,17 @@ class Trainer:
     Where the run stands is (epoch, step): both count from 0, and `step` is the next one to do
     within the epoch. Given `out`, a folder, the run leaves there
 
-        last.npz, best.npz   checkpoints: the latest, and the one with the best test figure
+        last.npz             the latest checkpoint
+        best.npz             with val_size: the one with the best figure on validation images
         config.json          the Config, and what it was trained on
         metrics.jsonl        one line of figures per epoch
         curves.png           the same as a picture
 
-    and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. save_every is in
-    seconds; the end of an epoch and a signal to stop save as well. A run never writes over another
-    one's checkpoints. With `graph`, on a GPU, a step is recorded and replayed if it can be, with
-    the same bits.
+    and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped. Nothing is chosen on
+    the test images: what is quoted of a run is the test figure of its last weights. save_every is
+    in seconds; the end of an epoch and a signal to stop save as well. A run never writes over
+    another one's checkpoints. With `graph`, on a GPU, a step is recorded and replayed if it can be,
+    with the same bits.
 
     Raises TinymixerError for a model that cannot take the images of the data set.
     """
@@ -75,19 +79,21 @@ class Trainer:
         rng = generator(config.seed, Stream.INIT)
         self.model = config.build_model(dataset.num_classes, rng, self.record.channels)
         self.workers = Workers.of_this_machine(workers, device)
+        self.split = held_back(self.dataset, config.val_size) if config.val_size else self.dataset
         self.training_step = TrainingStep(
             config,
             self.model.to(device),
-            self.dataset,
+            self.split,
             self.workers,
             replay=Replay(self._say_why_not) if graph else None,
         )
         self.flat, self.average = self.training_step.flat, self.training_step.average
         self.optimizer, self.task = self.training_step.optimizer, self.training_step.task
-        self.steps_per_epoch = -(-len(dataset.train_images) // config.batch_size)
+        self.steps_per_epoch = config.steps_per_epoch(len(dataset.train_images))
         self.steps = config.steps(self.steps_per_epoch)  # in all
         self.step, self.progress = 0, Progress()
         self.history: list[EpochFigures] = []
+        self.extended: tuple[tuple[float, float], ...] = ()  # see Header
         self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
         self._left: tuple[str, int, int] | None = None  # the latest checkpoint, as this run left it
@@ -99,16 +105,34 @@ class Trainer:
         except ValueError as error:
             raise TinymixerError(f"model {config.model} on {dataset.name}: {error}") from error
 
+    def start_from(self, source: Any, layout: str = "auto", *, keep_head: bool = True) -> Started:
+        """Begin with the weights in `source` instead of fresh ones, as far as they fit.
+
+        See weights.start_from. For before the first step.
+        """
+        started = start_from(self.model, source, layout, keep_head=keep_head)
+        if self.average is not None:
+            self.average[...] = self.flat.weights
+        return started
+
     @classmethod
-    def resume(cls, path: Path, dataset: data.Dataset, **options: Any) -> "Trainer":
+    def resume(
+        cls, path: Path, dataset: data.Dataset, *, epochs: float | None = None, **options: Any
+    ) -> "Trainer":
         """The run that wrote the checkpoint `path`, as it was then.
+
+        With `epochs` it has another end, be it finished or under way. From here on the learning
+        rate is that of the schedule for so many epochs: a cosine that had come down goes up again,
+        to where the longer one is at this step. The steps that are done stay as they are. So the
+        run ends in the bits of one begun with `epochs` if both had the same learning rates so far:
+        with schedule="constant" always, with others while the warm-up lasts.
 
         Raises CheckpointError if the file is damaged or was trained on other data, and for another
         one than last.npz beside a last.npz: where the run is by now must not be lost.
         """
         left = _latest(path.parent)  # before it is read
         saved, last = checkpoint.load(path), path.with_name("last.npz")
-        header = saved.header
+        header = saved.header if epochs is None else saved.header.until(epochs)
         if path.name != last.name and last.exists():
             raise CheckpointError(
                 f"{path} cannot go on beside {last}, which it would write over; resume {last}, or "
@@ -135,8 +159,9 @@ class Trainer:
                 for name, array in own.items():  # with the names and shapes that load has checked
                     array[...] = array_module(array).asarray(kept[name])
             trainer.step, trainer.progress = header.step, header.progress
-            trainer.history = list(header.history)
-            trained = min(header.step * header.config.batch_size, len(dataset.train_images))
+            trainer.history, trainer.extended = list(header.history), header.extended
+            images = len(trainer.split.train_images)
+            trained = min(header.step * header.config.batch_size, images)
             if header.progress.images != trained:
                 raise ValueError(
                     f"it says {header.step} steps but {header.progress.images} images, expected "
@@ -159,6 +184,13 @@ class Trainer:
         """Whether the last epoch, which may be a part of one, is trained and evaluated."""
         return self.epoch * self.steps_per_epoch >= self.steps
 
+    @property
+    def best(self) -> EpochFigures | None:
+        """The first epoch of the highest figure on validation images; None without such images."""
+        name = f"val_{self.task.score}"
+        measured = [row for row in self.history if getattr(row, name) is not None]
+        return max(measured, key=lambda row: getattr(row, name), default=None)
+
     def run(self) -> list[EpochFigures]:
         """Train to the end of the last epoch; the history, one record of figures per epoch.
 
@@ -179,7 +211,7 @@ class Trainer:
         return self.config.learning_rate(self.steps_done, self.steps_per_epoch)
 
     def _train_epoch(self) -> None:
-        config, images = self.config, len(self.dataset.train_images)
+        config, images = self.config, len(self.split.train_images)
         order = to_device(permutation(config.seed, self.epoch, images), self.device)
         with tqdm(
             desc=f"epoch {self.epoch + 1}/{config.epochs:g}",
@@ -233,30 +265,46 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Evaluate, note the figures, save."""
         progress, cut_short = self.progress, self.step < self.steps_per_epoch
-        with self._averaged_weights():
-            test_loss, matrix = measure(self.task, self.model, self.dataset, self.workers)
-        if not math.isfinite(test_loss):
-            raise self._spoilt("the test loss is")
         figures = EpochFigures(
             epoch=self.steps_done / self.steps_per_epoch if cut_short else self.epoch + 1,
             train_loss=progress.loss / progress.images,
             train_accuracy=progress.correct / progress.images,
-            test_loss=test_loss,
-            **self.task.scores(matrix),
             lr=self._learning_rate(),
             seconds=progress.seconds,
             images_per_s=progress.images / progress.seconds,
+            **self._measured(),
         )
-        metric = self.task.metric
-        best_before = max((getattr(f, metric) for f in self.history), default=-1.0)
         self.history.append(figures)
         self.step, self.progress = 0, Progress()
-        if getattr(figures, metric) > best_before:
+        if self.best is figures:
             self._save("best")  # before "last": if cut off between, the epoch is done again
         self._save("last")
         self._report()
         if not self.quiet:
             report.say(report.line(figures))
+
+    def _measured(self) -> dict[str, float]:
+        """What the epoch is judged by: the validation images, and the test images at the end.
+
+        Without validation images it is the test images, of which nothing is chosen.
+        """
+        parts = {"test": self.dataset}
+        if self.config.val_size:
+            parts = {"val": self.split} | (parts if self.steps_done >= self.steps else {})
+        found: dict[str, float] = {}
+        with self._averaged_weights():
+            for part, images in parts.items():
+                loss, matrix = measure(self.task, self.model, images, self.workers)
+                if not math.isfinite(loss):
+                    raise self._spoilt(f"the {part} loss is")
+                found |= {f"{part}_loss": loss, **self.task.scores(matrix, part)}
+        return found
+
+    def test(self, tta: str = "none") -> float:
+        """The test figure of the weights as they are, averaged if they are; tta: see evaluation."""
+        with self.workers, self._averaged_weights():
+            _, matrix = measure(self.task, self.model, self.dataset, self.workers, tta)
+        return self.task.scores(matrix)[f"test_{self.task.score}"]
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -298,7 +346,8 @@ class Trainer:
         self._saved_at = time.monotonic()
         if self.out is None:
             return
-        header = Header(self.config, self.record, self.step, self.progress, tuple(self.history))
+        where = self.step, self.progress, tuple(self.history), self.extended
+        header = Header(self.config, self.record, *where)
         groups = self.model.state(), self._averages(), self.optimizer.state
         if self.steps_done and not all(
             array_module(array).isfinite(array).all()

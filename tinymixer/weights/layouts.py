@@ -3,7 +3,7 @@
 Sources: the checkpoints released with each system's code, and timm's for Mixer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tinymixer.nn import Module
@@ -231,8 +231,9 @@ OFFICIAL: dict[str, Callable[[Any], list[Rule]]] = {
 TIMM: dict[str, Callable[[Any], list[Rule]]] = {"MLPMixer": mixer_timm}
 
 
-# Their name -> our arrays, side by side along axis 1 where there are several, and their views.
-Correspondence = dict[str, list[tuple[str, View]]]
+# Our arrays in one of theirs, side by side along axis 1 where there are several, and their views.
+Places = list[tuple[str, View]]
+Correspondence = dict[str, Places]  # by their name
 
 
 def correspondence(model: Module, layout: str) -> Correspondence:
@@ -260,3 +261,12 @@ def layouts_of(model: Module) -> list[str]:
     """The layouts that weights of the model's system come in."""
     system = type(model).__name__
     return ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)
+
+
+def find_layout(model: Module, names: Collection[str]) -> str:
+    """The layout of the model's system that most of these names are of; ours if none is of any."""
+    shares = {
+        layout: sum(name in names for name in correspondence(model, layout))
+        for layout in layouts_of(model)
+    }
+    return max(shares, key=lambda layout: shares[layout])

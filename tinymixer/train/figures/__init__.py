@@ -9,7 +9,7 @@ are (N, K). Accuracies are fractions, 0..1.
 
 from tinymixer.train.figures.charts import confusion, curves, profile, race
 from tinymixer.train.figures.filters import patch_filters, token_maps
-from tinymixer.train.figures.images import mistakes, prediction, sample_sheet, segments
+from tinymixer.train.figures.images import mistakes, prediction, predictions, sample_sheet, segments
 from tinymixer.train.figures.rates import range_test
 from tinymixer.train.figures.style import BLUE, GREY, INK, ORANGE, card, save
 
@@ -24,6 +24,7 @@ __all__ = [
     "mistakes",
     "patch_filters",
     "prediction",
+    "predictions",
     "profile",
     "race",
     "range_test",

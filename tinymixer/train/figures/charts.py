@@ -1,5 +1,6 @@
 """Charts: how a training went, which classes are confused, where the time of a step goes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
@@ -9,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tinymixer.train.figures.style import BLUE, GREEN, GREY, INK, MANY, ORANGE, card, chart
+from tinymixer.train.figures.style import BLUE, GREEN, GREY, INK, MANY, ORANGE, card, chart, label
 from tinymixer.train.profile import OperationTime
 from tinymixer.train.records import EpochFigures
 
@@ -17,8 +18,8 @@ from tinymixer.train.records import EpochFigures
 def curves(history: Sequence[EpochFigures]) -> Figure:
     """Loss, accuracy and learning rate against epochs.
 
-    A value that is not finite leaves no point. Where there is a test_iou it is drawn too. The
-    legends give the last values; a ring marks the best test accuracy, or IoU.
+    A value that is not finite leaves no point. Where there is an IoU it is drawn too. The legends
+    give the last values; a ring marks the best accuracy, or IoU, on validation images.
 
     Raises ValueError for an empty history.
     """
@@ -26,17 +27,20 @@ def curves(history: Sequence[EpochFigures]) -> Figure:
         raise ValueError("curves: the history has no epoch yet; train for one first")
     figure = card(10, 3.4, _pace(history))
     loss, accuracy, rate = figure.subplots(1, 3)
-    for part, colour in (("train", BLUE), ("test", ORANGE)):
+    validated = history[-1].val_loss is not None
+    measured = [("val", ORANGE), ("test", INK)] if validated else [("test", ORANGE)]
+    for part, colour in [("train", BLUE), *measured]:
         _curve(loss, history, f"{part}_loss", part + " {:.3f}", colour)
         _curve(accuracy, history, f"{part}_accuracy", part + " {:.1%}", colour)
     _curve(rate, history, "lr", "last {:.2g}", INK)
     rate.set_ylim(bottom=0)
-    score, colour, scores = "test_accuracy", ORANGE, "accuracy"
-    if history[-1].test_iou is not None:
-        score, colour, scores = "test_iou", GREEN, "accuracy and mean IoU"
-        _curve(accuracy, history, score, "test IoU {:.1%}", colour)
+    part = "val" if validated else "test"
+    score, colour, scores = f"{part}_accuracy", ORANGE, "accuracy"
+    if getattr(history[-1], f"{part}_iou") is not None:
+        score, colour, scores = f"{part}_iou", GREEN, "accuracy and mean IoU"
+        _curve(accuracy, history, score, part + " IoU {:.1%}", colour)
     epochs, reached = _series(history, score)
-    if len(reached):
+    if validated and len(reached):
         best = reached.argmax()
         label = f"best {reached[best]:.1%}, epoch {epochs[best]:g}"
         accuracy.plot(epochs[best], reached[best], "o", mec=colour, mfc="none", ms=9, label=label)
@@ -99,7 +103,7 @@ def race(
     heights = _apart({name: y for name, (_, y) in ends.items()}, 0.055 * (high - low))
     for name, end in ends.items():
         axes.annotate(
-            f"{name} {end[1]:.1%}",
+            f"{label(name, 40)} {end[1]:.1%}",
             end,
             (1.03, heights[name]),
             textcoords=axes.get_yaxis_transform(),
@@ -148,7 +152,7 @@ def profile(rows: Sequence[OperationTime], title: str) -> Figure:
     for i, row in enumerate(rows):
         text = f" {row.total:.1f} ms, {row.total / left.sum():.1%}"
         axes.text(max(row.total, row.products), i, text, va="center", fontsize=8, color=INK)
-    axes.set_yticks(y, [row.name for row in rows])
+    axes.set_yticks(y, [label(row.name, 40) for row in rows])
     chart(axes, "")
     axes.grid(False, axis="y")
     axes.invert_yaxis()
@@ -177,8 +181,10 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     bar.outline.set_visible(False)
     size = 9 if few else 4.5
     slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
-    axes.set_xticks(range(K), class_names, fontsize=size, **slant)
-    axes.set_yticks(range(K), class_names, fontsize=size)
+    named = range(0, K, max(1, math.ceil(K / 100)))  # of more than 100 classes, some
+    names = [label(class_names[k], 24 if few else 16) for k in named]
+    axes.set_xticks(named, names, fontsize=size, **slant)
+    axes.set_yticks(named, names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"{matrix.trace() / images.sum():.1%} of {images.sum():,} right", fontsize=11)
     axes.tick_params(length=0)

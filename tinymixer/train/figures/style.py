@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import FT2Font
 
 from tinymixer.files import write_atomically
 
@@ -37,6 +40,25 @@ def chart(axes: Axes, title: str) -> None:
     axes.tick_params(colors=INK, labelsize=8)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def label(name: str, most: int = 24) -> str:
+    """A name of the user's for matplotlib: no mathematics, at most `most` characters.
+
+    Characters that its font does not have are drawn as boxes.
+    """
+    text = " ".join(name.split())
+    if len(text) > most:
+        tail = most // 3
+        text = f"{text[: most - 1 - tail]}…{text[-tail:]}"
+    text = "".join(x if _font().get_char_index(ord(x)) else "□" for x in text)
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # a legend leaves out what begins with _
+
+
+@cache
+def _font() -> FT2Font:
+    return get_font(findfont("DejaVu Sans"))
 
 
 def drawable(image: np.ndarray) -> np.ndarray:
