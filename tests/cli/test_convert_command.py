@@ -99,6 +99,7 @@ def test_a_run_says_what_its_weights_are_of(here):
 def test_convert_writes_over_nothing_that_it_reads_and_over_no_run(here, capsys):
     released(here)
     assert call("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY) == 0
+    (here / "copy.npz").write_bytes((here / "run" / "last.npz").read_bytes())
     (here / "link.npz").symlink_to(here / "released.npz")
     parts = dict.fromkeys(state_in(create_model("mixer_pico"), "official"), "released.npz")
     (here / "all.json").write_text(json.dumps({"weight_map": parts}))
@@ -108,7 +109,7 @@ def test_convert_writes_over_nothing_that_it_reads_and_over_no_run(here, capsys)
         ("released.npz", "link.npz"),
         ("all.json", "released.npz"),
         ("released.npz", "run/last.npz"),
-        ("released.npz", "run/best.npz"),
+        ("released.npz", "copy.npz"),
         ("run/last.npz", "run/last.npz"),
         ("released.npz", "/dev/null"),
     ):
@@ -117,7 +118,7 @@ def test_convert_writes_over_nothing_that_it_reads_and_over_no_run(here, capsys)
 
 def test_a_file_that_does_not_say_its_model_needs_its_name(here, capsys):
     released(here)
-    refused(capsys, here, ("convert", "released.npz", "x.npz"), "add --model NAME")
+    refused(capsys, here, ("convert", "released.npz", "x.npz"), "name it with --model")
 
 
 @pytest.mark.parametrize(

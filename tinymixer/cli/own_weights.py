@@ -49,7 +49,7 @@ class About:
     std: Colours | None
 
 
-def about(weights: Weights, name: str | None, given: dict[str, Any]) -> About:
+def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str = "auto") -> About:
     """What the user's `name` and options, the file and its layout say, in this order."""
     said = weights.record
     name = name or said.get("model")
@@ -66,7 +66,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any]) -> About:
         model = blueprint(name, channels=channels, **options)
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
-    layout = find_layout(model, weights)
+    layout = find_layout(model, weights) if layout == "auto" else layout
     facts, classes = known(type(model).__name__, layout), num_classes_in(weights, model, layout)
     if facts and "gelu" not in options:
         options["gelu"] = facts.gelu
