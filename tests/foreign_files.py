@@ -198,8 +198,10 @@ KINDS = {
     "float of 8 bits": (safetensors(head("F8_E4M3", 3), bytes(3)), "arrays of type F8_E4M3"),
     "complex": (zip_file({"w": W.astype("c8")}), "not floating-point numbers: w complex64"),
     "true or false": (legacy_file({"w": W > 0}), "not floating-point numbers: w bool"),
-    "objects": (npz(w=np.array([{}, 1], object)), "is not a whole .npz file"),
-    "texts": (npz(w=np.array(["a"])), "is not a whole .npz file"),
+    "objects": (npz(w=np.array([{}, 1], object)), "no weights: array 'w' is of type '.O'"),
+    "texts": (npz(w=np.array(["a"])), "no weights: array 'w' is of type '<U1'"),
+    "complex, NumPy": (npz(w=W.astype("c8")), "no weights: array 'w' is of type '<c8'"),
+    "the other order of bytes": (npz(w=W.astype(">f4")), "type '>f4', expected .*little-endian"),
 }
 PARTS = {
     "half of a PyTorch file": (zip_file(GOOD)[:-500], "not a whole .npz or PyTorch.*end is missi"),

@@ -6,10 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from foreign_files import CANARY, FOREIGN, GOOD, PROGRAM, bombs, written
 from fuzz_files import _memory as memory
-from torch_files import Pickler, Steps, legacy_file, zip_file
+from torch_files import Pickler, Steps, legacy_file, msgpack_file, zip_file
 
 from tinymixer import cli
 from tinymixer.errors import CheckpointError
@@ -53,6 +54,29 @@ def test_a_file_made_to_do_harm_takes_little_time_and_memory(kind, tmp_path):
     refusal(path, says)
     assert time.perf_counter() - start < SECONDS
     assert memory() - before < MEGABYTES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [zip_file({"model": GOOD}), legacy_file({"model": GOOD}), msgpack_file({"params": GOOD})],
+    ids=["PyTorch", "PyTorch, legacy", "Flax"],
+)
+def test_files_that_are_damaged_by_chance_are_refused_or_read(content, tmp_path):
+    rng, refused = np.random.default_rng(9), 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(rng.integers(1, 4)):
+            i = int(rng.integers(min(1500, len(damaged)) if rng.random() < 0.5 else len(damaged)))
+            n = int(rng.integers(1, 30))
+            damaged[i : i + n] = [b"", rng.bytes(n), rng.bytes(2 * n), b"\xff" * n][rng.integers(4)]
+        (tmp_path / "x").write_bytes(damaged)
+        try:
+            with read_weights(tmp_path / "x") as weights:
+                for name in weights:
+                    assert weights[name].shape == weights[name].read().shape
+        except CheckpointError:
+            refused += 1
+    assert refused > 75
 
 
 @pytest.mark.parametrize("write", [zip_file, legacy_file])

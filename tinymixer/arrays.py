@@ -43,6 +43,10 @@ class UnknownNumbers(ValueError):
     """A whole file with numbers of a type that NumPy does not have; args[0] is its name."""
 
 
+class NoNumbers(ValueError):
+    """A whole file in which an array holds something else than numbers of a type that is read."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """What a file states of an array; dtype is the one that it is read as.
@@ -191,7 +195,7 @@ def _npy_head(content: IO[bytes], name: str) -> tuple[Stored, int]:
         raise ValueError(f"array {short(name)} has a damaged head")
     dtype, fortran = head["descr"], head["fortran_order"]
     if not isinstance(dtype, str) or dtype not in NPY:
-        raise ValueError(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
+        raise NoNumbers(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
     if not isinstance(fortran, bool):
         raise ValueError(f"array {short(name)} has a damaged head")
     return stated(name, head["shape"], NPY[dtype], fortran=fortran), 8 + width + length

@@ -216,6 +216,10 @@ def _explained(path: Path | str, kind: str) -> Iterator[None]:
             "float32, float16, bfloat16 or float64. Convert them to float32 with the library that "
             "made them, in PyTorch by tensor.float(), and save them again"
         ) from error
+    except arrays.NoNumbers as error:
+        raise CheckpointError(
+            f"{path} holds what is no weights: {error}. Save the weights alone, as float32"
+        ) from error
     except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make its reader raise anything
