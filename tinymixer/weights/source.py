@@ -146,7 +146,7 @@ def _of_run(path: Path, average: bool) -> Weights:
     sizes = {"num_classes": len(dataset.class_names), "channels": dataset.channels}
     record = {
         "model": config.model,
-        "model_options": config.model_options | sizes,
+        "model_options": {"image_size": dataset.image_size, **config.model_options, **sizes},
         "layout": "tinymixer",
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
