@@ -20,6 +20,7 @@ from pathlib import Path
 from fake_cifar import SMALL, fake_files, members_of, tar_gz
 
 from tinymixer import cli, data
+from tinymixer.data import cifar
 from tinymixer.data.download import Source
 from tinymixer.train import checkpoint
 
@@ -137,7 +138,8 @@ def main(rounds: int) -> None:
         try:
             url = f"http://127.0.0.1:{os.read(port, 9).decode()}/{archive.name}"
             md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-            data._LAYOUTS["cifar10"] = replace(LAYOUT, sources=(Source(url, md5),))
+            layout = replace(LAYOUT, sources=(Source(url, md5),))
+            data.PUBLISHED["cifar10"] = data.Published(layout, cifar)
             folder = Path(home) / "alone"
             folder.mkdir()
             os.chdir(folder)

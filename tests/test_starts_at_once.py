@@ -1,4 +1,4 @@
-"""Two trainings and three downloads that start at once: two rounds of tests/concurrent_starts.py."""
+"""Two trainings and three downloads at once: two rounds of tests/concurrent_starts.py."""
 
 import subprocess
 import sys

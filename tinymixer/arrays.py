@@ -19,6 +19,7 @@ import ast
 import json
 import math
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ SAFETENSORS = {f"{dtype.kind.upper()}{8 * dtype.itemsize}": dtype for dtype in T
 MOST_ARRAYS = 50_000
 MOST_DIRECTORY = 2**24  # bytes, of an .npz file's table of contents
 MOST_HEAD = 2**12  # bytes, of an array's head in an .npz file: its type and shape
+MOST_LETTERS = 500  # of a word in an array of text
 MOST_HEADS = 2**22  # bytes, of all of them together in a .safetensors file
 CHUNK = 2**20  # bytes read at once
 
@@ -90,8 +92,10 @@ class ArrayFile:
 
 
 @contextmanager
-def opened(path: Path, *, compressed: bool = True) -> Iterator[ArrayFile]:
+def opened(path: Path, *, compressed: bool = True, text: bool = False) -> Iterator[ArrayFile]:
     """The file of arrays at `path`; without `compressed`, it is refused if an array is.
+
+    With `text`, an array of an .npz file may hold words of up to MOST_LETTERS letters.
 
     Raises OSError for what cannot be opened or is no regular file; ValueError, or what Python's
     `zipfile` raises, for what breaks a rule.
@@ -100,7 +104,7 @@ def opened(path: Path, *, compressed: bool = True) -> Iterator[ArrayFile]:
         start = file.read(4)
         if start in (b"PK\3\4", b"PK\5\6"):
             with zipfile.ZipFile(with_small_directory(file)) as archive:
-                yield Npz(archive, os.fstat(file.fileno()).st_size, compressed)
+                yield Npz(archive, os.fstat(file.fileno()).st_size, compressed, text)
         else:
             yield Safetensors(file, os.fstat(file.fileno()).st_size)
 
@@ -127,7 +131,9 @@ class Npz(ArrayFile):
 
     kind = ".npz"
 
-    def __init__(self, archive: zipfile.ZipFile, size: int, compressed: bool = True):
+    def __init__(
+        self, archive: zipfile.ZipFile, size: int, compressed: bool = True, text: bool = False
+    ):
         super().__init__()
         members = archive.infolist()
         if len(members) > MOST_ARRAYS:
@@ -146,7 +152,7 @@ class Npz(ArrayFile):
         require_names([x.filename.removesuffix(".npy") for x in members])
         for name, member in self._members.items():
             with archive.open(member) as content:
-                self.stored[name], self._heads[name] = _npy_head(content, name)
+                self.stored[name], self._heads[name] = _npy_head(content, name, text)
             if self._heads[name] + self.stored[name].nbytes != member.file_size:
                 raise ValueError(f"array {short(name)} does not have the size that it states")
 
@@ -156,8 +162,11 @@ class Npz(ArrayFile):
             return numbers(content, self.stored[name], name)
 
 
-def with_small_directory(file: IO[bytes]) -> IO[bytes]:
-    """`file`, a zip archive, if its table of contents, which `zipfile` reads whole, is small."""
+def with_small_directory(file: IO[bytes], most: int = MOST_ARRAYS) -> IO[bytes]:
+    """`file`, a zip archive, if its table of contents, which `zipfile` reads whole, is small.
+
+    Raises ValueError for more than `most` members.
+    """
     file.seek(max(0, file.seek(0, os.SEEK_END) - 98))
     tail = file.read().rjust(98, b"\0")
     record, locator, end = tail[:56], tail[56:76], tail[76:]  # the first two: only of large files
@@ -166,14 +175,16 @@ def with_small_directory(file: IO[bytes]) -> IO[bytes]:
         count, directory = record[32:40], record[40:48]
     if not end.startswith(b"PK\5\6"):
         raise ValueError("its end is missing")
-    if int.from_bytes(count, "little") > MOST_ARRAYS:
-        raise ValueError(f"it holds more than {MOST_ARRAYS:,} arrays")
+    if int.from_bytes(count, "little") > most:
+        raise ValueError(
+            f"it holds more than {most:,} {'arrays' if most == MOST_ARRAYS else 'files'}"
+        )
     if int.from_bytes(directory, "little") > MOST_DIRECTORY:
         raise ValueError(f"its table of contents has more than {MOST_DIRECTORY:,} bytes")
     return file
 
 
-def _npy_head(content: IO[bytes], name: str) -> tuple[Stored, int]:
+def _npy_head(content: IO[bytes], name: str, words: bool) -> tuple[Stored, int]:
     """What the first bytes of a .npy file state, and how many they are."""
     start = content.read(8)
     width = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4}.get(start)
@@ -190,6 +201,9 @@ def _npy_head(content: IO[bytes], name: str) -> tuple[Stored, int]:
     if not isinstance(head, dict) or head.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError(f"array {short(name)} has a damaged head")
     dtype, fortran = head["descr"], head["fortran_order"]
+    letters = re.fullmatch(r"<U(\d{1,4})", dtype) if words and isinstance(dtype, str) else None
+    if letters and 1 <= int(letters[1]) <= MOST_LETTERS and isinstance(fortran, bool):
+        return stated(name, head["shape"], np.dtype(dtype), fortran=fortran), 8 + width + length
     if not isinstance(dtype, str) or dtype not in NPY:
         raise ValueError(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
     if not isinstance(fortran, bool):

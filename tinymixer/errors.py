@@ -15,6 +15,10 @@ class DataError(TinymixerError):
     """A data set is missing, damaged or not what it claims to be."""
 
 
+class DataMissing(DataError):
+    """A data set is neither here nor can it be downloaded; nothing that is here is damaged."""
+
+
 class CheckpointError(TinymixerError):
     """A checkpoint cannot be read, or does not belong to this run."""
 

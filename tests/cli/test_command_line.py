@@ -101,8 +101,10 @@ def test_help_names_the_defaults_of_every_recipe(command):
         for name, (parser, action) in OPTIONS.items()
         if name.startswith(f"{command} --")
     }
-    assert shown["crop-padding"].endswith("default 0, for cifar10 4, for cifar100 4, for shapes 2")
-    assert shown["flip"].endswith("none, for cifar10 alternating, for cifar100 alternating")
+    for name, pixels in {"cifar10": 4, "cifar100": 4, "mnist": 2, "folder": 2, "shapes": 2}.items():
+        assert f", for {name} {pixels}" in shown["crop-padding"].partition("default 0")[2]
+    assert ", for cifar10 alternating, for cifar100 alternating" in shown["flip"]
+    assert "for mnist" not in shown["flip"]  # a mirrored digit is another one, or none
     assert shown["label-smoothing"].endswith("default 0.1, for segment 0.0")
     assert shown["train-size"].endswith("default all")
     if command == "train":

@@ -139,17 +139,12 @@ def test_a_changed_data_set_is_one_made_in_memory(here):
     assert checkpoint.load(train(half, here / "b")).header.dataset.source is None
 
 
-def test_a_name_with_control_characters_is_recorded_in_a_form_that_can_be_read_back(here):
-    path = train(mine(name="a\nb\x1b[31m"), here / "run")
-    assert checkpoint.load(path).header.dataset.name == "a?b?[31m"
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"class_names": ("a", "b", "c")}, r"mine with class_names \('cat', .*has \('a', 'b', 'c'"),
-        ({"mean": (1.0, 2.0, 3.0)}, r"mine with mean \(120\.0, .* has \(1\.0, 2\.0"),
-        ({"std": (1.0, 2.0, 3.0)}, "mine with std"),
+        ({"mean": (11.0, 22.0, 33.0)}, r"mine with mean \(120\.0, .* has \(11\.0, 22\.0"),
+        ({"std": (11.0, 22.0, 33.0)}, "mine with std"),
     ],
 )
 def test_a_run_does_not_go_on_with_the_same_images_seen_otherwise(changes, named, here):
@@ -185,7 +180,7 @@ def test_a_moved_folder_is_accepted_if_it_holds_the_same(here, capsys, folders):
         refused(capsys, here, argv, f"there is no folder {here / 'old'}")
         assert call(*argv, "--dataset", "folder:new") == 0
     capsys.readouterr()
-    folders[str(here / "new")] = mine(mean=(1.0, 2.0, 3.0))
+    folders[str(here / "new")] = mine(mean=(11.0, 22.0, 33.0))
     folders[str(here / "others")] = mine(train_labels=np.zeros(16, int))
     assert call("eval", "--run", "run", "--dataset", "folder:others") == 0
     assert "note: mine is not the same images" in capsys.readouterr().out

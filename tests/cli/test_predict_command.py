@@ -259,3 +259,32 @@ def test_a_name_that_cannot_be_printed_is_escaped(name, encoding, shown, run, he
     done = shell('"$0" "$@"', *argv, PYTHONIOENCODING=f"{encoding}:strict")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{shown}: ")
+
+
+def test_a_picture_and_its_mirror_image_are_one_to_test_time_flips(photos, run, here):
+    model, saved = load_model(run / "last.npz")
+    with Image.open(photos / "p5.png") as picture:
+        x = as_seen(picture, 32, 32)
+    shares = {
+        tta: predict.Sees(model, saved.header.dataset, False, "cpu", tta).answer([x, x[:, ::-1]])
+        for tta in ("none", "flip")
+    }
+    one, other = shares["flip"].shares
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    one, other = shares["none"].shares
+    assert np.abs(one / other - 1).max() > 1e-4
+    argv = ("photos/p5.png", "--run", run, "--out", "out", "--tta", "flip")
+    assert call("predict", *argv) == 0
+
+
+def test_pixels_of_many_pictures_are_drawn_and_tabled(photos, here, capsys):
+    argv = ("--task", "segment", "--train-size", 20, "--test-size", 12, "--workers", 1)
+    assert call("train", *argv, "--epochs", 1, "--out", "seg") == 0
+    capsys.readouterr()
+    assert call("predict", "photos/p*", "--run", "seg", "--out", "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["wrote out/predictions.png", "wrote out/predictions.csv"]
+    for row in table(here / "out" / "predictions.csv"):
+        shares = [float(row[name] or 0) for name in row if name.startswith("probability")]
+        assert 0 < sum(shares) < 1.00001
+        assert shares == sorted(shares, reverse=True)

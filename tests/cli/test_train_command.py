@@ -263,7 +263,7 @@ def test_a_finished_run_goes_on_for_longer_and_says_what_becomes_of_the_learning
     (line,) = [line for line in said.splitlines() if line.startswith("going on")]
     assert line == (
         "going on at epoch 1, to epoch 2 and not 1: the cosine schedule is computed anew for so "
-        "many epochs, and the learning rate goes from 4e-05 to 0.00308"
+        "many epochs, and the learning rate goes from 4e-05 to 0.00342"
     )
     assert "after epoch 2" in said
     assert call("train", "--resume", "run", "--epochs", 2, "--quiet") == 0  # nothing more to do

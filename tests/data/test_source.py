@@ -57,9 +57,11 @@ def test_the_name_is_fit_for_a_folder(dataset, name):
     assert os.sep not in name
 
 
-def test_a_named_data_set_is_nowhere():
-    assert SHAPES.path is None
-    assert SHAPES.kind == "shapes"
+def test_a_named_data_set_is_nowhere_and_its_images_are_known():
+    assert (SHAPES.path, SHAPES.kind, SHAPES.shape) == (None, "shapes", (32, 32, 3))
+    assert SHAPES.load().train_images.shape[1:] == SHAPES.shape
+    assert Source("kmnist").shape == (28, 28, 1)
+    assert Source("folder:x").shape is None
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ from small_runs import SYSTEMS
 
 from tinymixer import create_model, weights
 from tinymixer.data import Augment, Dataset
+from tinymixer.errors import TinymixerError
 from tinymixer.gradcheck import check_model
 from tinymixer.models import MODELS
 from tinymixer.models.segmentation import Segmenter
 from tinymixer.summary import blueprint, summarise
+from tinymixer.train.checkpoint import load_model
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
 from tinymixer.train.plain import train_plain
@@ -133,3 +135,23 @@ def test_the_released_layouts_hold_kernels_of_one_channel(name, layout, shape, t
 def test_a_number_of_channels_that_cannot_be_is_refused(channels):
     with pytest.raises(ValueError, match=r"MLPMixer: channels=.*: expected a whole number from 1"):
         create_model("mixer_pico", channels=channels)
+
+
+def test_a_run_builds_its_model_for_the_images_of_its_data_set(dataset, tmp_path):
+    """28 x 28 images need no option; one that is given comes first."""
+    options = SMALL["mixer_pico"]
+    config = Config(model_options=options, epochs=1, batch_size=7, micro_batch=7)
+    trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
+    trainer.run()
+    assert trainer.model.image_size == (28, 28)
+    assert trainer.config.model_options == options
+    model, saved = load_model(tmp_path / "last.npz")
+    assert (model.image_size, model.channels) == ((28, 28), 1)
+    assert saved.header.dataset.image_size == (28, 28)
+    again = Trainer.resume(tmp_path / "last.npz", dataset, workers=1, quiet=True)
+    np.testing.assert_array_equal(again.flat.weights, trainer.flat.weights)
+    wrong = Config(model_options=options | {"image_size": 32})
+    with pytest.raises(TinymixerError, match=r"expected images \(B, 32, 32, 1\), got \(1, 28"):
+        Trainer(wrong, dataset, quiet=True)
+    with pytest.raises(TinymixerError, match="the data set decides channels; leave out channels=3"):
+        Trainer(Config(model_options=options | {"channels": 3}), dataset, quiet=True)

@@ -11,10 +11,11 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from tinymixer.train import figures
-from tinymixer.train.figures import charts
+from tinymixer.train.figures import charts, style
 from tinymixer.train.profile import OperationTime
 from tinymixer.train.records import EpochFigures
 
@@ -412,3 +413,81 @@ def test_filters_of_grey_patches_are_grey():
     np.testing.assert_allclose(constant, 1)
     assert (spot[1, 1] == 0).all()
     assert (np.delete(spot.reshape(9, 3), 4, 0) == 0.5).all()
+
+
+ODD_NAMES = [
+    *("$x_1^2$ and $y$", "_hidden", "a_b^c", "red\x1b[31m", "two\nlines", "猫", "cost $5"),
+    *("back\\$slash", "long " * 40, "", "قطة"),
+]
+SHOWN = [
+    *(r"\$x_1^2\$ and \$y\$", " _hidden", "a_b^c", "red□[31m", "two lines", "□", r"cost \$5"),
+    *(r"back\\$slash", "long long long …ong long", "", "قطة"),
+]
+
+
+def drawn_with_odd_names(rng):
+    K = len(ODD_NAMES)
+    grey = rng.integers(0, 256, (K, 8, 8, 1), dtype=np.uint8)
+    numbers, p = np.arange(K), rng.dirichlet(np.ones(K), K)
+    sizes = rng.integers(5, 30, (K, 2))
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    pixels = {"prediction": rng.integers(0, K, (K, 8, 8))}
+    lines = {name: (np.arange(1.0, 4), rng.random(3)) for name in ODD_NAMES}
+    yield figures.sample_sheet(grey, numbers, ODD_NAMES)
+    yield figures.mistakes(grey, numbers, np.roll(numbers, 1), p, ODD_NAMES)
+    yield figures.prediction(pictures[0], grey[0], p[0], ODD_NAMES, k=K)
+    yield figures.predictions(pictures, ODD_NAMES, p, ODD_NAMES)
+    yield figures.segments(grey, pixels, ODD_NAMES, 255, ODD_NAMES)
+    yield figures.confusion(rng.integers(0, 9, (K, K)), ODD_NAMES)
+    yield figures.race(lines, "s", "title", "score")
+
+
+def test_names_are_drawn_as_they_are_in_every_figure(rng, tmp_path):
+    """No mathematics, no warning about a character that a font does not have, and no long line."""
+    assert [style.label(name) for name in ODD_NAMES] == SHOWN
+    for figure in drawn_with_odd_names(rng):
+        figures.save(figure, tmp_path / "x.png")  # warnings are errors
+        texts = [text for text in figure.findobj(Text) if text.get_visible()]
+        assert any("x" in text.get_text() for text in texts)
+        for text in texts:
+            assert text._preprocess_math(text.get_text())[1] is False, text.get_text()
+            assert len(text.get_text()) < 60
+
+
+def test_a_legend_names_the_classes_of_most_pixels(rng):
+    classes = np.arange(900).reshape(1, 30, 30)
+    classes[0, :10] = 7
+    names = [f"class {i}" for i in range(1000)]
+    image = np.zeros((1, 30, 30, 3), np.uint8)
+    (legend,) = figures.segments(image, {"prediction": classes}, names, 255).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert len(texts) == 21
+    assert texts[0] == "class 7"
+    assert texts[-1] == "and 581 more"
+
+
+def test_confusion_of_a_thousand_classes_names_some():
+    axes = figures.confusion(np.eye(1000, dtype=int), [f"class {i}" for i in range(1000)]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["class 0", "class 10"]
+    assert axes.get_yticks()[-1] == 990
+
+
+def test_a_sheet_of_predictions_shows_each_picture_with_its_two_best_classes(rng):
+    pictures = [rng.integers(0, 256, (*s, 3), dtype=np.uint8) for s in ((20, 40), (30, 10), (9, 9))]
+    p = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4], [0.0, 0.0, 1.0]])
+    figure = figures.predictions(pictures, ["a.png", "b.png", "c.png"], p, NAMES)
+    (axes,) = figure.axes
+    for picture, image in zip(axes.images, pictures, strict=True):
+        np.testing.assert_array_equal(picture.get_array(), image)
+        left, right, bottom, top = picture.get_extent()
+        assert (bottom - top) / (right - left) == pytest.approx(image.shape[0] / image.shape[1])
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:5] == ["a.png", "dog", "70%", "car", "20%"]
+    assert texts[5:10] == ["b.png", "cat", "50%", "car", "40%"]
+    lengths = [np.ptp(line.get_xdata()) for line in axes.lines]
+    assert lengths == pytest.approx([1, 0.7, 1, 0.5, 1, 1.0])
+    figure.canvas.draw()
+    for artist in [*axes.images, *axes.texts]:
+        box = artist.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1

@@ -23,7 +23,9 @@ def numbered(labels, name="mine"):
     images = np.zeros((len(labels), 4, 4, 3), np.uint8)
     images[..., 0] = np.arange(len(labels))[:, None, None]
     names = tuple(map(str, range(int(labels.max()) + 1)))
-    return data.Dataset(name, images, labels, images[:1], labels[:1], names, (1.0,) * 3, (1.0,) * 3)
+    return data.Dataset(
+        name, images, labels, images[:1], labels[:1], names, (50.0,) * 3, (30.0,) * 3
+    )
 
 
 def numbers(images):

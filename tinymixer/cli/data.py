@@ -1,4 +1,4 @@
-"""tinymixer data: list the data sets, download one, add an archive."""
+"""tinymixer data: list the data sets, download one, add one that you already have."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,11 @@ from tinymixer.cli.options import add_data_dir
 
 
 def add_options(parser: Any) -> None:
-    parser.description = "List the data sets and where they are, download one, or add an archive."
+    parser.description = (
+        "List the data sets and where they are, download one, or add one that you already have. "
+        "Pictures of your own need not be added: train on them with --dataset folder:PATH, with a "
+        "folder for each class, or on arrays with --dataset npz:FILE."
+    )
     parser.set_defaults(func=show)
     add_data_dir(parser)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
@@ -22,10 +26,14 @@ def add_options(parser: Any) -> None:
     action.add_argument("name", metavar="NAME", help=f"data set, one of {', '.join(data.NAMES)}")
     add_data_dir(action, default=argparse.SUPPRESS)
 
-    action = actions.add_parser("add", help="check and store an archive that you already have")
+    action = actions.add_parser("add", help="check and store what you already have")
     action.set_defaults(func=add)
     action.add_argument(
-        "file", type=Path, metavar="FILE", help="archive of CIFAR-10 or CIFAR-100, as published"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="archive or folder of CIFAR-10 or CIFAR-100, in any form and under any name, or with "
+        "the IDX files of MNIST, Fashion-MNIST or KMNIST",
     )
     add_data_dir(action, default=argparse.SUPPRESS)
 
@@ -33,12 +41,14 @@ def add_options(parser: Any) -> None:
 def show(args: argparse.Namespace) -> int:
     for name in data.NAMES:
         found = "built in" if name == "shapes" else data.find(name, args.data_dir)
-        print(f"{name:10s} {found or f'not found; tinymixer data download {name}'}")
+        print(f"{name:13s} {found or f'not found; tinymixer data download {name}'}")
+    print("folder:PATH   your own pictures, a folder for each class")
+    print("npz:FILE      your own arrays: images, labels, names of classes")
     return 0
 
 
 def download(args: argparse.Namespace) -> int:
-    dataset = data.load(args.name, args.data_dir, download=True)
+    dataset = data.download(args.name, args.data_dir)
     print(
         f"{dataset.name}: {len(dataset.train_images):,} training and "
         f"{len(dataset.test_images):,} test images, all checked"

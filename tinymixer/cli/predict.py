@@ -26,6 +26,7 @@ from tinymixer.cli.options import (
     writable_folder,
 )
 from tinymixer.cli.output import complain
+from tinymixer.cli.recipe import add_tta
 from tinymixer.data.pictures import as_seen, is_picture, read_picture
 from tinymixer.errors import DataError, printable
 from tinymixer.files import write_atomically
@@ -58,6 +59,7 @@ def add_options(parser: Any) -> None:
         help="picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, AVIF), folder with pictures in it or "
         "in its folders, or pattern such as 'photos/*.jpg'",
     )
+    add_tta(parser)
     add_device(parser)
     add_run(parser)
     own_weights.add_weights(parser)
@@ -68,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
     sources = find_pictures(args.images)
     own = own_weights.load(args)
     if own is not None:
-        sees, out = Sees(own.model.to(args.device), own, False, args.device), own.out
+        sees, out = Sees(own.model.to(args.device), own, False, args.device, args.tta), own.out
     else:
         path = find_checkpoint(args.run)
         model, saved = load_model(path)
         pixels = TASKS[saved.header.config.task].pixels
-        sees = Sees(model.to(args.device), saved.header.dataset, pixels, args.device)
+        sees = Sees(model.to(args.device), saved.header.dataset, pixels, args.device, args.tta)
         out = args.out or path.parent
     return _predict_all(sources, sees, out) if len(sources) > 1 else _predict(sources[0], sees, out)
 
@@ -162,6 +164,7 @@ class Sees:
     record: DatasetRecord | own_weights.Ready
     pixels: bool
     device: str
+    tta: str = "none"
 
     def seen(self, picture: Image.Image) -> np.ndarray:
         """What the model sees of a picture: uint8 (height, width, channels)."""
@@ -171,15 +174,16 @@ class Sees:
         return seen
 
     def answer(self, images: list[np.ndarray]) -> Answer:
-        x, record = np.stack(images), self.record
+        x = np.stack(images)
+        colours, names = (self.record.mean, self.record.std), self.record.class_names
         if not self.pixels:
             with Workers.of_this_machine(device=self.device) as workers:
-                p = np.exp(log_probabilities(self.model, x, record.mean, record.std, workers))
-            return Answer(x, p, None, record.class_names)
-        classes = segments(self.model, x, record.mean, record.std)
-        K = len(record.class_names)
+                log_p = log_probabilities(self.model, x, *colours, workers, self.tta)
+            return Answer(x, np.exp(log_p), None, names)
+        classes = segments(self.model, x, *colours, self.tta)
+        K = len(names)
         shares = np.stack([np.bincount(each.ravel(), minlength=K) / each.size for each in classes])
-        return Answer(x, shares, classes, record.class_names)
+        return Answer(x, shares, classes, names)
 
 
 # --- What is written ------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from tinymixer.cli.recipe import (
     given_source,
 )
 from tinymixer.data import Source
-from tinymixer.errors import CheckpointError, DataError
+from tinymixer.errors import CheckpointError, DataMissing
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
@@ -140,7 +140,9 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     config = recipe_for(source.kind)
     check_precision(args.device, config.precision)
     check_device(args.device)
-    config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
+    if source.shape is not None:  # a wrong option is named before anything is downloaded
+        height, width, channels = source.shape
+        config.build_model(10, nn.BLANK, channels, (height, width))
     if (
         not hasattr(args, "dataset")
         and source.kind == "cifar10"
@@ -204,7 +206,7 @@ def _have_cifar10(data_dir: str | None) -> bool:
     """Is CIFAR-10 present, or can it be downloaded? Otherwise a line says what is trained on."""
     try:
         data.load("cifar10", data_dir, download=True)
-    except DataError:
+    except DataMissing:  # a damaged one is an error
         print(
             "CIFAR-10 is not here and could not be downloaded (`tinymixer data download cifar10` "
             "says why): training on the built-in shapes instead"

@@ -1,76 +1,209 @@
-"""Floor 1. CIFAR-10 and CIFAR-100, in every form in which they are published.
+"""Floor 1. CIFAR-10 and CIFAR-100, in every form in which they are handed around.
 
-Four forms (binary or Python files, in a folder or in an archive) become one: the records of the
-binary files. Everything is checked, down to the last label, before it is used, and nothing is
-trusted: no path from an archive is used, and a pickle can call no function but ours.
+Binary, Python, MATLAB or parquet files, or a folder of pictures; in a folder or in an archive: all
+become the records of the binary files. What is there is decided by the names and the contents of
+the files within, never by the name of an archive. Everything is checked, down to the last label,
+before it is used.
 """
 
-import gzip
-import io
-import os
-import pickle
-import shutil
-import tarfile
-import zlib
+import contextlib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from tinymixer.data import cifar_pickle, cifar_pictures, matlab, parquet
+from tinymixer.data.cifar_find import locate, recognises
 from tinymixer.data.cifar_layout import CIFAR10, CIFAR100, PIXELS, SIDE, Layout, Records
-from tinymixer.errors import DataError
-from tinymixer.files import write_atomically
+from tinymixer.data.containers import entries, members
+from tinymixer.data.dataset import Dataset
+from tinymixer.data.download import fetch
+from tinymixer.data.storing import write_folder
+from tinymixer.errors import DataError, brief
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
     "PIXELS",
     "Layout",
+    "download",
     "images_and_labels",
     "locate",
     "read",
+    "recognises",
     "write",
 ]
-
-_ARCHIVE_LIMIT = 2**28  # bytes; the real archives unpack to at most 186 MB
 
 
 # --- From a path to checked records ------------------------------------------------------------
 
 
-def locate(layout: Layout, folder: Path) -> Path | None:
-    """The first form of the data set that is found in `folder`: a folder or an archive; or None.
-
-    A folder that lacks some of its files is returned only if there is nothing else, so that an
-    error can name it; one that lacks all of them is passed over.
-    """
-    forms = {layout.folder: layout.files, layout.python_folder: layout.python_files}
-    if folder.name in forms and folder.is_dir():
-        return folder
-    there = {
-        folder / name: sum((folder / name / file).is_file() for file in files)
-        for name, files in forms.items()
-    }
-    found = [path for path, count in there.items() if count == len(layout.files)]
-    found += [folder / name for name in layout.archives if (folder / name).is_file()]
-    found += [path for path, count in there.items() if count]
-    return found[0] if found else None
-
-
 def read(layout: Layout, path: Path) -> dict[str, Records]:
-    """The records of each binary file, from a folder or an archive of either form, checked.
+    """The records of each binary file, from a folder or an archive of any form, checked.
 
     Raises DataError that names file and record, what was expected, what was found and what to do.
     """
-    blobs = _read_folder(layout, path) if path.is_dir() else _read_archive(layout, path)
-    files = {}
-    for file, python_file in zip(layout.files, layout.python_files, strict=True):
-        if file in blobs:
-            files[file] = np.frombuffer(blobs[file], np.uint8).reshape(-1, layout.record_bytes)
-        else:
-            files[file] = _unpickle(layout, file, blobs[python_file], path)
-    _check_labels(layout, files, path)
+    try:
+        files = _of_folder(layout, path) if path.is_dir() else _of_archive(layout, path)
+        files = {file: files[file] for file in layout.files}
+        _check_labels(layout, files)
+    except (ValueError, OSError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise damaged(layout, path, brief(error)) from error
     return files
+
+
+def dataset(layout: Layout, name: str, path: Path) -> Dataset:
+    """The data set in a folder or an archive that `locate` found."""
+    *train, test = read(layout, path).values()
+    return Dataset(
+        name,
+        *images_and_labels(layout, train),
+        *images_and_labels(layout, [test]),
+        layout.class_names,
+        layout.mean,
+        layout.std,
+    )
+
+
+def store(layout: Layout, path: Path, data_dir: Path) -> Path:
+    """Check what `path` holds, and store it in the standard form."""
+    return write(layout, read(layout, path), data_dir)
+
+
+def damaged(layout: Layout, where: Path, what: str) -> DataError:
+    name = layout.title.lower().replace("-", "")
+    return DataError(
+        f"{where}: {what}. Download {layout.title} with `tinymixer data download {name}`, add "
+        "another archive of it with `tinymixer data add FILE`, or name another folder with "
+        "--data-dir"
+    )
+
+
+def _check_size(layout: Layout, file: str, name: str, size: int) -> None:
+    allowed = layout.sizes(file, name)
+    if size not in allowed:
+        expected = str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
+        raise ValueError(f"{name} has {size} bytes, expected {expected}")
+
+
+def _of_folder(layout: Layout, path: Path) -> dict[str, Records]:
+    there = {entry.name for entry in entries(path)}
+    names = max(layout.forms, key=lambda names: len(there & set(names)))
+    if not there & set(names):
+        return _of_pictures(layout, path)
+    files = {}
+    for file, name in zip(layout.files, names, strict=True):
+        try:
+            _check_size(layout, file, name, (path / name).stat().st_size)
+            content = (path / name).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read ({error.strerror})") from error
+        files[file] = _records(layout, file, name, content)
+    return files
+
+
+def _of_archive(layout: Layout, path: Path) -> dict[str, Records]:
+    """The expected members, each read at once; other members are skipped."""
+    found: dict[tuple[str, ...], dict[str, Records]] = {names: {} for names in layout.forms}
+    others = False
+    for member in members(path):
+        names = next((names for names in found if member.base in names), None)
+        if names is None:
+            others |= bool(cifar_pictures.part_of(member)) or member.base.endswith(".parquet")
+            continue
+        file = layout.files[names.index(member.base)]
+        if not member.whole:
+            raise ValueError(f"{member.base} is not a regular file")
+        if file in found[names]:
+            raise ValueError(f"{member.base} occurs twice")
+        _check_size(layout, file, member.base, member.size)
+        found[names][file] = _records(layout, file, member.base, member.read())
+    best = max(found.values(), key=len)
+    if others and not best:
+        return _of_pictures(layout, path)
+    if missing := sorted(set(layout.files) - best.keys()):
+        raise ValueError(f"{len(missing)} of its files missing: {', '.join(missing)}")
+    return best
+
+
+def _of_pictures(layout: Layout, path: Path) -> dict[str, Records]:
+    """From parquet files, which are told apart by their number of rows, or from single pictures."""
+    parts: dict[str, Records] = {}
+    train, test = len(layout.files[:-1]) * layout.train_records, layout.test_records
+    for member in members(path):
+        if not member.base.endswith(".parquet"):
+            continue
+        if member.size > parquet.MOST_FILE:
+            raise ValueError(f"{member.name} has {member.size} bytes, which no file of it has")
+        try:
+            count, rows = parquet.rows(member.read(), layout.label_columns)
+            part = {train: "training", test: "test"}.get(count)
+            if part is None:
+                raise ValueError(f"{count:,} rows, expected {train:,} or {test:,}")
+            if part in parts:
+                raise ValueError(f"the {part} images are there twice")
+            records = np.empty((count, layout.record_bytes), np.uint8)
+            for record, (picture, labels) in zip(records, rows, strict=True):
+                record[: len(labels)] = labels  # refuses 256 and -1
+                record[len(labels) :] = cifar_pictures.planes("a picture", picture)
+            parts[part] = records
+        except DataError:
+            raise
+        except Exception as error:  # a damaged file can raise anything
+            raise ValueError(f"{member.name} is not as published ({error})") from error
+    if not parts and len(layout.label_keys) == 1:
+        return cifar_pictures.read(layout, members(path))
+    if lacking := [part for part in ("training", "test") if part not in parts]:
+        raise ValueError(
+            f"its {' and '.join(lacking)} images are missing; give the folder that holds the files "
+            "of both"
+        )
+    pieces = [*np.split(parts["training"], len(layout.files) - 1), parts["test"]]
+    return dict(zip(layout.files, pieces, strict=True))
+
+
+def _records(layout: Layout, file: str, name: str, content: bytes) -> Records:
+    """The records of a binary, Python or MATLAB file."""
+    if name == file:
+        return np.frombuffer(content, np.uint8).reshape(-1, layout.record_bytes)
+    try:
+        if not name.endswith(".mat"):
+            return cifar_pickle.records(layout, file, content)
+        exact = layout.records(file) * layout.record_bytes
+        found = matlab.arrays(content, most=2 * exact)
+        labels = [_bytes(found[key], (layout.records(file), 1)) for key in layout.label_keys]
+        return np.concatenate([*labels, _bytes(found["data"], (len(labels[0]), PIXELS))], axis=1)
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = "it ends too early" if isinstance(error, EOFError) else brief(error)
+        raise ValueError(f"{name} is not as published ({reason})") from error
+
+
+def _bytes(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An array of whole numbers from 0 to 255 as uint8, of this shape."""
+    if array.shape != shape or (array != array.astype(np.uint8)).any():
+        raise ValueError(f"an array of shape {array.shape}; expected {shape}, from 0 to 255")
+    return array.astype(np.uint8)
+
+
+def _check_labels(layout: Layout, files: dict[str, Records]) -> None:
+    """Check that labels are in range and classes equally frequent, in training and in test."""
+    *train, test = files.items()
+    for column, classes in enumerate(layout.label_counts):
+        for name, records in files.items():
+            wrong = np.flatnonzero(records[:, column] >= classes)
+            if wrong.size:
+                label = records[wrong[0], column]
+                what = f"{name}, record {wrong[0]}: {layout.label_keys[column]} {label}"
+                raise ValueError(f"{what}, expected 0 to {classes - 1}")
+        for part, group in (("training", train), ("test", [test])):
+            labels = np.concatenate([records[:, column] for _, records in group])
+            counts = np.bincount(labels, minlength=classes)
+            wrong = np.flatnonzero(counts != len(labels) // classes)
+            if wrong.size:
+                what = f"{part} files: {counts[wrong[0]]} records of class {wrong[0]}"
+                what += f", expected {len(labels) // classes} (are two files swapped or identical?)"
+                raise ValueError(what)
 
 
 def images_and_labels(layout: Layout, files: list[Records]) -> tuple[np.ndarray, np.ndarray]:
@@ -87,187 +220,21 @@ def images_and_labels(layout: Layout, files: list[Records]) -> tuple[np.ndarray,
     return images, labels.astype(np.int64)
 
 
+# --- To the standard form -----------------------------------------------------------------------
+
+
 def write(layout: Layout, files: dict[str, Records], data_dir: Path) -> Path:
-    """Store records in the standard binary layout. No file is replaced before all are on disk.
+    """Store records in the standard binary layout; see `write_folder`."""
+    contents = {name: records.tobytes() for name, records in files.items()}
+    return write_folder(data_dir / layout.folder, contents, layout.title)
 
-    Raises DataError if the folder cannot be written to; then existing files are unchanged. What a
-    crash leaves is in a folder of another name, which the next call uses again.
-    """
-    folder, part = data_dir / layout.folder, data_dir / f".{layout.folder}.part"
-    try:
-        for name, records in files.items():
-            write_atomically(part / name, records.tobytes())
-        if not folder.exists():
-            os.rename(part, folder)  # so that it is never seen with only some of its files
-        else:
-            for name in files:
-                os.replace(part / name, folder / name)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror or error}). {layout.title} needs 190 MB "
-            "in a folder that you can write to; choose another one with --data-dir"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+def download(layout: Layout, data_dir: Path) -> Path:
+    """Fetch an archive, check it and store what it holds. A file of the user's is left alone."""
+    place = data_dir / ".download"
+    archive = fetch(layout.sources, place)
+    folder = store(layout, archive, data_dir)
+    archive.unlink()  # its whole content is in the folder
+    with contextlib.suppress(OSError):  # another download may be under way there
+        place.rmdir()
     return folder
-
-
-# --- Reading files that are not trusted --------------------------------------------------------
-
-
-def _sizes(layout: Layout) -> dict[str, range]:
-    """The files that may be read and the bytes they may have; exact for the binary files."""
-    sizes = {}
-    for file, python_file in zip(layout.files, layout.python_files, strict=True):
-        exact = layout.records(file) * layout.record_bytes
-        sizes[f"{layout.folder}/{file}"] = range(exact, exact + 1)
-        sizes[f"{layout.python_folder}/{python_file}"] = range(exact, 2 * exact)  # with file names
-    return sizes
-
-
-def _check_size(layout: Layout, name: str, size: int, where: Path) -> None:
-    allowed = _sizes(layout)[name]
-    if size not in allowed:
-        expected = str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
-        raise _damaged(layout, where, f"{name} has {size} bytes, expected {expected}")
-
-
-def _read_folder(layout: Layout, path: Path) -> dict[str, bytes]:
-    binary = path.name == layout.folder
-    blobs = {}
-    for name in layout.files if binary else layout.python_files:
-        try:
-            _check_size(layout, f"{path.name}/{name}", (path / name).stat().st_size, path)
-            blobs[name] = (path / name).read_bytes()
-        except OSError as error:
-            raise _damaged(layout, path, f"{name} cannot be read ({error.strerror})") from error
-    return blobs
-
-
-def _read_archive(layout: Layout, path: Path) -> dict[str, bytes]:
-    """The expected members, each read into memory; other members are skipped.
-
-    The stream is read to its end, because gzip's checksum is there.
-    """
-    sizes = _sizes(layout)
-    blobs: dict[str, bytes] = {}
-    try:
-        with gzip.open(path) as unpacked:
-            stream = _Limited(unpacked, layout, path)
-            with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
-                for member in archive:
-                    name = member.name.removeprefix("./")
-                    if name not in sizes:
-                        continue
-                    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                        raise _damaged(layout, path, f"{name} is not a regular file")
-                    if Path(name).name in blobs:
-                        raise _damaged(layout, path, f"{name} occurs twice")
-                    _check_size(layout, name, member.size, path)
-                    content = archive.extractfile(member)
-                    blobs[Path(name).name] = content.read() if content else b""
-            while stream.read(2**20):
-                pass
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise _damaged(layout, path, f"not a complete .tar.gz archive ({error})") from error
-    names = next((f for f in (layout.files, layout.python_files) if blobs.keys() >= set(f)), None)
-    if names is None:
-        missing = sorted(set(layout.files) - blobs.keys())
-        raise _damaged(layout, path, f"{len(missing)} of its files missing: {', '.join(missing)}")
-    return {name: blobs[name] for name in names}
-
-
-class _Limited(io.RawIOBase):
-    """A stream that raises an error after more bytes than any real archive holds."""
-
-    def __init__(self, stream: io.BufferedIOBase, layout: Layout, path: Path) -> None:
-        self.stream, self.left = stream, _ARCHIVE_LIMIT
-        self.error = _damaged(layout, path, f"unpacks to more than {_ARCHIVE_LIMIT >> 20} MiB")
-
-    def read(self, size: int = -1) -> bytes:
-        data = self.stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise self.error
-        return data
-
-
-class _Pixels:
-    """Stands in for the one NumPy array of a Python file, and accepts only bytes."""
-
-    array: np.ndarray
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, column_major, content = state
-        if not isinstance(dtype, _Dtype) or dtype.name != "u1":
-            raise ValueError("its pixels are not uint8")
-        order: Literal["C", "F"] = "F" if column_major else "C"
-        self.array = np.frombuffer(content, np.uint8).reshape(shape, order=order)
-
-
-class _Dtype:
-    def __init__(self, name: str | bytes, *_: Any) -> None:
-        self.name = name.decode() if isinstance(name, bytes) else name
-
-    def __setstate__(self, state: tuple) -> None:
-        pass  # the byte order, which bytes do not need
-
-
-class _CifarUnpickler(pickle.Unpickler):
-    """Accepts only the names that CIFAR's Python files mention, and maps them to stand-ins."""
-
-    _STAND_INS: ClassVar[dict[str, Any]] = {
-        "numpy.core.multiarray._reconstruct": lambda *_: _Pixels(),
-        "numpy._core.multiarray._reconstruct": lambda *_: _Pixels(),
-        "numpy.ndarray": _Pixels,
-        "numpy.dtype": _Dtype,
-        "_codecs.encode": lambda text, _: text.encode("latin-1"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        wanted = f"{module}.{name}"
-        if wanted not in self._STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {wanted}, which no CIFAR file does")
-        return self._STAND_INS[wanted]
-
-
-def _unpickle(layout: Layout, file: str, blob: bytes, where: Path) -> Records:
-    """Records from a dictionary: lists of labels, and `data`, an array of planar pixels."""
-    count = layout.records(file)
-    try:
-        raw = _CifarUnpickler(io.BytesIO(blob), encoding="bytes").load()
-        content = {key.decode() if isinstance(key, bytes) else key: raw[key] for key in raw}
-        labels = [bytes(list(content[key])) for key in layout.label_keys]  # refuses 256 and -1
-        columns = [np.frombuffer(column, np.uint8).reshape(count, 1) for column in labels]
-        pixels = content["data"].array.reshape(count, PIXELS)
-    except Exception as error:  # a damaged pickle can raise anything
-        name = file.removesuffix(".bin")
-        raise _damaged(layout, where, f"{name} is not as published ({error})") from error
-    return np.concatenate([*columns, pixels], axis=1)
-
-
-def _check_labels(layout: Layout, files: dict[str, Records], where: Path) -> None:
-    """Check that labels are in range and classes equally frequent, in training and in test."""
-    *train, test = files.items()
-    for column, classes in enumerate(layout.label_counts):
-        for name, records in files.items():
-            wrong = np.flatnonzero(records[:, column] >= classes)
-            if wrong.size:
-                label = records[wrong[0], column]
-                what = f"{name}, record {wrong[0]}: {layout.label_keys[column]} {label}"
-                raise _damaged(layout, where, f"{what}, expected 0 to {classes - 1}")
-        for part, group in (("training", train), ("test", [test])):
-            labels = np.concatenate([records[:, column] for _, records in group])
-            counts = np.bincount(labels, minlength=classes)
-            wrong = np.flatnonzero(counts != len(labels) // classes)
-            if wrong.size:
-                what = f"{part} files: {counts[wrong[0]]} records of class {wrong[0]}"
-                what += f", expected {len(labels) // classes} (are two files swapped or identical?)"
-                raise _damaged(layout, where, what)
-
-
-def _damaged(layout: Layout, where: Path, what: str) -> DataError:
-    return DataError(
-        f"{where}: {what}. Move it away, then download {layout.title} again with `tinymixer data "
-        f"download`, or add its archive with `tinymixer data add FILE`"
-    )

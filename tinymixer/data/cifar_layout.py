@@ -38,6 +38,31 @@ class Layout:
         return len(self.label_keys) + PIXELS
 
     @property
+    def matlab_files(self) -> tuple[str, ...]:
+        return tuple(f"{name}.mat" for name in self.python_files)
+
+    @property
+    def forms(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the files in each form that has some: binary, Python, MATLAB."""
+        return self.files, self.python_files, self.matlab_files
+
+    def sizes(self, file: str, name: str) -> range:
+        """The bytes that a form of a file may have; exact for the binary one."""
+        exact = self.records(file) * self.record_bytes
+        if name == file:
+            return range(exact, exact + 1)
+        return range(1 if name.endswith(".mat") else exact, 2 * exact)  # with names of pictures
+
+    @property
+    def label_columns(self) -> tuple[tuple[str, ...], ...]:
+        """The names that a column of labels may have: "labels" or "label", and so on."""
+        return tuple((key, key.removesuffix("s")) for key in self.label_keys)
+
+    @property
+    def what_to_add(self) -> str:
+        return f"its archive ({' or '.join(self.archives)})"
+
+    @property
     def archives(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(source.file for source in self.sources))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from tinymixer.errors import DataError
+from tinymixer.errors import DataMissing
 from tinymixer.files import folder_for_now, lock
 
 
@@ -62,7 +62,7 @@ class _Slow(_Failed):
 def alone_in(home: Path) -> Iterator[None]:
     """Within it this process alone stores data sets in the folder `home`; others wait for it.
 
-    So look again, within it, whether there is still something to do. Raises DataError if nothing
+    So look again, within it, whether there is still something to do. Raises DataMissing if nothing
     can be written there. No folder is left if nothing was stored.
     """
     with ExitStack() as stack:
@@ -73,8 +73,8 @@ def alone_in(home: Path) -> Iterator[None]:
         yield
 
 
-def _not_writable(folder: Path, error: OSError) -> DataError:
-    return DataError(
+def _not_writable(folder: Path, error: OSError) -> DataMissing:
+    return DataMissing(
         f"{folder}: cannot be written ({error.strerror or error}); choose another folder with "
         "--data-dir"
     )
@@ -83,8 +83,8 @@ def _not_writable(folder: Path, error: OSError) -> DataError:
 def fetch(sources: tuple[Source, ...], folder: Path, limits: Limits | None = None) -> Path:
     """The file of the first source that serves it well, downloaded into `folder`.
 
-    Slow sources are tried again at the end. Raises DataError that names what was tried; then no
-    new folder is left, unless a part is in it with which the next download goes on.
+    Slow sources are tried again at the end. Raises DataMissing that names what was tried; then
+    no new folder is left, unless a part is in it with which the next download goes on.
     """
     limits = limits or Limits()
     with ExitStack() as stack:
@@ -117,7 +117,7 @@ def _first_good(sources: tuple[Source, ...], folder: Path, limits: Limits) -> Pa
             tried[source.url] = str(reason)
     reasons = "; ".join(f"{url}: {reason}" for url, reason in tried.items())
     files = " or ".join(dict.fromkeys(source.file for source in sources))
-    raise DataError(
+    raise DataMissing(
         f"{files} could not be downloaded; tried {reasons}. Get it in another way and run "
         "`tinymixer data add FILE`, or train on the built-in images with `--dataset shapes`"
     )

@@ -268,7 +268,7 @@ def _ppm(content: bytes) -> Needed:
     """Its header without comments."""
     head, at = [content[:2]], 2
     for _ in range(2 if content[1:2] in b"14" else 3):
-        word = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]{1,10})").match(content, at)
+        word = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]{1,10})(?=[\s#])").match(content, at)
         if not word:
             raise DataError("its header is damaged")
         head.append(word[1])

@@ -7,6 +7,7 @@ make the first picture (`parts`), so no comment, profile, preview or further fra
 """
 
 import io
+import logging
 import math
 import os
 import threading
@@ -71,6 +72,7 @@ TURNS = {  # the orientation that a camera writes -> what makes the picture upri
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of a pixel in Pillow's modes; else 4
 DECODING = {"WEBP": 16, "AVIF": 12, "TIFF": 8}  # those that a decoder takes, where it is more
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to the terminal
 _alone = threading.Lock()  # the filters of warnings, and standard error, are the whole process's
 
 
@@ -90,10 +92,12 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
         reason = str(error)
     except FileNotFoundError:
         reason = "there is no such file"
+    except MemoryError:
+        reason = "there is not enough memory for it"
     except Exception as error:  # a decoder may raise anything for a damaged file
-        system = getattr(error, "strerror", None)
-        damaged = f"{brief(error) or type(error).__name__}; its file is damaged or incomplete"
-        reason = system or damaged
+        reason = "its file is damaged or incomplete"
+        if isinstance(error, OSError | SyntaxError | RuntimeError):  # others say nothing to a user
+            reason = getattr(error, "strerror", None) or f"{brief(error)}; {reason}"
     raise DataError(f"cannot read the picture {path}: {reason}")
 
 

@@ -73,6 +73,13 @@ class Source:
         name = Path(self.path).stem if self.path else self.kind
         return re.sub(r"[^\w .-]", "_", name) or self.kind
 
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of its images, if that is known before they are loaded."""
+        if self.kind in ("mnist", "fashion_mnist", "kmnist"):
+            return 28, 28, 1
+        return None if self.path else (32, 32, 3)
+
     def options(self) -> dict[str, Any]:
         """What `data.load` takes beside the name."""
         return {name: value for name, value in asdict(self).items() if name != "dataset"}

@@ -202,8 +202,8 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _model(header: Header, rng: Any) -> Any:
-    dataset = header.dataset
-    return header.config.build_model(len(dataset.class_names), rng, dataset.channels)
+    of = header.dataset
+    return header.config.build_model(len(of.class_names), rng, of.channels, of.image_size)
 
 
 def _whole_numbers(found: Any) -> Iterator[int]:

@@ -200,9 +200,7 @@ class Comparison:
 
     def _size(self, model: str) -> tuple[int, int]:
         """The model's parameters, and its multiply-accumulates for one image of the data set."""
-        channels = self.dataset.train_images.shape[-1]
-        config = self._config(model, 1)
-        blueprint = config.build_model(self.dataset.num_classes, nn.BLANK, channels)
+        blueprint = self._config(model, 1).model_for(self.dataset, nn.BLANK)
         try:
             summary = summarise(blueprint, self.dataset.train_images.shape[1:3])
         except ValueError as error:

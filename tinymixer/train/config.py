@@ -108,10 +108,22 @@ class Config:
             schedule=self.schedule,
         )
 
-    def build_model(self, num_classes: int, rng: np.random.Generator, channels: int = 3) -> Module:
-        """The model, freshly initialised, for as many classes and channels as a data set has.
+    def model_for(self, dataset: data.Dataset, rng: np.random.Generator) -> Module:
+        """The model, freshly initialised, for the images and classes of a data set."""
+        _, height, width, channels = dataset.train_images.shape
+        return self.build_model(dataset.num_classes, rng, channels, (height, width))
 
-        Raises TinymixerError for options that do not fit it.
+    def build_model(
+        self,
+        num_classes: int,
+        rng: np.random.Generator,
+        channels: int = 3,
+        image_size: tuple[int, int] | None = None,
+    ) -> Module:
+        """The model, freshly initialised, for as many classes and such images as a data set has.
+
+        An image_size in model_options comes before that of the data set, and None is the model's
+        own. Raises TinymixerError for options that do not fit it.
         """
         for name in ("num_classes", "channels"):
             if name in self.model_options:
@@ -119,7 +131,8 @@ class Config:
                     f"model {self.model}: the data set decides {name}; leave out "
                     f"{name}={self.model_options[name]!r}"
                 )
-        options = {**self.model_options, "channels": channels}
+        size = {} if image_size is None else {"image_size": image_size}
+        options = {**size, **self.model_options, "channels": channels}
         try:
             model = models.create_model(self.model, num_classes, rng=rng, **options)
             model = TASKS[self.task].model(model, num_classes, rng)
@@ -141,6 +154,10 @@ class Config:
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
+    "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is no 7
+    "fashion_mnist": {"augment": data.Augment(crop_padding=2, flip="alternating")},
+    "kmnist": {"augment": data.Augment(crop_padding=2)},
+    "folder": {"augment": data.Augment(crop_padding=2)},
     "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 6},
 }
 TASK_RECIPES: dict[str, dict[str, Any]] = {

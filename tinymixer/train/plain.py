@@ -23,8 +23,7 @@ def train_plain(config: Config, dataset: data.Dataset, *, quiet: bool = False) -
 
     Returns the model with its last weights, or with their moving average if config.ema is above 0.
     """
-    rng, channels = generator(config.seed, Stream.INIT), dataset.train_images.shape[-1]
-    model = config.build_model(dataset.num_classes, rng, channels)
+    model = config.model_for(dataset, generator(config.seed, Stream.INIT))
     parameters = model.parameters()
     m, v, average = ([np.copy(p.data) * keep for p in parameters] for keep in (0, 0, 1))
     images, labels = dataset.train_images, dataset.train_labels

@@ -117,7 +117,7 @@ class DatasetRecord:
     def of(cls, dataset: data.Dataset) -> "DatasetRecord":
         _, height, width, channels = dataset.train_images.shape
         return cls(
-            "".join(letter if letter.isprintable() else "?" for letter in dataset.name),
+            dataset.name,
             dataset.source,
             dataset.fingerprint,
             tuple(dataset.class_names),

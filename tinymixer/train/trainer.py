@@ -76,8 +76,7 @@ class Trainer:
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.record = DatasetRecord.of(self.dataset)
         self.device, self.save_every, self.quiet = device, save_every, quiet
-        rng = generator(config.seed, Stream.INIT)
-        self.model = config.build_model(dataset.num_classes, rng, self.record.channels)
+        self.model = config.model_for(dataset, generator(config.seed, Stream.INIT))
         self.workers = Workers.of_this_machine(workers, device)
         self.split = held_back(self.dataset, config.val_size) if config.val_size else self.dataset
         self.training_step = TrainingStep(

@@ -141,7 +141,12 @@ def _of_run(path: Path, average: bool) -> Weights:
     classes = len(dataset.class_names)
     record = {
         "model": config.model,
-        "model_options": {**config.model_options, "num_classes": classes},
+        "model_options": {
+            "image_size": dataset.image_size,
+            **config.model_options,
+            "channels": dataset.channels,
+            "num_classes": classes,
+        },
         "layout": "tinymixer",
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ft2font import FT2Font
 
 from tinymixer.files import write_atomically
 
@@ -51,14 +50,14 @@ def label(name: str, most: int = 24) -> str:
     if len(text) > most:
         tail = most // 3
         text = f"{text[: most - 1 - tail]}…{text[-tail:]}"
-    text = "".join(x if _font().get_char_index(ord(x)) else "□" for x in text)
+    text = "".join(x if ord(x) in _characters() else "□" for x in text)
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text  # a legend leaves out what begins with _
 
 
 @cache
-def _font() -> FT2Font:
-    return get_font(findfont("DejaVu Sans"))
+def _characters() -> frozenset[int]:
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def drawable(image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,296 @@
+"""Floor 1. Somebody's pictures: `folder:PATH`, a folder for each class.
+
+    flowers/train/rose/1.jpg        with folders for training and testing (or validation)
+    flowers/rose/1.jpg              without: a fifth of each class is kept for testing
+    flowers/train/1.jpg             with a table of labels, flowers/labels.csv: "id,label"
+
+Pictures become squares of one size, cut as `predict` cuts them. Decoding takes minutes for
+thousands of photos, so the squares are kept, outside the folder: in $XDG_CACHE_HOME/tinymixer or
+~/.cache/tinymixer, with a digest of the names, sizes and times of the pictures. Nothing is ever
+written into the folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinymixer.arrays import opened
+from tinymixer.data import label_table
+from tinymixer.data.containers import Member, Unreadable, entries, members
+from tinymixer.data.dataset import Dataset, measure_colours
+from tinymixer.data.order import kept_for_testing, mixed
+from tinymixer.errors import DataError, brief, note, printable
+from tinymixer.files import write_atomically
+from tinymixer.options import Whole
+
+SIDE = 32  # pixels, of the squares that are made where nobody says
+SIDES = Whole(1, 4096)
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
+MOST_BYTES = 2**34  # of all squares
+NAMED = 5  # pictures that a note names
+_CACHE = 1  # number of the way in which pictures become squares: another one, other squares
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file, the part that it is in, "train" or "test", and the name of its class."""
+
+    member: Member
+    path: Path
+    part: str
+    kind: str
+
+
+def load(folder: str | Path, side: int | None, seed: int) -> Dataset:
+    """The pictures in a folder as squares of `side` pixels, 32 where it is None.
+
+    `seed` decides what is kept for testing where no folder says. Pictures that cannot be read are
+    left out, and a note names the first of them. Raises DataError for a folder that is missing, has
+    fewer than two classes, or a class without pictures.
+    """
+    side = SIDE if side is None else side
+    root = Path(folder).expanduser()
+    if side not in SIDES:
+        raise DataError(f"image_size={side!r}: expected {SIDES}")
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "is not there"
+        raise DataError(
+            f"{root} {what}; expected a folder with a folder of pictures for each class"
+        )
+    try:
+        root = _outermost(root)
+        pictures = _pictures(root)
+    except (Unreadable, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{root} cannot be read: {reason}") from error
+    names = _class_names(root, pictures)
+    squares, reasons = _squares(root, pictures, side)
+    _tell(root, pictures, reasons)
+    kept = [i for i in range(len(pictures)) if i not in reasons]
+    labels = np.array([names.index(pictures[i].kind) for i in kept], np.int64)
+    which = [f"{pictures[i].kind}/{pictures[i].path.name}" for i in kept]
+    parts = np.array([pictures[i].part for i in kept], "U5")
+    for number, name in enumerate(names):
+        if not (labels == number).any():
+            raise DataError(
+                f"{root}: class {printable(name, 60)!r} has no picture that can be read"
+            )
+    order = mixed(which, labels, seed)
+    test = parts == "test" if "test" in parts else kept_for_testing(which, labels, seed)
+    train, kept_for_test = order[~test[order]], order[test[order]]
+    for part, indices in (("train on", train), ("test on", kept_for_test)):
+        if not len(indices):
+            raise DataError(f"{root}: there are no pictures to {part}; expected two for each class")
+    places = np.array(kept)
+    mean, std = measure_colours(squares[places[train]])
+    return Dataset(
+        printable(root.resolve().name) or "folder",
+        squares[places[train]],
+        labels[train],
+        squares[places[kept_for_test]],
+        labels[kept_for_test],
+        names,
+        mean,
+        std,
+    )
+
+
+# --- Which pictures there are --------------------------------------------------------------------
+
+
+def _outermost(root: Path) -> Path:
+    """The folder that has several others: what an archive unpacks to is often one deeper."""
+    for _ in range(3):
+        inside = entries(root)
+        if len(inside) != 1 or not inside[0].is_dir():
+            break
+        if not any(path.is_dir() for path in entries(inside[0])):
+            break
+        root = inside[0]
+    return root
+
+
+def _pictures(root: Path) -> list[Picture]:
+    """Every file in a folder of a class, in order of path. Reading tells which are pictures."""
+    folders = {path.name.lower(): path for path in entries(root) if path.is_dir()}
+    train = next((folders[name] for name in TRAIN if name in folders), None)
+    test = next((folders[name] for name in TEST if name in folders), None)
+    if train is None and folders and set(folders) <= set(TEST):
+        raise DataError(f"{root} has no folder `train`; expected one beside {', '.join(folders)}")
+    if train is not None:
+        found = _labelled(root, train, "train")
+        if not found and any(path.is_dir() for path in entries(train)):  # or it is of a class
+            found = _of_classes(train, "train")
+        if found:
+            return found + (_of_test(root, test) if test else [])
+    return _labelled(root, root, "train") or _of_classes(root, "train")
+
+
+def _of_test(root: Path, test: Path) -> list[Picture]:
+    """None if they are of unknown classes, as Kaggle's are: then some to train on are kept."""
+    found = _labelled(root, test, "test")
+    if not found and any(path.is_dir() for path in entries(test)):
+        found = _of_classes(test, "test")
+    return found
+
+
+def _of_classes(folder: Path, part: str) -> list[Picture]:
+    """The files of each folder and of those within it; files beside the folders are of no class."""
+    kinds = [path.name for path in entries(folder) if path.is_dir()]
+    found = [
+        Picture(member, folder / member.name, part, member.folders[0])
+        for member in members(folder)
+        if member.folders
+    ]
+    if empty := sorted(set(kinds) - {picture.kind for picture in found}):
+        raise DataError(
+            f"{folder / printable(empty[0], 200)} has no pictures; expected some in each folder, "
+            "because each is a class"
+        )
+    return found
+
+
+def _labelled(root: Path, folder: Path, part: str) -> list[Picture]:
+    """The files in a folder that a table of labels names, if there is one; test.csv is for test."""
+    best: tuple[list[Picture], int] = [], 0
+    for path in entries(root):
+        name = path.name.lower()
+        if not name.endswith(".csv") or not path.is_file() or "submission" in name:
+            continue
+        if ("test" in name) != (part == "test") or path.stat().st_size > label_table.MOST_BYTES:
+            continue
+        try:
+            labels = label_table.labels_of(path.read_bytes()) or {}
+        except ValueError as error:
+            raise DataError(f"{path}: {brief(error)}; expected lines such as 7,cat") from error
+        inside = [member for member in members(folder) if not member.base.lower().endswith(".csv")]
+        found = [
+            Picture(member, folder / member.name, part, labels[label_table.stem(member.base)])
+            for member in inside
+            if label_table.stem(member.base) in labels
+        ]
+        if len(found) > len(best[0]):
+            best = found, len(inside) - len(found)
+    pictures, unnamed = best
+    if unnamed:
+        note(f"{folder}: {unnamed} files are left out, because no table of labels names them")
+    return pictures
+
+
+def _class_names(root: Path, pictures: list[Picture]) -> tuple[str, ...]:
+    """The classes of the pictures to train on, in order. The test may have no others."""
+    names = sorted({picture.kind for picture in pictures if picture.part != "test"})
+    if len(names) < 2:
+        raise DataError(
+            f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; expected at "
+            "least two folders, each with the pictures of a class"
+        )
+    if others := sorted({picture.kind for picture in pictures} - set(names)):
+        raise DataError(
+            f"{root}: class {printable(others[0], 60)!r} is in the test folder, but not in the one "
+            "for training; expected the same classes in both"
+        )
+    return tuple(names)
+
+
+# --- From pictures to squares --------------------------------------------------------------------
+
+
+def _squares(root: Path, pictures: list[Picture], side: int) -> tuple[np.ndarray, dict[int, str]]:
+    """uint8 (N, side, side, 3), and why some pictures could not be read; those squares are black.
+
+    From the cache, if it holds these pictures as they are now.
+    """
+    shape = (len(pictures), side, side, 3)
+    if np.prod(shape, dtype=float) > MOST_BYTES:
+        raise DataError(
+            f"{root}: {len(pictures):,} pictures of {side}x{side} pixels are more than "
+            f"{MOST_BYTES >> 30} GiB; use fewer, or a smaller --image-size"
+        )
+    stated = [[str(p.path), p.member.size, _changed(p.path)] for p in pictures]
+    digest = hashlib.sha256(json.dumps([_CACHE, side, stated]).encode()).hexdigest()
+    cache = _cache(root, side)
+    if cache and (found := _cached(cache, shape, digest)):
+        return found
+    squares, reasons = _decoded(pictures, shape)
+    if cache:
+        text = json.dumps({"digest": digest, "reasons": list(reasons.items())})
+        said = np.frombuffer(text.encode(), np.uint8)
+        with contextlib.suppress(OSError):  # without a place, they are decoded again next time
+            write_atomically(cache, lambda file: np.savez(file, squares=squares, said=said))
+    return squares, reasons
+
+
+def _changed(path: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 for a link that leads nowhere."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _decoded(pictures: list[Picture], shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str]]:
+    from tqdm import tqdm  # here, with Pillow, because most programs that read data decode nothing
+
+    from tinymixer.data.pictures import as_seen, read_picture
+
+    squares, reasons = np.zeros(shape, np.uint8), {}
+    height, width = shape[1:3]
+    for i, picture in enumerate(tqdm(pictures, "pictures", unit="", disable=None, delay=1)):
+        try:
+            if not picture.member.whole:
+                raise DataError("it is not a regular file")
+            squares[i] = as_seen(read_picture(picture.path, (height, width)), height, width)
+        except DataError as error:
+            reasons[i] = brief(str(error).removeprefix(f"{picture.path}: "), 120)
+    return squares, reasons
+
+
+def _cache(root: Path, side: int) -> Path | None:
+    """Where the squares of a folder are kept; None where a user has no such place."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return home / "tinymixer" / f"pictures-{place}-{side}.npz"
+
+
+def _cached(
+    path: Path, shape: tuple[int, ...], digest: str
+) -> tuple[np.ndarray, dict[int, str]] | None:
+    """What is kept, if it is whole and of these pictures."""
+    try:
+        with opened(path, compressed=False) as file:
+            squares = file.stored["squares"]
+            if squares.shape != shape or squares.dtype != np.uint8:
+                return None
+            said = json.loads(file.read("said").tobytes())
+            if said["digest"] != digest:
+                return None
+            reasons = {int(i): str(reason) for i, reason in said["reasons"]}
+            return file.read("squares"), reasons
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _tell(root: Path, pictures: list[Picture], reasons: dict[int, str]) -> None:
+    """Note what was left out, in a sentence."""
+    if not reasons:
+        return
+    first = [
+        f"{pictures[i].path.relative_to(root)} ({reason})"
+        for i, reason in list(reasons.items())[:NAMED]
+    ]
+    more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    note(
+        f"{root}: {len(reasons)} of {len(pictures)} pictures cannot be read and are left out: "
+        f"{', '.join(first)}{more}"
+    )
