@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torch_files import Strided, bfloat16, legacy_file, msgpack_file, zip_file
 
+from tinymixer import nn
 from tinymixer.errors import CheckpointError
 from tinymixer.models import create_model
 from tinymixer.weights import (
@@ -15,6 +16,7 @@ from tinymixer.weights import (
     read_file,
     read_weights,
     save_state,
+    shapes_in,
     state_in,
 )
 from tinymixer.weights.unwrap import unwrapped
@@ -188,6 +190,32 @@ def test_an_index_and_its_parts_are_one(tmp_path):
         assert find_layout(MODEL, weights) == "timm"
         for name in names:
             np.testing.assert_array_equal(weights[name].read(), TIMM[name])
+
+
+SMALL = {
+    "Mixer, in its authors' layout": ("mixer_pico", "official"),
+    "Mixer, in timm's layout": ("mixer_pico", "timm"),
+    "AS-MLP": ("as_mlp_nano", "official"),
+    "Hire-MLP": ("hire_mlp_nano", "official"),
+    "Vision Permutator": ("vip_nano", "official"),
+    "RaftMLP": ("raft_mlp_nano", "official"),
+}
+
+
+@pytest.mark.parametrize("system", SMALL)
+def test_weights_of_another_system_are_called_what_they_are(system):
+    name, layout = SMALL[system]
+    arrays = dict.fromkeys(shapes_in(create_model(name, rng=nn.BLANK), layout), np.ones(2))
+    other = create_model("raft_mlp_nano" if system != "RaftMLP" else "mixer_pico", rng=nn.BLANK)
+    with pytest.raises(CheckpointError, match=f"These are the names of {system}. Choose the mod"):
+        load_state(other, arrays)
+
+
+def test_a_part_of_several_is_called_one(tmp_path):
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    save_state(MODEL, path, "timm")
+    with pytest.raises(CheckpointError, match="one of several parts: give the index beside them"):
+        load_state(create_model("mixer_nano", rng=nn.BLANK), path)
 
 
 def test_bfloat16_of_flax(tmp_path):

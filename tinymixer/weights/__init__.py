@@ -10,6 +10,7 @@ record.py    what a file of ours says of itself
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from tinymixer.nn import Module
 from tinymixer.weights.files import InFile, read_file, write_file
 from tinymixer.weights.fitting import finite, pieces, some, their_shape
 from tinymixer.weights.known import Known, known
-from tinymixer.weights.layouts import LAYOUTS, Correspondence, correspondence, find_layout
+from tinymixer.weights.layouts import (
+    LAYOUTS,
+    Correspondence,
+    correspondence,
+    find_layout,
+    other_system,
+)
 from tinymixer.weights.record import checked
 from tinymixer.weights.source import COUNTER, Weights, read_weights
 from tinymixer.weights.start import Started, start_from
@@ -160,10 +167,15 @@ def _as_ours(
     if not any(wrong.values()):
         ours, wrong["not finite"] = _read(model, theirs, expected)
     if any(wrong.values()):
+        hint = ""
+        if system := other_system(model, theirs):
+            hint = f". These are the names of {system}"
+        elif re.search(r"-\d+-of-\d+\.\w+$", source):
+            hint = ". It is one of several parts: give the index beside them (.index.json)"
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__} in the layout {layout!r}: "
-            f"{'; '.join(f'{what}: {some(names)}' for what, names in wrong.items() if names)}. "
-            "Choose the model, its options and the layout that the weights were made with"
+            f"{'; '.join(f'{what}: {some(names)}' for what, names in wrong.items() if names)}{hint}"
+            ". Choose the model, its options and the layout that the weights were made with"
         )
     return ours
 

@@ -230,6 +230,16 @@ OFFICIAL: dict[str, Callable[[Any], list[Rule]]] = {
 }
 TIMM: dict[str, Callable[[Any], list[Rule]]] = {"MLPMixer": mixer_timm}
 
+# A name that released weights of one system have, and no others, and how the system is called.
+SIGNS = {
+    "MixerBlock_0/token_mixing/Dense_0/kernel": ("MLPMixer", "Mixer, in its authors' layout"),
+    "blocks.0.mlp_tokens.fc1.weight": ("MLPMixer", "Mixer, in timm's layout"),
+    "layers.0.blocks.0.axial_shift.conv1.weight": ("ASMLP", "AS-MLP"),
+    "network.0.0.attn.mlp_h1.weight": ("HireMLP", "Hire-MLP"),
+    "network.0.0.attn.mlp_h.weight": ("VisionPermutator", "Vision Permutator"),
+    "levels.0.fn.2.1.fn.0.weight": ("RaftMLP", "RaftMLP"),
+}
+
 
 # Our arrays in one of theirs, side by side along axis 1 where there are several, and their views.
 Places = list[tuple[str, View]]
@@ -252,7 +262,7 @@ def correspondence(model: Module, layout: str) -> Correspondence:
         )
     rules, found = rules_of(model), Correspondence()
     for name, array in state.items():
-        (their_name, view), *_ = filter(None, (rule.find(name) for rule in rules))
+        their_name, view = next(filter(None, (rule.find(name) for rule in rules)))
         found.setdefault(their_name, []).append((name, view(array.shape)))
     return found
 
@@ -261,6 +271,12 @@ def layouts_of(model: Module) -> list[str]:
     """The layouts that weights of the model's system come in."""
     system = type(model).__name__
     return ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)
+
+
+def other_system(model: Module, names: Collection[str]) -> str | None:
+    """What system these names are of, in words, if that is not the model's."""
+    found = [SIGNS[name] for name in SIGNS if name in names]
+    return found[0][1] if found and found[0][0] != type(model).__name__ else None
 
 
 def find_layout(model: Module, names: Collection[str]) -> str:
