@@ -289,6 +289,8 @@ def test_the_released_code_computes_gelu_by_erf_but_for_the_official_mixer():
     }
     assert forms.pop(("MLPMixer", "official")) == "tanh"
     assert set(forms.values()) == {"erf"}
+    assert known("MLPMixer", "timm", 21_843).mean == (127.5, 127.5, 127.5)  # Google's
+    assert known("MLPMixer", "timm", 11_221).std == (255.0, 255.0, 255.0)  # MIIL's
     assert known("MLPMixer", "tinymixer") is known("SparseMLP", "official") is None
     for fraction, pixels in zip(
         (0.485, 0.456, 0.406), known("ASMLP", "official").mean, strict=True

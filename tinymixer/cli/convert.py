@@ -91,7 +91,9 @@ def _convert(args: argparse.Namespace, weights: Weights) -> list[str]:
         f"wrote {args.target}: {found.model}, {model.num_parameters():,} parameters, {args.to}",
         *(f"{args.source}: {note}" for note in weights.notes),
     ]
-    theirs, ours = (known(type(model).__name__, x) for x in (found.layout, args.to))
+    theirs, ours = (
+        known(type(model).__name__, x, found.num_classes) for x in (found.layout, args.to)
+    )
     if theirs:
         lines.append(
             f"{args.source} has the layout {found.layout}, whose code computes GELU in its "

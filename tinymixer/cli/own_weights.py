@@ -67,7 +67,8 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
     layout = find_layout(model, weights) if layout == "auto" else layout
-    facts, classes = known(type(model).__name__, layout), num_classes_in(weights, model, layout)
+    classes = num_classes_in(weights, model, layout)
+    facts = known(type(model).__name__, layout, classes)
     if facts and "gelu" not in options:
         options["gelu"] = facts.gelu
     names, mean, std = (said.get(key) for key in ("class_names", "mean", "std"))

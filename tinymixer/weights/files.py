@@ -27,7 +27,7 @@ from tinymixer.weights import kinds, msgpack, pytorch
 
 MOST = 2**28  # bytes that compressed arrays may hold where no model says what is needed
 MOST_INDEX = 2**22  # bytes of an index of files
-MOST_SHARDS = 1000  # files of an index
+MOST_SHARDS = 100  # files of an index
 RECORD = "record"  # the entry of an .npz file, or the text in a .safetensors file, that we write
 
 
