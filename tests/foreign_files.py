@@ -256,19 +256,22 @@ def bombs():
         "tuple in itself": (b"\x80\2]q\0h\0\x85a.", "nested more than 16 deep"),
         "dictionary in itself": (b"\x80\2}q\0X\1\0\0\0ah\0s.", "nested more than 16 deep"),
         "deep lists": (
-            b"\x80\2" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".",
+            b"\x80\2" + b"]" * 3 * 10**4 + b"a" * (3 * 10**4 - 1) + b".",
             "nested more than 16 deep",
         ),
         "deep tuples": (
-            b"\x80\2N" + b"\x85" * 10**5 + b".",
+            b"\x80\2N" + b"\x85" * 3 * 10**4 + b".",
             "nested more than 16 deep",
         ),
         "deep tuple as a key": (
-            b"\x80\2}N" + b"\x85" * 10**5 + b"K\1s.",
+            b"\x80\2}N" + b"\x85" * 3 * 10**4 + b"K\1s.",
             "holds no arrays",
         ),
         "lists of the same lists": (shared(), "nested more than 16 deep|entries"),
-        "endless steps": (b"\x80\2" + b"N0" * 3 * 10**5 + b".", "takes more than 524,288 steps"),
+        "endless steps": (
+            b"\x80\2" + b"N0" * 3 * 10**5 + b".",
+            "takes more than 524,288 steps",
+        ),
         "colliding numbers": (
             b"\x80\2}("
             + b"".join(
@@ -287,10 +290,10 @@ def bombs():
         "outside of its storage": ({"w": outside}, "a tensor is larger than its storage"),
         "a pickle of a gigabyte": (zeros, "members are compressed"),
         "a tree of 4 billion": (
-            b"\x81\xa1a\xdd\xff\xff\xff\xff" + b"\1" * 10**5,
+            b"\x81\xa1a\xdd\xff\xff\xff\xff" + b"\1" * 3 * 10**4,
             "not a whole Flax",
         ),
-        "a deep tree": (b"\x81\xa1a" * 10**5 + b"\1", "its tree is more than 16 deep"),
+        "a deep tree": (b"\x81\xa1a" * 3 * 10**4 + b"\1", "its tree is more than 16 deep"),
         "a wide tree": (wide * 9, "is not a whole Flax file"),
         "an array that lies": (
             msgpack_file({"w": W}).replace(
@@ -303,10 +306,10 @@ def bombs():
             "not a whole .s",
         ),
         "heads of empty objects": (
-            (2**22).to_bytes(8, "little") + b'{"a":[' + b"{}," * (2**22 // 3),
+            (2**21).to_bytes(8, "little") + b'{"a":[' + b"{}," * (2**21 // 3),
             "is not a whole .safetensors file",
         ),
-        "an index of 20 MB": (b'{"weight_map": {' + b" " * (20 * 2**20), "not a whole index"),
+        "an index of 5 MB": (b'{"weight_map": {' + b" " * (5 * 2**20), "not a whole index"),
         "a record of a model of a million blocks": (
             npz(record=record, w=W),
             "has a damaged record of its model .it describes a larger model than the file holds",

@@ -63,7 +63,7 @@ def test_a_file_made_to_do_harm_takes_little_time_and_memory(kind, tmp_path):
 )
 def test_files_that_are_damaged_by_chance_are_refused_or_read(content, tmp_path):
     rng, refused = np.random.default_rng(9), 0
-    for _ in range(150):
+    for _ in range(80):
         damaged = bytearray(content)
         for _ in range(rng.integers(1, 4)):
             i = int(rng.integers(min(1500, len(damaged)) if rng.random() < 0.5 else len(damaged)))
@@ -76,7 +76,7 @@ def test_files_that_are_damaged_by_chance_are_refused_or_read(content, tmp_path)
                     assert weights[name].shape == weights[name].read().shape
         except CheckpointError:
             refused += 1
-    assert refused > 75
+    assert refused > 40
 
 
 @pytest.mark.parametrize("write", [zip_file, legacy_file])
