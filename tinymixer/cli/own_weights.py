@@ -16,7 +16,8 @@ import numpy as np
 from tinymixer.cli.options import add_set, find_checkpoint
 from tinymixer.data import Dataset, Source
 from tinymixer.errors import DataError, TinymixerError
-from tinymixer.models import MODELS, VisionPermutator, list_models, options_of
+from tinymixer.models import MODELS, RaftMLP, VisionPermutator, list_models, options_of
+from tinymixer.nn import sides
 from tinymixer.summary import blueprint
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config
@@ -32,6 +33,7 @@ from tinymixer.weights import (
 )
 from tinymixer.weights.known import IMAGENET_MEAN, IMAGENET_STD
 
+TIED = (RaftMLP, VisionPermutator)  # systems whose weights are for the grid of one image size
 Colours = tuple[float, ...]  # of each colour, in pixel units, 0..255
 
 
@@ -44,6 +46,7 @@ class About:
     layout: str
     num_classes: int | None
     channels: int
+    image_size: tuple[int, int]
     class_names: tuple[str, ...] | None
     mean: Colours | None
     std: Colours | None
@@ -63,7 +66,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
     options.pop("num_classes", None)
     try:
         _require_same_grid(weights, name, options)
-        model = blueprint(name, channels=channels, **options)
+        model: Any = blueprint(name, channels=channels, **options)
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
     layout = find_layout(model, weights) if layout == "auto" else layout
@@ -82,6 +85,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
         layout,
         classes,
         channels,
+        model.image_size,
         None if names is None else tuple(names),
         None if mean is None else tuple(mean),
         None if std is None else tuple(std),
@@ -92,9 +96,8 @@ def _require_same_grid(weights: Weights, name: str, options: dict[str, Any]) -> 
     """Raise TinymixerError for a grid on which the weights of a Vision Permutator mean nothing."""
     said = weights.record.get("model_options", {}) if weights.record.get("model") == name else {}
     now, then = options_of(name, **options), options_of(name, **said)
-    if MODELS[name][0] is VisionPermutator and any(
-        now[size] != then[size] for size in ("image_size", "patch_sizes")
-    ):
+    sizes = [(sides(x["image_size"]), x.get("patch_sizes")) for x in (now, then)]
+    if MODELS[name][0] is VisionPermutator and sizes[0] != sizes[1]:
         raise TinymixerError(
             f"{name} cuts its channels into a segment for each place of its grid, so its weights "
             f"are for one image size: keep image_size={then['image_size']} and "
@@ -249,6 +252,12 @@ class Init:
             begun_from=f"{'/'.join(kept)} sha256:{digest.hexdigest()[:16]}",
         )
 
+    def source(self, source: Source) -> Source:
+        """`source`, with pictures of a folder in the size that the weights are for."""
+        if source.kind == "folder" and source.image_size is None:
+            return replace(source, image_size=self.about.image_size[0])
+        return source
+
     def seen(self, dataset: Dataset) -> Dataset:
         """`dataset` with the mean and std that the weights were trained with, if they are known."""
         mean, std = self.about.mean, self.about.std
@@ -278,10 +287,15 @@ def find_init(args: argparse.Namespace) -> Init | None:
             raise TinymixerError("--freeze keeps weights as they begin; name the file with --init")
         return None
     path = find_checkpoint(args.init)
+    given = dict(args.set)
     with read_weights(path) as weights:
-        found = about(weights, getattr(args, "model", None), dict(args.set))
+        found = about(weights, getattr(args, "model", None), given)
     for note in weights.notes:
         print(f"note: {note}")
+    if "image_size" not in given:  # the model follows the images, unless its weights cannot
+        found.options.pop("image_size", None)
+        if MODELS[found.model][0] in TIED:
+            found.options["image_size"] = list(found.image_size)
     return Init(path, found)
 
 

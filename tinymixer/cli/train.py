@@ -134,6 +134,8 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     task = given.get("task", "classify")
     source = given_source(args, "shapes" if task == "segment" else "cifar10")
     init = own_weights.find_init(args)
+    if init is not None:
+        source = init.source(source)
 
     def recipe_for(kind: str) -> Config:
         config = changed(recipe(kind, task), args)
@@ -159,7 +161,9 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     dataset = source.load(args.data_dir, download=True)
     trainer = Trainer(config, dataset if init is None else init.seen(dataset), out, **options)
     if init is not None:
-        print(f"{config.begun_from}: {init.start(trainer)}")
+        started = init.start(trainer)
+        if not args.quiet:
+            print(f"{config.begun_from}: {started}")
     writable_folder(out)  # last, so that a refused run leaves no empty folder
     return trainer
 
