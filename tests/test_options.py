@@ -70,7 +70,8 @@ def test_what_is_not_allowed_is_refused_in_one_sentence(wrong, message):
     assert str(refusal.value) == message
 
 
-CHECKED_ELSEWHERE = {"model_options", "augment"}  # by build_model, and by Augment itself
+# By build_model, by Augment itself, and not at all: a note for the reader.
+CHECKED_ELSEWHERE = {"model_options", "augment", "begun_from"}
 OPTIONS = {
     f"{kind.__name__}.{f.name}": (kind, f) for kind in (Config, Augment) for f in fields(kind)
 }

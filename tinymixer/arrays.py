@@ -37,12 +37,16 @@ MOST_ARRAYS = 50_000
 MOST_DIRECTORY = 2**24  # bytes, of an .npz file's table of contents
 MOST_HEAD = 2**12  # bytes, of an array's head in an .npz file: its type and shape
 MOST_LETTERS = 500  # of a word in an array of text
-MOST_HEADS = 2**24  # bytes, of all of them together in a .safetensors file
+MOST_HEADS = 2**22  # bytes, of all of them together in a .safetensors file
 CHUNK = 2**20  # bytes read at once
 
 
 class UnknownNumbers(ValueError):
     """A whole file with numbers of a type that NumPy does not have; args[0] is its name."""
+
+
+class NoNumbers(ValueError):
+    """A whole file in which an array holds something else than numbers of a type that is read."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ def _npy_head(content: IO[bytes], name: str, words: bool) -> tuple[Stored, int]:
     if letters and 1 <= int(letters[1]) <= MOST_LETTERS and isinstance(fortran, bool):
         return stated(name, head["shape"], np.dtype(dtype), fortran=fortran), 8 + width + length
     if not isinstance(dtype, str) or dtype not in NPY:
-        raise ValueError(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
+        raise NoNumbers(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
     if not isinstance(fortran, bool):
         raise ValueError(f"array {short(name)} has a damaged head")
     return stated(name, head["shape"], NPY[dtype], fortran=fortran), 8 + width + length
@@ -311,7 +315,8 @@ def require_names(names: list[str]) -> None:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    require_names([name for name, _ in pairs])
+    if pairs:
+        require_names([name for name, _ in pairs])
     return dict(pairs)
 
 

@@ -1,12 +1,15 @@
 """What `tinymixer convert` makes of a file of weights."""
 
+import json
+
 import numpy as np
 import pytest
 from command_line import TINY, call, no_network, refused
+from torch_files import zip_file
 
 from tinymixer import create_model, nn
 from tinymixer.train import checkpoint
-from tinymixer.weights import load_state, read_file, save_state
+from tinymixer.weights import load_state, read_file, read_weights, save_state, state_in
 
 
 def released(here, **changes):
@@ -41,6 +44,81 @@ def test_convert_takes_a_checkpoint_of_a_run(ema, here):
     assert converted.keys() == model.state().keys()
     for name, array in model.state().items():
         np.testing.assert_array_equal(converted[name], array)
+
+
+def test_convert_takes_a_file_of_pytorch_and_says_what_it_found(here, capsys):
+    model = create_model("mixer_pico", num_classes=7, gelu="erf")
+    arrays = {f"module.{name}": array for name, array in state_in(model, "timm").items()}
+    averaged = {name: array / 2 for name, array in arrays.items()}
+    (here / "x.pth").write_bytes(zip_file({"state_dict": arrays, "state_dict_ema": averaged}))
+    assert call("convert", "x.pth", "raw.npz", "--model", "mixer_pico", "--raw") == 0
+    assert call("convert", "x.pth", "x.npz", "--model", "mixer_pico") == 0
+    said = capsys.readouterr().out
+    assert "wrote x.npz: mixer_pico, 153,863 parameters, tinymixer" in said
+    assert "x.pth: the averaged weights in 'state_dict_ema' were taken, not the raw" in said
+    assert "x.pth: the names were taken without 'module.'" in said
+    assert "layout timm, whose code computes GELU in its erf form, and sees pixels of mean" in said
+    images = np.random.default_rng(3).standard_normal((2, 32, 32, 3), dtype=np.float32)
+    with read_weights(here / "raw.npz") as weights:  # a file of ours is of use by itself
+        assert weights.record["mean"] == [127.5] * 3
+        again = create_model(weights.record["model"], **weights.record["model_options"])
+        load_state(again, weights)
+    np.testing.assert_array_equal(again(images).data, model(images).data)
+    with read_weights(here / "x.npz") as weights:
+        np.testing.assert_array_equal(weights["head.W"].read(), model.head.W.data / 2)
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_the_form_of_gelu_goes_with_the_weights(form, here, capsys):
+    layout, other = ("official", "timm") if form == "tanh" else ("timm", "official")
+    save_state(create_model("mixer_pico"), here / "a.npz", layout)
+    assert call("convert", "a.npz", "b.npz", "--model", "mixer_pico") == 0
+    assert call("convert", "b.npz", "c.safetensors", "--to", other) == 0  # b says what it is of
+    assert f"the code of the layout {other} computes GELU in its" in capsys.readouterr().out
+    assert call("convert", "c.safetensors", "d.npz", "--dtype", "float16") == 0
+    for file in ("b.npz", "c.safetensors", "d.npz"):
+        with read_weights(here / file) as weights:
+            assert weights.record["model_options"]["gelu"] == form
+    assert read_file(here / "d.npz")["head.W"].dtype == np.float16
+
+
+def test_a_run_says_what_its_weights_are_of(here):
+    assert call("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY) == 0
+    assert call("convert", "run/last.npz", "out.safetensors") == 0
+    model, saved = checkpoint.load_model(here / "run/last.npz")
+    with read_weights(here / "out.safetensors") as weights:
+        record = weights.record
+        again = create_model(record["model"], **record["model_options"])
+        load_state(again, weights)
+    assert tuple(record["class_names"]) == saved.header.dataset.class_names
+    assert tuple(record["mean"]) == pytest.approx(saved.header.dataset.mean)
+    for name, array in model.state().items():
+        np.testing.assert_array_equal(again.state()[name], array)
+
+
+def test_convert_writes_over_nothing_that_it_reads_and_over_no_run(here, capsys):
+    released(here)
+    assert call("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY) == 0
+    (here / "copy.npz").write_bytes((here / "run" / "last.npz").read_bytes())
+    (here / "link.npz").symlink_to(here / "released.npz")
+    parts = dict.fromkeys(state_in(create_model("mixer_pico"), "official"), "released.npz")
+    (here / "all.json").write_text(json.dumps({"weight_map": parts}))
+    model = ("--model", "mixer_pico")
+    for source, target in (
+        ("released.npz", "released.npz"),
+        ("released.npz", "link.npz"),
+        ("all.json", "released.npz"),
+        ("released.npz", "run/last.npz"),
+        ("released.npz", "copy.npz"),
+        ("run/last.npz", "run/last.npz"),
+        ("released.npz", "/dev/null"),
+    ):
+        refused(capsys, here, ("convert", source, target, *model), target)
+
+
+def test_a_file_that_does_not_say_its_model_needs_its_name(here, capsys):
+    released(here)
+    refused(capsys, here, ("convert", "released.npz", "x.npz"), "name it with --model")
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,8 @@ ELSEWHERE = {
     "task": "test_tasks.py",
     "augment": "each of its options below",
     "precision": "a CPU knows one only: tests/fast/gpu",
+    "freeze": "test_freeze.py",
+    "begun_from": "is for the reader",
 }
 AUGMENT = {
     "crop_padding": 3,

@@ -5,19 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer.cli.options import add_set, output_file
+from tinymixer.cli.own_weights import about
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models, options_of
 from tinymixer.summary import blueprint
-from tinymixer.weights import (
-    LAYOUTS,
-    Weights,
-    find_layout,
-    known,
-    load_state,
-    num_classes_in,
-    read_weights,
-    save_state,
-)
+from tinymixer.weights import LAYOUTS, Weights, known, load_state, read_weights, save_state
 
 
 def add_options(parser: Any) -> None:
@@ -80,44 +72,44 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace, weights: Weights) -> list[str]:
     """Write OUT, and answer what to print of it."""
-    said = weights.record
-    name = args.model or said.get("model")
-    if name is None:
-        raise TinymixerError(f"{args.source} does not say which model it is of; add --model NAME")
-    options = (said.get("model_options", {}) if said.get("model") == name else {}) | dict(args.set)
-    model = blueprint(name, **options)
-    layout = find_layout(model, weights) if args.layout == "auto" else args.layout
-    facts = known(type(model).__name__, layout)
-    if facts:
-        options = {"gelu": facts.gelu} | options
-    if "num_classes" not in dict(args.set):
-        found = num_classes_in(weights, model, layout)
-        options |= {"num_classes": found} if found else {}
-    model = blueprint(name, **options)
-    load_state(model, weights, layout)
-    record = {"model": name, "model_options": options_of(name, **options), "layout": args.to}
-    record |= {key: said[key] for key in ("class_names", "mean", "std") if key in said}
-    if facts:
-        record = {"mean": list(facts.mean), "std": list(facts.std)} | record
+    if args.target.exists() and any(os.path.samefile(args.target, x) for x in weights.files):
+        raise TinymixerError(f"{args.target} is a file of IN itself; give another name for OUT")
+    found = about(weights, args.model, dict(args.set), args.layout)
+    options = found.options | {"num_classes": found.num_classes, "channels": found.channels}
+    options = options_of(found.model, **{k: x for k, x in options.items() if x is not None})
+    model = blueprint(found.model, **options)
+    load_state(model, weights, found.layout)
+    record = {
+        "model": found.model,
+        "model_options": options,
+        "layout": args.to,
+        **{key: _listed(getattr(found, key)) for key in ("class_names", "mean", "std")},
+    }
     save_state(model, args.target, args.to, record=record, dtype=args.dtype)
     lines = [
-        f"wrote {args.target}: {name}, {model.num_parameters():,} parameters, {args.to}",
+        f"wrote {args.target}: {found.model}, {model.num_parameters():,} parameters, {args.to}",
         *(f"{args.source}: {note}" for note in weights.notes),
     ]
-    if facts:
+    theirs, ours = (
+        known(type(model).__name__, x, found.num_classes) for x in (found.layout, args.to)
+    )
+    if theirs:
         lines.append(
-            f"{args.source} has the layout {layout}, whose code computes GELU in its "
-            f"{facts.gelu} form, and sees pixels of mean {_listed(record['mean'])} and std "
-            f"{_listed(record['std'])}; OUT says so"
+            f"{args.source} has the layout {found.layout}, whose code computes GELU in its "
+            f"{theirs.gelu} form, and sees pixels of mean {_shown(found.mean)} and std "
+            f"{_shown(found.std)}; {args.target} says so"
         )
-    theirs = known(type(model).__name__, args.to)
-    if theirs and theirs.gelu != options_of(name, **options)["gelu"]:
+    if ours and ours.gelu != options["gelu"]:
         lines.append(
-            f"the code of the layout {args.to} computes GELU in its {theirs.gelu} form, and will "
+            f"the code of the layout {args.to} computes GELU in its {ours.gelu} form, and will "
             "give slightly other outputs"
         )
     return lines
 
 
-def _listed(numbers: Any) -> str:
+def _listed(found: Any) -> list[Any] | None:
+    return None if found is None else list(found)
+
+
+def _shown(numbers: Any) -> str:
     return ", ".join(f"{x:g}" for x in dict.fromkeys(numbers))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data
+from tinymixer.cli import own_weights
 from tinymixer.cli.options import (
     add_data_dir,
     add_device,
@@ -42,6 +43,7 @@ def add_options(parser: Any) -> None:
     add_device(parser)
     add_tta(parser)
     add_run(parser)
+    own_weights.add_weights(parser)
     add_fields(
         parser.add_argument_group("other images of the same classes"),
         Source,
@@ -50,7 +52,11 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    figures = load_figures()
+    load_figures()
+    own = own_weights.load(args)
+    if own is not None:
+        dataset, places = own.on(given_fields(args, Source), args.data_dir)
+        return _evaluate_images(own.model, dataset, writable_folder(own.out), args, places)
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     model.to(args.device)
@@ -65,14 +71,29 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {given.name} is not the same images that {path} was trained on")
     if TASKS[config.task].pixels:
         return _evaluate_pixels(config, model, dataset, out, args)
+    return _evaluate_images(model, dataset, out, args)
+
+
+def _evaluate_images(
+    model: Any,
+    dataset: data.Dataset,
+    out: Path,
+    args: argparse.Namespace,
+    places: np.ndarray | None = None,
+) -> int:
+    """`places`: which of the model's classes those of the data set are, if it has others too."""
+    model.to(args.device)
     with Workers.of_this_machine(device=args.device) as workers:
         log_p = log_probabilities(
             model, dataset.test_images, dataset.mean, dataset.std, workers, args.tta
         )
+    names, figures = dataset.class_names, load_figures()
+    if places is not None:
+        log_p, names = own_weights.among(log_p, places), (*names, "another class")
     labels, predictions = dataset.test_labels, log_p.argmax(1)
-    matrix = metrics.confusion_matrix(labels, predictions, dataset.num_classes)
-    print(metrics.class_table(matrix, dataset.class_names))
-    pictures = {"confusion.png": figures.confusion(matrix, dataset.class_names)}
+    matrix = metrics.confusion_matrix(labels, predictions, len(names))
+    print(metrics.class_table(matrix, names))
+    pictures = {"confusion.png": figures.confusion(matrix, names)}
     worst = metrics.worst_mistakes(log_p, labels, WORST)
     if len(worst):
         pictures["mistakes.png"] = figures.mistakes(
@@ -80,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             labels[worst],
             predictions[worst],
             np.exp(log_p[worst]),
-            dataset.class_names,
+            names,
         )
     save_pictures(pictures, out)
     return 0

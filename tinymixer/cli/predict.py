@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tinymixer import data
+from tinymixer.cli import own_weights
 from tinymixer.cli.options import (
     add_device,
     add_run,
@@ -61,17 +62,21 @@ def add_options(parser: Any) -> None:
     add_tta(parser)
     add_device(parser)
     add_run(parser)
+    own_weights.add_weights(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     load_figures()
     sources = find_pictures(args.images)
-    path = find_checkpoint(args.run)
-    model, saved = load_model(path)
-    model.to(args.device)
-    pixels = TASKS[saved.header.config.task].pixels
-    sees = Sees(model, saved.header.dataset, pixels, args.device, args.tta)
-    out = args.out or path.parent
+    own = own_weights.load(args)
+    if own is not None:
+        sees, out = Sees(own.model.to(args.device), own, False, args.device, args.tta), own.out
+    else:
+        path = find_checkpoint(args.run)
+        model, saved = load_model(path)
+        pixels = TASKS[saved.header.config.task].pixels
+        sees = Sees(model.to(args.device), saved.header.dataset, pixels, args.device, args.tta)
+        out = args.out or path.parent
     return _predict_all(sources, sees, out) if len(sources) > 1 else _predict(sources[0], sees, out)
 
 
@@ -156,7 +161,7 @@ class Sees:
     """A model and what it was trained on."""
 
     model: Any
-    record: DatasetRecord
+    record: DatasetRecord | own_weights.Ready
     pixels: bool
     device: str
     tta: str = "none"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer import data, nn
-from tinymixer.cli import complain
+from tinymixer.cli import complain, own_weights
 from tinymixer.cli.options import (
     add_data_dir,
     add_device,
@@ -57,6 +57,7 @@ def add_options(parser: Any) -> None:
         help="continue the run in this folder, with the options that it began with; --epochs may "
         "give it more",
     )
+    own_weights.add_init(parser)
     add_data_dir(parser)
     add_workers(parser)
     add_device(parser)
@@ -132,7 +133,15 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     given = given_fields(args, Config)
     task = given.get("task", "classify")
     source = given_source(args, "shapes" if task == "segment" else "cifar10")
-    config = changed(recipe(source.kind, task), args)
+    init = own_weights.find_init(args)
+    if init is not None:
+        source = init.source(source)
+
+    def recipe_for(kind: str) -> Config:
+        config = changed(recipe(kind, task), args)
+        return config if init is None else init.config(config)
+
+    config = recipe_for(source.kind)
     check_precision(args.device, config.precision)
     check_device(args.device)
     if source.shape is not None:  # a wrong option is named before anything is downloaded
@@ -144,12 +153,17 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
         and not _have_cifar10(args.data_dir)
     ):
         source = replace(source, dataset="shapes")
-        config = changed(recipe("shapes", task), args)
+        config = recipe_for("shapes")
     if args.device == "gpu" and "micro_batch" not in given:  # a GPU has no small cache to fit
         config = replace(config, micro_batch=config.batch_size)
     out = args.out or _new_folder(f"{config.model}-{source.name}")
     source = replace(source, pixels=TASKS[config.task].pixels)
-    trainer = Trainer(config, source.load(args.data_dir, download=True), out, **options)
+    dataset = source.load(args.data_dir, download=True)
+    trainer = Trainer(config, dataset if init is None else init.seen(dataset), out, **options)
+    if init is not None:
+        started = init.start(trainer)
+        if not args.quiet:
+            print(f"{config.begun_from}: {started}")
     writable_folder(out)  # last, so that a refused run leaves no empty folder
     return trainer
 
@@ -157,6 +171,8 @@ def _fresh(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
 def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     if args.out:
         raise CheckpointError("--resume continues a run in its own folder; leave out --out")
+    if args.init:
+        raise CheckpointError("--resume goes on with a run's own weights; leave out --init")
     path = find_checkpoint(args.resume)
     header = checkpoint.load(path).header
     epochs = getattr(args, "epochs", None)

@@ -42,8 +42,11 @@ class Segmenter(nn.Module):
     channels, either may be first, and here fewer places are the cheaper ones. The head starts at
     zero. The backbone's own norm and head, which classify whole images, are removed.
 
-    width is D. Raises ValueError for a backbone without `features`.
+    width is D. While the backbone is `frozen`, the rest gets plain arrays from it: the tape ends
+    there. Raises ValueError for a backbone without `features`.
     """
+
+    frozen = False
 
     @checked
     def __init__(
@@ -71,6 +74,8 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Any, rng: nn.Rng | None = None) -> Tensor:
         maps = self.backbone.features(images, rng)
+        if self.frozen:
+            maps = [x.data for x in maps]
         finest, places = maps[0].shape[:2], images.shape[1:3]
         v: Tensor | None = None
         y: Tensor = self.bias
@@ -79,6 +84,12 @@ class Segmenter(nn.Module):
             v = u if v is None else u + _up(v, u.shape[:2])
             y = y + _up(level.leave(ops.GELU(self.gelu)(level.mix(v))), finest)
         return _up(self.head(ops.GELU(self.gelu)(y)), places)  # (height, width, B, K)
+
+    def learned_parameters(self) -> dict[str, nn.Parameter]:
+        parameters = super().learned_parameters()
+        if self.frozen:
+            return {name: x for name, x in parameters.items() if not name.startswith("backbone.")}
+        return parameters
 
 
 def _up(x: Tensor, places: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ from tinymixer.backend import Array, array_module
 from tinymixer.engine import Tensor
 from tinymixer.nn.auxiliary import after_step
 from tinymixer.nn.initialise import Init, Rng, lecun_normal, ones, zero, zeros
-from tinymixer.nn.module import Buffer, Module, require_sizes
+from tinymixer.nn.module import Buffer, Module, Parameter, require_sizes
 from tinymixer.ops.gelu import check_form
 from tinymixer.options import Number, Whole, require
 
@@ -245,7 +245,9 @@ class Classifier(Module):
 
     images (B, height, width, channels), normalised floats  ->  logits (B, K)
 
-    Its last attributes are `norm`, a normalisation, and `head`, a ChannelLinear (C, K).
+    Its last attributes are `norm`, a normalisation, and `head`, a ChannelLinear (C, K). The
+    rest is the backbone. While that is `frozen` only the head learns: it gets a plain array, so the
+    tape ends there, and nothing below is differentiated.
     """
 
     image_size: tuple[int, int]  # (height, width)
@@ -253,10 +255,18 @@ class Classifier(Module):
     num_classes: int  # K
     norm: Module
     head: ChannelLinear
+    frozen = False
 
     def classify(self, x: Tensor) -> Tensor:
         """x (..., B, C), normalised, at all positions  ->  logits (B, K)"""
-        return self.head(x.mean(axis=tuple(range(x.data.ndim - 2))))
+        x = x.mean(axis=tuple(range(x.data.ndim - 2)))
+        return self.head(x.data if self.frozen else x)
+
+    def learned_parameters(self) -> dict[str, Parameter]:
+        parameters = super().learned_parameters()
+        if self.frozen:
+            return {name: x for name, x in parameters.items() if name.startswith("head.")}
+        return parameters
 
 
 def dropout(x: Tensor, rate: float, rng: Rng | None) -> Tensor:

@@ -81,6 +81,10 @@ class Module:
     def parameters(self) -> list[Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
 
+    def learned_parameters(self) -> dict[str, Parameter]:
+        """The Parameters that training changes, by path: all of them, unless a part is frozen."""
+        return dict(self.named_parameters())
+
     def num_parameters(self) -> int:
         return sum(parameter.size for parameter in self.parameters())
 

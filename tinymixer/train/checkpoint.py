@@ -190,8 +190,9 @@ def _needed(header: Header, stored: Mapping[str, Stored]) -> dict[str, Stored]:
     except MemoryError:
         raise ValueError("it describes a larger model than fits into memory") from None
     weights = model.state()
-    ema = {name: x.data for name, x in model.named_parameters()} if header.config.ema else {}
-    flat = np.zeros(model.num_parameters(), np.float32)
+    learned = {name: x.data for name, x in model.learned_parameters().items()}
+    ema = learned if header.config.ema else {}
+    flat = np.zeros(sum(x.size for x in learned.values()), np.float32)
     optimizer = header.config.build_optimizer(flat, places_of(model)).state
     return {
         f"{group}/{name}": Stored(array.shape, array.dtype)

@@ -33,6 +33,7 @@ def _adamw(decay: Array) -> Callable[..., optim.Optimizer]:
 BATCH = Between(1, 2**31)  # images
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
 AMOUNT = Between(0, 10**9)
+FREEZES = ("none", "backbone")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Config:
     augment: data.Augment = field(default_factory=data.Augment)
     seed: int = option(0, Between(0, 2**64 - 1), "seed of all random numbers of the run")
     precision: str = option("fp32", OneOf(PRECISIONS), "number format of matrix products on a GPU")
+    freeze: str = option(
+        "none", OneOf(FREEZES), "what stays as it begins: backbone, all but the head"
+    )
+    begun_from: str = ""  # the file that the weights were first, and its digest: for the reader
 
     def __post_init__(self) -> None:
         check_options(self, "training option")
@@ -130,10 +135,12 @@ class Config:
         options = {**size, **self.model_options, "channels": channels}
         try:
             model = models.create_model(self.model, num_classes, rng=rng, **options)
-            return TASKS[self.task].model(model, num_classes, rng)
+            model = TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
             changes = f" with {self.model_options}" if self.model_options else ""
             raise TinymixerError(f"model {self.model}{changes}: {error}") from error
+        model.frozen = self.freeze == "backbone"
+        return model
 
     def build_optimizer(self, decay: Array, places: Sequence[Place] = ()) -> optim.Optimizer:
         """The optimizer of N flat weights; decay (N,): the share of weight decay each feels.

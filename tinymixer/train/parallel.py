@@ -32,15 +32,16 @@ def micro_batches(batch: Array, size: int) -> list[Array]:
 
 
 class FlatParameters:
-    """All parameters of a model in one array, `weights` (N,); each Parameter becomes a view.
+    """All that a model learns in one array, `weights` (N,); each such Parameter becomes a view.
 
     The optimizer, the sum over workers and the checkpoint each see one array, of the library `xp`.
     Any array of the same length (gradients, moments, averages) can be looked at by name through
-    `named`. `buffers` are the model's arrays that are not learned.
+    `named`. `buffers` are the model's arrays that are no parameters. What is frozen is not here:
+    nothing that is done to these arrays can change it.
     """
 
     def __init__(self, model: Module):
-        self.parameters = dict(model.named_parameters())
+        self.parameters = model.learned_parameters()
         self.starts = np.cumsum([0, *(p.size for p in self.parameters.values())])
         self.xp = array_module(next(iter(self.parameters.values())).data)
         self.weights = self.xp.concatenate([p.data.ravel() for p in self.parameters.values()])
@@ -49,7 +50,8 @@ class FlatParameters:
             self.parameters.values(), self.named(self.weights).values(), strict=True
         ):
             parameter.data = view
-        self.buffers = [x for name, x in model.state().items() if name not in self.parameters]
+        known = dict(model.named_parameters())
+        self.buffers = [x for name, x in model.state().items() if name not in known]
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Views of `flat` (N,), by parameter name and in the parameters' shapes."""
@@ -77,7 +79,7 @@ class FlatParameters:
 def places_of(model: Module) -> list[Place]:
     """Where each hidden matrix begins in the flat weights, and its shape, in order."""
     hidden, places, start = nn.hidden_matrices(model), [], 0
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.learned_parameters().items():
         if name in hidden:
             m, n = parameter.shape
             places.append((start, (m, n)))

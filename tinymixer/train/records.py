@@ -206,7 +206,8 @@ class Header:
     def load_dataset(self, data_dir: str | None = None, **changes: Any) -> data.Dataset:
         """The run's data set from its source, or from what `changes` to the source say.
 
-        Raises DataError if it was made in memory and no other is named, or if it is missing.
+        Its mean and std are the run's, which may be those of the weights that it began from. Raises
+        DataError if it was made in memory and no other is named, or if it is missing.
         """
         begun, named = self.dataset.source, changes.get("dataset")
         if named is not None and (begun is None or data.Source(named).kind != begun.kind):
@@ -221,13 +222,17 @@ class Header:
             )
         source = replace(begun, **changes)
         try:
-            return source.load(data_dir)
+            loaded = source.load(data_dir)
         except DataError as error:
             if source.path is None or Path(source.path).exists():
                 raise
             raise DataError(
                 f"{error}; if it has moved, name its place with --dataset {source.kind}:PATH"
             ) from error
+        if len(loaded.mean) != len(self.dataset.mean):  # other colours: the caller says so
+            return loaded
+        seen = replace(loaded, mean=self.dataset.mean, std=self.dataset.std)
+        return seen.loaded_from(loaded.source)
 
     def until(self, epochs: float) -> "Header":
         """The same run where it stands, with another end.

@@ -51,7 +51,9 @@ class TrainingStep:
                 change nothing: weights, moments and averages stay what they were before it. A GPU
                 looks at it by itself; to read it here would be to wait
     replay      on a GPU, repeats all launches of a micro-batch as one, see fast.gpu
-    drops       without it nothing is drawn and so nothing is dropped, as in evaluation
+    drops       without it nothing is drawn and so nothing is dropped, as in evaluation. Where the
+                backbone is frozen nothing is either: what it computes stays what it was, running
+                statistics of its norms included
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class TrainingStep:
         drops: bool = True,
     ):
         self.config, self.model, self.dataset, self.workers = config, model, dataset, workers
-        self.replay, self.drops, self.task = replay, drops, TASKS[config.task]
+        self.replay, self.task = replay, TASKS[config.task]
+        self.drops = drops and config.freeze == "none"
         device = device_of(dataset.train_images)
         self.augment = fast.chosen(data.Augment, device)(**vars(config.augment))
         self.rng_key = fast.chosen(draws.rng_key, device)

@@ -36,6 +36,7 @@ from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
 from tinymixer.train.tasks import TASKS
 from tinymixer.train.validation import held_back
+from tinymixer.weights import Started, start_from
 
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
@@ -107,6 +108,16 @@ class Trainer:
                 self.model(data.normalise(first, dataset.mean, dataset.std))
         except ValueError as error:
             raise TinymixerError(f"model {config.model} on {dataset.name}: {error}") from error
+
+    def start_from(self, source: Any, layout: str = "auto", *, keep_head: bool = True) -> Started:
+        """Begin with the weights in `source` instead of fresh ones, as far as they fit.
+
+        See weights.start_from. For before the first step.
+        """
+        started = start_from(self.model, source, layout, keep_head=keep_head)
+        if self.average is not None:
+            self.average[...] = self.flat.weights
+        return started
 
     @classmethod
     def resume(

@@ -4,12 +4,14 @@ source.py    what a user brings: a file of any kind, a run's checkpoint, a mappi
 files.py     which kind a file is (kinds.py: and what it is if it is none), and its reader
 unwrap.py    what is wrapped around weights
 layouts.py   how each system's arrays are named and laid out; rules.py, the terms of it
+start.py     weights that fit a model in part; fitting.py, whether an array fits
 known.py     what the released code computes and sees besides
 record.py    what a file of ours says of itself
 """
 
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,23 @@ from tinymixer.backend import to_numpy
 from tinymixer.errors import CheckpointError
 from tinymixer.nn import Module
 from tinymixer.weights.files import InFile, read_file, write_file
+from tinymixer.weights.fitting import finite, pieces, some, their_shape
 from tinymixer.weights.known import Known, known
-from tinymixer.weights.layouts import LAYOUTS, correspondence, layouts_of
+from tinymixer.weights.layouts import (
+    LAYOUTS,
+    Correspondence,
+    correspondence,
+    find_layout,
+    other_system,
+)
 from tinymixer.weights.record import checked
-from tinymixer.weights.rules import View
 from tinymixer.weights.source import COUNTER, Weights, read_weights
+from tinymixer.weights.start import Started, start_from
 
 __all__ = [
     "LAYOUTS",
     "Known",
+    "Started",
     "Weights",
     "find_layout",
     "known",
@@ -37,6 +47,7 @@ __all__ = [
     "read_weights",
     "save_state",
     "shapes_in",
+    "start_from",
     "state_in",
 ]
 
@@ -66,15 +77,6 @@ def load_state(
     if layout == "auto":
         layout = find_layout(model, source)
     model.load_state(_as_ours(model, source, layout, name or source.name))
-
-
-def find_layout(model: Module, names: Collection[str]) -> str:
-    """The layout of the model's system that most of these names are of; ours if none is of any."""
-    shares = {
-        layout: sum(name in names for name in correspondence(model, layout))
-        for layout in layouts_of(model)
-    }
-    return max(shares, key=lambda layout: shares[layout])
 
 
 def save_state(
@@ -123,7 +125,7 @@ def shapes_in(model: Module, layout: str) -> dict[str, tuple[int, ...]]:
     """What `state_in` names, and the shape of each, without the numbers."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, parts in correspondence(model, layout).items():
-        shapes[name] = _their_shape([view for _, view in parts])
+        shapes[name] = their_shape(parts)
         if name.endswith(RUNNING):
             shapes[name.removesuffix(RUNNING) + COUNTER] = ()
     return shapes
@@ -148,7 +150,7 @@ def _as_ours(
     """Our arrays by name, or CheckpointError with all that is wrong."""
     ours: dict[str, np.ndarray] = {}
     expected = correspondence(model, layout)
-    shapes = {name: _their_shape([view for _, view in parts]) for name, parts in expected.items()}
+    shapes = {name: their_shape(parts) for name, parts in expected.items()}
     wrong = {
         "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in theirs],
         "misshapen": [
@@ -165,10 +167,15 @@ def _as_ours(
     if not any(wrong.values()):
         ours, wrong["not finite"] = _read(model, theirs, expected)
     if any(wrong.values()):
+        hint = ""
+        if system := other_system(model, theirs):
+            hint = f". These are the names of {system}"
+        elif re.search(r"-\d+-of-\d+\.\w+$", source):
+            hint = ". It is one of several parts: give the index beside them (.index.json)"
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__} in the layout {layout!r}: "
-            f"{'; '.join(f'{what}: {_some(names)}' for what, names in wrong.items() if names)}. "
-            "Choose the model, its options and the layout that the weights were made with"
+            f"{'; '.join(f'{what}: {some(names)}' for what, names in wrong.items() if names)}{hint}"
+            ". Choose the model, its options and the layout that the weights were made with"
         )
     return ours
 
@@ -176,36 +183,16 @@ def _as_ours(
 def _read(
     model: Module,
     theirs: Mapping[str, InFile],
-    expected: Mapping[str, list[tuple[str, View]]],
+    expected: Correspondence,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Our arrays by name, and those of theirs that are not finite in the model's precision."""
-    state, ours, not_finite = model.state(), {}, []
+    ours: dict[str, np.ndarray] = {}
+    state, not_finite = model.state(), []
     for name, parts in expected.items():
         array, dtype = theirs[name].read(), state[parts[0][0]].dtype
-        if not _finite(array, dtype):
+        if not finite(array, dtype):
             read_as = "" if array.dtype == dtype else f", read as {dtype}"
             not_finite.append(f"{name} {array.dtype}{read_as}")
             continue
-        widths = np.cumsum([view.theirs[1] for _, view in parts[:-1]])
-        pieces = np.split(array, widths, axis=1) if len(parts) > 1 else [array]
-        for (our_name, view), piece in zip(parts, pieces, strict=True):
-            ours[our_name] = view.read(piece, state[our_name].shape)
+        ours |= pieces(array, parts, state)
     return ours, not_finite
-
-
-def _finite(array: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether the numbers of `array` are finite in the precision that they are read in."""
-    with np.errstate(over="ignore"):  # 1e39 is infinite in float32
-        return bool(np.isfinite(array.astype(dtype)).all())
-
-
-def _their_shape(views: list[View]) -> tuple[int, ...]:
-    first = views[0].theirs
-    if len(views) == 1:
-        return first
-    return (first[0], sum(view.theirs[1] for view in views))
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -26,8 +26,8 @@ from tinymixer.files import write_atomically
 from tinymixer.weights import kinds, msgpack, pytorch
 
 MOST = 2**28  # bytes that compressed arrays may hold where no model says what is needed
-MOST_INDEX = 2**24  # bytes of an index of files
-MOST_SHARDS = 1000  # files of an index
+MOST_INDEX = 2**22  # bytes of an index of files
+MOST_SHARDS = 100  # files of an index
 RECORD = "record"  # the entry of an .npz file, or the text in a .safetensors file, that we write
 
 
@@ -79,7 +79,8 @@ class Shards(arrays.ArrayFile):
         if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
             raise ValueError("it has no weight_map from names to files")
         arrays.require_names(list(places))
-        self._files: dict[str, arrays.ArrayFile] = {}
+        self.files: list[Path] = []
+        self._places: dict[str, arrays.ArrayFile] = {}
         shards: dict[str, arrays.ArrayFile] = {}
         for shard in sorted(set(places.values())):
             if Path(shard).name != shard or not shard.isprintable() or len(shards) >= MOST_SHARDS:
@@ -89,17 +90,18 @@ class Shards(arrays.ArrayFile):
                     f"is an index, and its part {shard} is not beside it. Download all parts into "
                     "its folder"
                 )
+            self.files.append(folder / shard)
             shards[shard] = stack.enter_context(opened(folder / shard, index=False))
         for name, shard in places.items():
             if name in shards[shard].refused:
                 self.refused[name] = shards[shard].refused[name]
             elif name in shards[shard].stored:
-                self._files[name], self.stored[name] = shards[shard], shards[shard].stored[name]
+                self._places[name], self.stored[name] = shards[shard], shards[shard].stored[name]
             else:
                 raise ValueError(f"{arrays.short(name)} is not in {shard}, where it should be")
 
     def read(self, name: str) -> np.ndarray:
-        return self._files[name].read(name)
+        return self._places[name].read(name)
 
 
 @contextmanager
@@ -189,8 +191,10 @@ def _reader(
         return arrays.Safetensors(file, size)
     if kind == "Flax":
         return msgpack.MsgpackFile(file)
-    if not index or size > MOST_INDEX:
+    if not index:
         raise ValueError("an index is in the place of a file of weights")
+    if size > MOST_INDEX:
+        raise ValueError(f"an index of more than {MOST_INDEX:,} bytes")
     file.seek(0)
     return Shards(json.loads(file.read()), path.parent, stack)
 
@@ -211,6 +215,10 @@ def _explained(path: Path | str, kind: str) -> Iterator[None]:
             f"{path} holds arrays of type {error}, which tinymixer does not read; expected "
             "float32, float16, bfloat16 or float64. Convert them to float32 with the library that "
             "made them, in PyTorch by tensor.float(), and save them again"
+        ) from error
+    except arrays.NoNumbers as error:
+        raise CheckpointError(
+            f"{path} holds what is no weights: {error}. Save the weights alone, as float32"
         ) from error
     except (CheckpointError, MemoryError):
         raise

@@ -80,16 +80,17 @@ def foreign(file: IO[bytes]) -> str | None:
         return f"is the index of a TensorFlow checkpoint. {CONVERT}"
     if not any(head):
         return "holds nothing but zeros, as after a download that was interrupted. " + DOWNLOAD
-    return _text(head, size)
+    return _text(head)
 
 
-def _text(head: bytes, size: int) -> str | None:
+def _text(head: bytes) -> str | None:
     """What a text is; None for what is no text."""
     utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = head.decode("utf-16" if utf16 else "utf-8-sig", "ignore").strip()
-    printable = sum(x.isprintable() or x.isspace() for x in text)
-    if not utf16 and (b"\0" in head or printable < 0.95 * len(head.decode("utf-8", "replace"))):
+    text = head.decode("utf-16" if utf16 else "utf-8-sig", "replace")
+    printable = sum(x != "\ufffd" and (x.isprintable() or x.isspace()) for x in text)
+    if "\0" in text or printable < 0.9 * len(text):
         return None
+    text = text.strip()
     start = text[:300].lower()
     if start.startswith("version https://git-lfs"):
         return (

@@ -6,7 +6,8 @@ or by much (mean and std). Sources, read in the released code:
 * official Mixer: google-research/vision_transformer, models_mixer.py (Flax's nn.gelu is the tanh
   form) and input_pipeline.py (pixels to -1..1).
 * timm's Mixer: pytorch-image-models, mlp_mixer.py (nn.GELU is the erf form; mean and std 0.5 for
-  weights of Google's. Those of MIIL, with 11,221 classes, are another thing: mean 0, std 1.)
+  Google's weights, 0 and 1 for MIIL's. Those of MIIL are known by their 11,221 classes; fine-tuned
+  to the 1,000 of ImageNet, they cannot be told from Google's.)
 * AS-MLP, Hire-MLP, ViP: nn.GELU; the mean and std of timm's IMAGENET_DEFAULT_MEAN and _STD.
 * RaftMLP: nn.GELU; the same mean and std, in libs/datasets.py.
 """
@@ -36,6 +37,11 @@ KNOWN = {  # by system and layout
 }
 
 
-def known(system: str, layout: str) -> Known | None:
+MIIL, MIIL_CLASSES = Known("erf", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)), 11_221
+
+
+def known(system: str, layout: str, num_classes: int | None = None) -> Known | None:
     """What is known of weights of a system ("MLPMixer") in `layout`; None of those of our own."""
+    if (system, layout, num_classes) == ("MLPMixer", "timm", MIIL_CLASSES):
+        return MIIL
     return KNOWN.get((system, layout))

@@ -3,7 +3,7 @@
 Sources: the checkpoints released with each system's code, and timm's for Mixer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tinymixer.nn import Module
@@ -230,9 +230,20 @@ OFFICIAL: dict[str, Callable[[Any], list[Rule]]] = {
 }
 TIMM: dict[str, Callable[[Any], list[Rule]]] = {"MLPMixer": mixer_timm}
 
+# A name that released weights of one system have, and no others, and how the system is called.
+SIGNS = {
+    "MixerBlock_0/token_mixing/Dense_0/kernel": ("MLPMixer", "Mixer, in its authors' layout"),
+    "blocks.0.mlp_tokens.fc1.weight": ("MLPMixer", "Mixer, in timm's layout"),
+    "layers.0.blocks.0.axial_shift.conv1.weight": ("ASMLP", "AS-MLP"),
+    "network.0.0.attn.mlp_h1.weight": ("HireMLP", "Hire-MLP"),
+    "network.0.0.attn.mlp_h.weight": ("VisionPermutator", "Vision Permutator"),
+    "levels.0.fn.2.1.fn.0.weight": ("RaftMLP", "RaftMLP"),
+}
 
-# Their name -> our arrays, side by side along axis 1 where there are several, and their views.
-Correspondence = dict[str, list[tuple[str, View]]]
+
+# Our arrays in one of theirs, side by side along axis 1 where there are several, and their views.
+Places = list[tuple[str, View]]
+Correspondence = dict[str, Places]  # by their name
 
 
 def correspondence(model: Module, layout: str) -> Correspondence:
@@ -251,7 +262,7 @@ def correspondence(model: Module, layout: str) -> Correspondence:
         )
     rules, found = rules_of(model), Correspondence()
     for name, array in state.items():
-        (their_name, view), *_ = filter(None, (rule.find(name) for rule in rules))
+        their_name, view = next(filter(None, (rule.find(name) for rule in rules)))
         found.setdefault(their_name, []).append((name, view(array.shape)))
     return found
 
@@ -260,3 +271,18 @@ def layouts_of(model: Module) -> list[str]:
     """The layouts that weights of the model's system come in."""
     system = type(model).__name__
     return ["tinymixer"] + ["official"] * (system in OFFICIAL) + ["timm"] * (system in TIMM)
+
+
+def other_system(model: Module, names: Collection[str]) -> str | None:
+    """What system these names are of, in words, if that is not the model's."""
+    found = [SIGNS[name] for name in SIGNS if name in names]
+    return found[0][1] if found and found[0][0] != type(model).__name__ else None
+
+
+def find_layout(model: Module, names: Collection[str]) -> str:
+    """The layout of the model's system that most of these names are of; ours if none is of any."""
+    shares = {
+        layout: sum(name in names for name in correspondence(model, layout))
+        for layout in layouts_of(model)
+    }
+    return max(shares, key=lambda layout: shares[layout])

@@ -88,8 +88,8 @@ class PyTorchFile(ArrayFile):
         else:
             flat = raw.view(f"{self._order}{tensor.kind}").astype(tensor.stored.dtype, copy=False)
         strides = [step * flat.itemsize for step in tensor.strides]
-        view = np.lib.stride_tricks.as_strided(flat, tensor.stored.shape, strides, writeable=False)
-        return np.array(view, order="C")
+        view = np.lib.stride_tricks.as_strided(flat, tensor.stored.shape, strides)
+        return view if view.flags.c_contiguous else view.copy()
 
     def _bytes(self, tensor: Tensor, start: int, n: int) -> np.ndarray:
         """n bytes from byte `start` of the tensor's storage, as uint8."""

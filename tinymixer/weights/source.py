@@ -7,7 +7,7 @@ from typing import Any
 
 from tinymixer import arrays
 from tinymixer.errors import CheckpointError
-from tinymixer.weights.files import RECORD, InFile, InMemory, opened
+from tinymixer.weights.files import RECORD, InFile, InMemory, Shards, opened
 from tinymixer.weights.record import read_record
 from tinymixer.weights.unwrap import unwrapped
 
@@ -18,8 +18,11 @@ class Weights(Mapping[str, InFile]):
     """Weights by name, each with a shape and a dtype, and read when asked: `weights[name].read()`.
 
     notes: what was wrapped around them and taken off, in sentences. record: what a file of ours
-    says of its model (see record.py); empty for all others. Closes its file at the end of a `with`.
+    says of its model (see record.py); empty for all others. files: those that they are in. They are
+    closed at the end of a `with`.
     """
+
+    files: tuple[Path, ...] = ()
 
     def __init__(
         self,
@@ -69,7 +72,13 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
             return _of_run(path, average)
         record = read_record(path, file)
         file.stored.pop(RECORD, None)
-        return _of(str(path), file, record, average, stack)
+        if not (file.stored or file.refused or file.ignored):
+            raise CheckpointError(
+                f"{path} is a whole {file.kind} file, and holds no arrays. Give the file of weights"
+            )
+        weights = _of(str(path), file, record, average, stack)
+        weights.files = (path, *(file.files if isinstance(file, Shards) else ()))
+        return weights
     except BaseException:
         stack.close()
         raise
@@ -134,15 +143,10 @@ def _of_run(path: Path, average: bool) -> Weights:
 
     saved = checkpoint.load(path)
     config, dataset = saved.header.config, saved.header.dataset
-    classes = len(dataset.class_names)
+    sizes = {"num_classes": len(dataset.class_names), "channels": dataset.channels}
     record = {
         "model": config.model,
-        "model_options": {
-            "image_size": dataset.image_size,
-            **config.model_options,
-            "channels": dataset.channels,
-            "num_classes": classes,
-        },
+        "model_options": {"image_size": dataset.image_size, **config.model_options, **sizes},
         "layout": "tinymixer",
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),

@@ -20,6 +20,7 @@ RAW = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
     *("params", "target", "weights", "_orig_mod", "backbone", "encoder", "base_encoder"),
 )
+COUNTS = ("n_averaged", "step", "epoch")  # single numbers that stand among names of a model
 FEWEST = 9  # names that a common first part is a prefix of, and not a layer that is alone
 DEEPEST = 16
 
@@ -43,13 +44,12 @@ def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:
         first, mark, rest = _split(name)
         groups.setdefault(first + mark, {})[rest] = place
     firsts = {group.rstrip("/."): group for group in groups}
-    beside = [group for group in groups if group.rstrip("/.") not in AVERAGED + RAW]
+    parts = {group.rstrip("/.") for group in groups if group} | groups.get("", {}).keys()
     raw = next((firsts[name] for name in RAW if name in firsts), None)
     averaged = next((firsts[name] for name in AVERAGED if name in firsts), None)
     inside = raw or averaged
     # "model/…" is a container whatever is beside it; "model.…" only if no part of a model is.
-    counts = {"n_averaged", "step", "epoch"}
-    if inside and (inside.endswith("/") or not {group.rstrip("/.") for group in beside} - counts):
+    if inside and (inside.endswith("/") or parts <= {*AVERAGED, *RAW, *COUNTS}):
         return _chosen(groups, raw, averaged, average, depth)
     if len(groups) == 1 and len(names) >= FEWEST and depth:
         (prefix, inner), *_ = groups.items()
@@ -88,7 +88,8 @@ def _chosen(
         names, notes = found[take].names, [f"the weights were taken from {take.rstrip('/')!r}"]
         if take.endswith("."):
             notes = [f"the names were taken without {take!r}, which they begin with"]
-    left = [group.rstrip("/.") for group in groups if group not in (raw, averaged)]
+    left = [group.rstrip("/.") for group in groups if group not in (raw, averaged, "")]
+    left += groups.get("", {})
     if left:
         notes.append(f"beside them, {_some(left)} was left out")
     return Unwrapped(names, (*notes, *found[take].notes))

@@ -1,0 +1,302 @@
+"""What programs wrap around weights is taken off and named; records say what weights are of."""
+
+import json
+
+import numpy as np
+import pytest
+from torch_files import Strided, bfloat16, legacy_file, msgpack_file, zip_file
+
+from tinymixer import nn
+from tinymixer.errors import CheckpointError
+from tinymixer.models import create_model
+from tinymixer.weights import (
+    find_layout,
+    known,
+    load_state,
+    read_file,
+    read_weights,
+    save_state,
+    shapes_in,
+    state_in,
+)
+from tinymixer.weights.unwrap import unwrapped
+
+MODEL = create_model("mixer_pico", rng=np.random.default_rng(4))
+TIMM = state_in(MODEL, "timm")
+OFFICIAL = state_in(MODEL, "official")
+EMA = {name: array + 1 for name, array in TIMM.items()}
+
+
+def prefixed(prefix, arrays=TIMM):
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def nested(arrays):
+    root = {}
+    for name, array in arrays.items():
+        inner = root
+        for place in name.split("/")[:-1]:
+            inner = inner.setdefault(place, {})
+        inner[name.split("/")[-1]] = array
+    return root
+
+
+MOMENTS = {"state": {"0": {"exp_avg": np.ones(3, np.float32)}}}
+STEPS = np.array(300)
+WRAPPED = {  # what is read, the arrays expected, and of each a word in the notes
+    "nothing": (TIMM, TIMM, []),
+    "state_dict": ({"state_dict": TIMM, "epoch": STEPS}, TIMM, ["'state_dict'"]),
+    "model and optimizer": (
+        {"model": TIMM, "optimizer": MOMENTS, "epoch": STEPS},
+        TIMM,
+        ["'model'", "beside them, optimizer was left out|beside them, optimizer, epoch"],
+    ),
+    "twice": ({"net": {"state_dict": TIMM}}, TIMM, ["'net'", "'state_dict'"]),
+    "module.": (prefixed("module."), TIMM, ["without 'module.'"]),
+    "module.model.": (prefixed("module.model."), TIMM, ["without 'module.'", "without 'model.'"]),
+    "_orig_mod.": (prefixed("_orig_mod."), TIMM, ["without '_orig_mod.'"]),
+    "backbone.": (prefixed("backbone."), TIMM, ["without 'backbone.'"]),
+    "encoder.": (prefixed("encoder."), TIMM, ["without 'encoder.'"]),
+    "a name of one's own": (prefixed("mixer."), TIMM, ["without 'mixer.'"]),
+    "a trainer's": ({"state_dict": prefixed("model.")}, TIMM, ["'state_dict'", "without 'model.'"]),
+    "averaged by PyTorch": (
+        prefixed("module.") | {"n_averaged": STEPS},
+        TIMM,
+        ["without 'module.'"],
+    ),
+    "state_dict_ema": (
+        {"state_dict": TIMM, "state_dict_ema": EMA},
+        EMA,
+        ["averaged weights in 'state_dict_ema' were taken, not the raw in 'state_dict'"],
+    ),
+    "model_ema": ({"model": TIMM, "model_ema": prefixed("module.", EMA)}, EMA, ["'model_ema'"]),
+    "ema of a class": ({"model": TIMM, "ema": {"module": EMA, "updates": STEPS}}, EMA, ["'ema'"]),
+    "ema within names": (prefixed("model.") | prefixed("ema.", EMA), EMA, ["averaged"]),
+    "an average of nothing": (
+        {"model": TIMM, "ema": {"decay": np.ones(1, np.float32)}},
+        TIMM,
+        ["'model'"],
+    ),
+    "only averaged": ({"state_dict_ema": EMA}, EMA, ["'state_dict_ema'"]),
+    "official": (OFFICIAL, OFFICIAL, []),
+    "opt/target/": (prefixed("opt/target/", OFFICIAL), OFFICIAL, ["'opt/'", "'target'"]),
+    "params/": (prefixed("params/", OFFICIAL), OFFICIAL, ["'params'"]),
+    "a tree": ({"params": nested(OFFICIAL), "opt_state": MOMENTS}, OFFICIAL, ["'params'"]),
+}
+
+
+@pytest.mark.parametrize(("source", "arrays", "said"), WRAPPED.values(), ids=WRAPPED)
+def test_what_is_wrapped_around_weights_is_taken_off_and_named(source, arrays, said):
+    with read_weights(source) as weights:
+        assert weights.keys() == arrays.keys()
+        assert all(np.array_equal(weights[name].read(), arrays[name]) for name in arrays)
+        assert len(weights.notes) >= len(said)
+        notes = "\n".join(weights.notes)
+    for words in said:
+        assert any(word in notes for word in words.split("|")), notes
+    assert bool(said) == bool(notes)
+
+
+def test_the_raw_weights_are_taken_when_asked_for():
+    with read_weights({"model": TIMM, "model_ema": EMA}, average=False) as weights:
+        assert all(np.array_equal(weights[name].read(), TIMM[name]) for name in TIMM)
+        assert "the raw weights in 'model' were taken, not the averaged" in weights.notes[0]
+
+
+def test_what_is_not_averaged_comes_from_the_raw_weights():
+    names = ["model/norm.weight", "model/norm.running_mean", "ema/norm.weight"]
+    assert unwrapped(names).names == {
+        "norm.weight": "ema/norm.weight",
+        "norm.running_mean": "model/norm.running_mean",
+    }
+
+
+def test_parts_of_a_model_are_no_wrappers():
+    names = ["network.0.weight", "head.weight", "model.weight"]
+    assert list(unwrapped(names).names) == names
+    assert list(unwrapped(["head.weight", "head.bias"]).names) == ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize("write", [zip_file, legacy_file])
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_tensors_of_pytorch_come_back_in_any_order_of_bytes_and_axes(write, order, tmp_path):
+    rng = np.random.default_rng(2)
+    flat = rng.standard_normal(40).astype(np.float32)
+    sent = {
+        "half": rng.standard_normal((3, 5)).astype(np.float16),
+        "double": rng.standard_normal((2, 3, 5)),
+        "empty": np.zeros((0, 4), np.float32),
+        "transposed": Strided(flat, (5, 7), (1, 5)),
+        "part": Strided(flat, (7,), (1,), offset=33),
+        "every other": Strided(flat, (3, 2), (12, 4), offset=1),
+        "upper halves": bfloat16(np.array([1.5, -3.0, 1e-30], np.float32)),
+        "counter": np.array(3),
+    }
+    path = tmp_path / "x.pth"
+    path.write_bytes(write(sent, order))
+    expected = {name: x for name, x in sent.items() if isinstance(x, np.ndarray) and x.ndim}
+    expected["transposed"] = flat[:35].reshape(7, 5).T
+    expected["part"] = flat[33:]
+    expected["every other"] = flat[1:37].reshape(3, 12)[:, [0, 4]]
+    with read_weights(path) as weights:
+        assert weights.keys() == expected.keys() | {"upper halves"}
+        for name, array in expected.items():
+            assert weights[name].shape == array.shape
+            found = weights[name].read()
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
+        np.testing.assert_allclose(weights["upper halves"].read(), [1.5, -3.0, 1e-30], rtol=2**-8)
+
+
+def test_numbers_of_a_pytorch_file_are_under_their_crc(tmp_path):
+    content = bytearray(zip_file(TIMM))
+    content[content.find(TIMM["head.weight"].tobytes()) + 77] ^= 1
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a whole PyTorch file .*CRC"):
+        load_state(create_model("mixer_pico"), tmp_path / "x.pth")
+
+
+def test_nothing_is_read_before_names_and_shapes_fit(tmp_path, monkeypatch):
+    (tmp_path / "x.pth").write_bytes(zip_file(TIMM | {"head.bias": np.zeros(10**6, np.float32)}))
+
+    def read(*arguments):
+        raise AssertionError("numbers were read")
+
+    monkeypatch.setattr("tinymixer.weights.pytorch.ZipFile._bytes", read)
+    with pytest.raises(CheckpointError, match=r"misshapen: head.bias \(1000000,\)"):
+        load_state(create_model("mixer_pico"), tmp_path / "x.pth")
+
+
+def test_an_index_and_its_parts_are_one(tmp_path):
+    names = list(TIMM)
+    parts = {
+        "model-1.safetensors": names[:9],
+        "model-2.bin": names[9:20],
+        "model-3.npz": names[20:],
+    }
+    for file, inside in parts.items():
+        arrays = {name: TIMM[name] for name in inside}
+        if file.endswith("bin"):
+            (tmp_path / file).write_bytes(zip_file(arrays))
+        else:
+            with (tmp_path / file).open("wb") as out:
+                np.savez(out, **arrays)
+    places = {name: file for file, inside in parts.items() for name in inside}
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places}))
+    with read_weights(path) as weights:
+        assert weights.keys() == TIMM.keys()
+        assert [file.name for file in weights.files[1:]] == list(parts)
+        assert find_layout(MODEL, weights) == "timm"
+        for name in names:
+            np.testing.assert_array_equal(weights[name].read(), TIMM[name])
+
+
+SMALL = {
+    "Mixer, in its authors' layout": ("mixer_pico", "official"),
+    "Mixer, in timm's layout": ("mixer_pico", "timm"),
+    "AS-MLP": ("as_mlp_nano", "official"),
+    "Hire-MLP": ("hire_mlp_nano", "official"),
+    "Vision Permutator": ("vip_nano", "official"),
+    "RaftMLP": ("raft_mlp_nano", "official"),
+}
+
+
+@pytest.mark.parametrize("system", SMALL)
+def test_weights_of_another_system_are_called_what_they_are(system):
+    name, layout = SMALL[system]
+    arrays = dict.fromkeys(shapes_in(create_model(name, rng=nn.BLANK), layout), np.ones(2))
+    other = create_model("raft_mlp_nano" if system != "RaftMLP" else "mixer_pico", rng=nn.BLANK)
+    with pytest.raises(CheckpointError, match=f"These are the names of {system}. Choose the mod"):
+        load_state(other, arrays)
+
+
+def test_a_part_of_several_is_called_one(tmp_path):
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    save_state(MODEL, path, "timm")
+    with pytest.raises(CheckpointError, match="one of several parts: give the index beside them"):
+        load_state(create_model("mixer_nano", rng=nn.BLANK), path)
+
+
+def test_bfloat16_of_flax(tmp_path):
+    halves = np.array([0x3FC0, 0xC040], np.uint16)
+    (tmp_path / "x.msgpack").write_bytes(msgpack_file({"params": {"b": ("bfloat16", halves)}}))
+    with read_weights(tmp_path / "x.msgpack") as weights:
+        np.testing.assert_array_equal(weights["b"].read(), np.array([1.5, -3.0], np.float32))
+
+
+RECORD = {
+    "model": "mixer_pico",
+    "model_options": {"num_classes": 10, "gelu": "erf"},
+    "layout": "timm",
+    "class_names": [f"class {i}" for i in range(10)],
+    "mean": [1.0, 2.0, 3.0],
+    "std": [4.0, 5.0, 6.0],
+}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_file_says_what_its_weights_are_of(suffix, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    save_state(MODEL, path, "timm", record=RECORD)
+    assert read_file(path).keys() == TIMM.keys()
+    with read_weights(path) as weights:
+        assert weights.record == RECORD
+        assert weights.keys() == TIMM.keys()
+    again = create_model(RECORD["model"], **RECORD["model_options"])
+    load_state(again, path)
+    np.testing.assert_array_equal(again.head.W.data, MODEL.head.W.data)
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        ({"model": "mixer_xl"}, "no model 'mixer_xl'"),
+        ({"model": 3}, "its model is 3"),
+        ({"model_options": {"ghost": 1}}, "no option 'ghost'"),
+        ({"model_options": {"num_blocks": 10**12}}, "a larger model than the file holds"),
+        ({"model_options": {"channels_mlp_dim": 60_000}}, "a larger model than there is room"),
+        ({"class_names": ["cat"]}, "1 names for 10 classes"),
+        ({"class_names": ["a\nb"] * 10}, "its class_names is"),
+        ({"mean": [1, 2]}, "its mean is"),
+        ({"std": [0.0, 1, 1]}, "its std is"),
+        ({"std": [float("nan")]}, "its std is"),
+        ({"layout": "keras"}, "its layout is 'keras'"),
+    ],
+)
+def test_a_record_that_lies_is_refused(lie, says, tmp_path):
+    text = np.frombuffer(json.dumps(RECORD | lie).encode(), np.uint8)
+    np.savez(tmp_path / "x.npz", record=text, **TIMM)
+    with pytest.raises(CheckpointError, match=rf"has a damaged record of its model \(.*{says}"):
+        read_weights(tmp_path / "x.npz")
+
+
+def test_half_precision_is_written_and_numbers_that_it_cannot_hold_are_refused(tmp_path):
+    save_state(MODEL, tmp_path / "x.npz", "timm", dtype="float16")
+    assert {x.dtype for x in read_file(tmp_path / "x.npz").values()} == {np.dtype(np.float16)}
+    large = create_model("mixer_pico")
+    large.head.W.data[0, 0] = 1e5
+    with pytest.raises(ValueError, match=r"head.weight has numbers that are too large for float16"):
+        save_state(large, tmp_path / "y.npz", "timm", dtype="float16")
+
+
+def test_the_released_code_computes_gelu_by_erf_but_for_the_official_mixer():
+    forms = {
+        (system, layout): known(system, layout).gelu
+        for system in ("MLPMixer", "ASMLP", "HireMLP", "VisionPermutator", "RaftMLP")
+        for layout in ("official", "timm")
+        if known(system, layout)
+    }
+    assert forms.pop(("MLPMixer", "official")) == "tanh"
+    assert set(forms.values()) == {"erf"}
+    assert known("MLPMixer", "timm", 21_843).mean == (127.5, 127.5, 127.5)  # Google's
+    assert known("MLPMixer", "timm", 11_221).std == (255.0, 255.0, 255.0)  # MIIL's
+    assert known("MLPMixer", "tinymixer") is known("SparseMLP", "official") is None
+    for fraction, pixels in zip(
+        (0.485, 0.456, 0.406), known("ASMLP", "official").mean, strict=True
+    ):
+        assert pixels == pytest.approx(255 * fraction, abs=1e-12)
+    for fraction, pixels in zip(
+        (0.229, 0.224, 0.225), known("RaftMLP", "official").std, strict=True
+    ):
+        assert pixels == pytest.approx(255 * fraction, abs=1e-12)
