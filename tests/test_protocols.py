@@ -5,6 +5,8 @@ import linecache
 import math
 import operator
 import pickle
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -354,3 +356,12 @@ def test_powers_at_zero_are_not_spoilt():
 def test_a_tensor_as_an_exponent_is_refused_with_the_cure():
     with pytest.raises(TypeError, match=r"Power: expected a number.*\(y \* x.log\(\)\).exp\(\)"):
         Power(Tensor(NUMBERS))
+
+
+def test_a_tensor_alone_has_its_operators():
+    """`ops` sets them, and nothing else need be imported for it."""
+    code = "from tinymixer.engine import Tensor; x = Tensor(3.0); print(({}).item())"
+    for expression in ("x * x", "12 - x", "-(-x) ** 2", "x.sum()", "(x + 6).sqrt() * x"):
+        command = [sys.executable, "-c", code.format(expression)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert float(found.stdout) == {"x.sum()": 3.0, "-(-x) ** 2": -9.0}.get(expression, 9.0)

@@ -8,6 +8,7 @@ Tensors are equal if they are the same one, since gradients are kept by Tensor i
 """
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,22 @@ from tinymixer.backend import Array, array_module, device_of
 if TYPE_CHECKING:
     from tinymixer.engine import Tensor
 
-Operator = Callable[..., "Tensor"]
+
+Operator = Any  # Callable[..., Tensor]
+
+
+class SetByOps:
+    """An operator that `ops` sets on Tensor, beside its primitive. The first use loads them all.
+
+    So `from tinymixer.engine import Tensor` is enough to compute with Tensors.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, tensor: Any, kind: type) -> Any:
+        import_module("tinymixer.ops")
+        return self if tensor is None else getattr(tensor, self.name)
 
 
 def refused(message: str) -> Callable[..., Any]:
@@ -78,27 +94,27 @@ class Protocols:
 
     # What a Tensor has ----------------------------------------------------------------------------
 
-    __add__: Operator
-    __radd__: Operator
-    __sub__: Operator
-    __rsub__: Operator
-    __mul__: Operator
-    __rmul__: Operator
-    __truediv__: Operator
-    __rtruediv__: Operator
-    __matmul__: Operator
-    __rmatmul__: Operator
-    __pow__: Operator  # with a number as the exponent
-    __neg__: Operator
-    __getitem__: Operator
-    exp: Operator
-    log: Operator
-    sqrt: Operator
-    tanh: Operator
-    sum: Operator  # (axis=None, keepdims=False)
-    mean: Operator  # (axis=None, keepdims=False)
-    reshape: Operator  # (*shape)
-    transpose: Operator  # (*axes), reversed if none is given
+    __add__: Operator = SetByOps()
+    __radd__: Operator = SetByOps()
+    __sub__: Operator = SetByOps()
+    __rsub__: Operator = SetByOps()
+    __mul__: Operator = SetByOps()
+    __rmul__: Operator = SetByOps()
+    __truediv__: Operator = SetByOps()
+    __rtruediv__: Operator = SetByOps()
+    __matmul__: Operator = SetByOps()
+    __rmatmul__: Operator = SetByOps()
+    __pow__: Operator = SetByOps()  # with a number as the exponent
+    __neg__: Operator = SetByOps()
+    __getitem__: Operator = SetByOps()
+    exp: Operator = SetByOps()
+    log: Operator = SetByOps()
+    sqrt: Operator = SetByOps()
+    tanh: Operator = SetByOps()
+    sum: Operator = SetByOps()  # (axis=None, keepdims=False)
+    mean: Operator = SetByOps()  # (axis=None, keepdims=False)
+    reshape: Operator = SetByOps()  # (*shape)
+    transpose: Operator = SetByOps()  # (*axes), reversed if none is given
 
     @property
     def shape(self) -> tuple[int, ...]:
