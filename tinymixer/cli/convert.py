@@ -1,6 +1,7 @@
 """tinymixer convert."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,16 @@ def add_options(parser: Any) -> None:
         dest="layout",
         choices=("auto", *LAYOUTS),
         default="auto",
-        help="layout of IN: official is that of the system's authors; default: found by the names",
+        help="layout of IN: official is that of the system's authors; default auto, found by the names",
     )
     parser.add_argument(
         "--to", choices=LAYOUTS, default="tinymixer", help="layout of OUT; default tinymixer"
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="numbers of OUT"
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="numbers of OUT; default float32",
     )
     parser.add_argument(
         "--raw",
