@@ -97,6 +97,15 @@ def test_what_is_wrapped_around_weights_is_taken_off_and_named(source, arrays, s
     assert bool(said) == bool(notes)
 
 
+@pytest.mark.parametrize("name", ["as_mlp_nano", "hire_mlp_nano", "raft_mlp_nano"])
+def test_a_backbone_alone_keeps_the_names_that_all_of_it_begins_with(name):
+    model = create_model(name)
+    arrays = state_in(model, "official")
+    backbone = {k: x for k, x in arrays.items() if k.startswith(("layers", "network", "levels"))}
+    counters = {name for name in backbone if name.endswith("num_batches_tracked")}
+    assert {*read_weights(backbone)} == backbone.keys() - counters
+
+
 def test_the_raw_weights_are_taken_when_asked_for():
     with read_weights({"model": TIMM, "model_ema": EMA}, average=False) as weights:
         assert all(np.array_equal(weights[name].read(), TIMM[name]) for name in TIMM)

@@ -43,7 +43,8 @@ def add_options(parser: Any) -> None:
         dest="layout",
         choices=("auto", *LAYOUTS),
         default="auto",
-        help="layout of IN: official is that of the system's authors; default auto, found by the names",
+        help="layout of IN: official is that of the system's authors; "
+        "default auto, found by the names",
     )
     parser.add_argument(
         "--to", choices=LAYOUTS, default="tinymixer", help="layout of OUT; default tinymixer"

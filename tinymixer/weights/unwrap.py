@@ -6,7 +6,8 @@ part of all names is looked at, again and again, until it says nothing any more:
 * It is the name of a container of weights: that container is taken, and what is beside it left.
   Of averaged and raw weights, the averaged are taken, since those are what is evaluated; arrays
   that are not averaged, such as running means, come from the raw ones.
-* All names have the same first part: it is a prefix, and is taken off.
+* All names have the same first part: it is a prefix, and is taken off, unless it is a part of a
+  model, such as `levels` of a pyramid whose head was left out.
 """
 
 import re
@@ -20,6 +21,7 @@ RAW = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
     *("params", "target", "weights", "_orig_mod", "backbone", "encoder", "base_encoder"),
 )
+PARTS = ("blocks", "layers", "levels", "network", "stages", "patch_embed", "stem", "head", "norm")
 COUNTS = ("n_averaged", "step", "epoch")  # single numbers that stand among names of a model
 FEWEST = 9  # names that a common first part is a prefix of, and not a layer that is alone
 DEEPEST = 16
@@ -49,11 +51,11 @@ def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:
     averaged = next((firsts[name] for name in AVERAGED if name in firsts), None)
     inside = raw or averaged
     # "model/…" is a container whatever is beside it; "model.…" only if no part of a model is.
-    if inside and (inside.endswith("/") or parts <= {*AVERAGED, *RAW, *COUNTS}):
+    if inside and (inside[-1] == "/" or parts <= {*AVERAGED, *RAW, *COUNTS} - {*PARTS}):
         return _chosen(groups, raw, averaged, average, depth)
     if len(groups) == 1 and len(names) >= FEWEST and depth:
         (prefix, inner), *_ = groups.items()
-        if prefix.endswith(("/", ".")):
+        if prefix.endswith(("/", ".")) and prefix[:-1] not in PARTS:
             found = _without(inner, average, depth - 1)
             note = f"the names were taken without {prefix!r}, which they begin with"
             return Unwrapped(found.names, (note, *found.notes))
