@@ -54,7 +54,10 @@ def test_compare_stopped_goes_on_by_the_same_command(here, capsys, monkeypatch):
         (("compare", "mixer_pico", "--seconds", "soon"), "soon"),
         (("compare", "mixer_pico", "--seconds", "0"), "above 0"),
         (("compare", "mixer_xxl", "--epochs", "1"), "mixer_xxl"),
-        (("compare", "mixer_s32", "--epochs", "1", "--train-size", "9"), "224"),
+        (
+            ("compare", "mixer_h14", "--epochs", "1", "--train-size", "9"),
+            "14x14 do not tile images",
+        ),
         (("compare", "mixer_pico", "--macs", "1", "--train-size", "9"), "one step"),
         (("compare", "mixer_pico", "--epochs", "1", "--out", "file"), "expected a folder, found a"),
     ],

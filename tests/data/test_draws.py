@@ -140,6 +140,7 @@ def test_streams_keep_their_numbers():
         "DROPOUT": 11,
         "INIT": 12,
         "AUTO": 13,
+        "VALIDATION": 14,
     }
 
 

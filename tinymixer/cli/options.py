@@ -175,9 +175,9 @@ def output_file(text: str) -> Path:
     try:
         require_writable(path.absolute().parent)
     except TinymixerError as error:
+        parent = next(parent for parent in path.absolute().parents if os.path.exists(parent))
         raise argparse.ArgumentTypeError(
-            f"cannot write {text}: {path.absolute().parent} is not a folder that you can write to "
-            f"({error.__cause__}); choose another"
+            f"cannot write {text}: {parent} is not a folder that you can write to; choose another"
         ) from error
     return path
 

@@ -214,7 +214,8 @@ def _on_white(band: Image.Image) -> Image.Image:
         grey = (x >> 8).astype(np.uint8)
         if "inverted" in band.info:
             grey = ~grey
-        grey[x == band.info.get("transparency", -1)] = 255
+        if (clear := band.info.get("transparency")) is not None:
+            grey[x == clear] = 255
         return Image.fromarray(grey).convert("RGB")
     if band.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in band.info:
         white = Image.new("RGBA", band.size, "white")
