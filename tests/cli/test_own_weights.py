@@ -194,3 +194,36 @@ def test_a_converted_file_says_what_it_is(here, capsys):
     assert lines[0] == lines[1]
     other = create_model("mixer_pico", num_classes=123)
     load_state(other, "ours.npz")
+
+
+def test_a_number_of_classes_or_channels_is_never_ignored(here, capsys):
+    small = SYSTEMS["mixer_pico"]
+    save_state(moved("mixer_pico", num_classes=10, **small), "w.npz", "timm")
+    own = ("--model", "mixer_pico", *words(small))
+    other = ("--set", "num_classes=12")
+    refused(capsys, here, ("convert", "w.npz", "v.npz", *own, *other), "w.npz is of 10 classes")
+    for name, n in (("num_classes", 12), ("channels", 1)):
+        wrong = ("train", "--init", "w.npz", *FEW, *own, "--set", f"{name}={n}", "--out", "run")
+        refused(capsys, here, wrong, f"the data set decides {name}; leave out {name}={n}")
+
+
+def test_weights_that_segment_are_called_so(here, capsys):
+    small = ("--model", "raft_mlp_nano", *words(SYSTEMS["raft_mlp_nano"]))
+    assert call("train", "--task", "segment", *FEW, *small, "--out", "s") == 0
+    segments = "s/last.npz is of a model that segments"
+    Image.new("RGB", (32, 32)).save("mine.png")
+    refused(capsys, here, ("predict", "mine.png", "--weights", "s"), segments)
+    refused(capsys, here, ("convert", "s", "v.npz"), segments)
+    refused(capsys, here, ("train", "--init", "s", *FEW, "--out", "run"), segments)
+
+
+def test_a_backbone_beside_a_head_is_not_taken_for_a_model_that_segments(here, capsys):
+    model = moved("mixer_pico", **SYSTEMS["mixer_pico"])
+    save_state(model, "w.npz", "timm")
+    with np.load("w.npz") as file:
+        named = {x if x.startswith("head") else f"backbone.{x}": file[x] for x in file.files}
+    np.savez("v.npz", **named)
+    Image.new("RGB", (32, 32)).save("mine.png")
+    own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
+    wrong = ("predict", "mine.png", "--weights", "v.npz", *own)
+    refused(capsys, here, wrong, "left over: backbone.stem.proj.weight")

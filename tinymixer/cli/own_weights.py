@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymixer.arrays import short
 from tinymixer.cli.options import add_set, find_checkpoint
 from tinymixer.data import Dataset, Source
 from tinymixer.errors import DataError, TinymixerError
@@ -71,6 +72,11 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
         raise TinymixerError(str(error)) from error
     layout = find_layout(model, weights) if layout == "auto" else layout
     classes = num_classes_in(weights, model, layout)
+    if classes is not None and given.get("num_classes", classes) != classes:
+        raise TinymixerError(
+            f"{weights.name} is of {classes:,} classes; leave out "
+            f"num_classes={short(given['num_classes'])}"
+        )
     facts = known(type(model).__name__, layout, classes)
     if facts and "gelu" not in options:
         options["gelu"] = facts.gelu
@@ -103,6 +109,12 @@ def _require_same_grid(weights: Weights, name: str, options: dict[str, Any]) -> 
             f"are for one image size: keep image_size={then['image_size']} and "
             f"patch_sizes={then['patch_sizes']}, and resize the images"
         )
+
+
+def require_classifier(weights: Weights, cure: str) -> None:
+    """Raise TinymixerError for the weights of a run that segments."""
+    if weights.record.get("task") == "segment":
+        raise TinymixerError(f"{weights.name} is of a model that segments; {cure}")
 
 
 def imagenet_classes() -> dict[str, str]:
@@ -192,8 +204,7 @@ def load(args: argparse.Namespace) -> Ready | None:
         raise TinymixerError("--weights and --run both name a model; give one of them")
     path = find_checkpoint(args.weights)
     with read_weights(path) as weights:
-        if any(name.startswith("backbone.") for name in weights):
-            raise TinymixerError(f"{path} is of a model that segments; name its run with --run")
+        require_classifier(weights, "name its run with --run")
         found = about(weights, args.model, dict(args.set))
         sizes = {"num_classes": found.num_classes, "channels": found.channels}
         model: Any = blueprint(found.model, **found.options, **sizes)
@@ -289,7 +300,11 @@ def find_init(args: argparse.Namespace) -> Init | None:
     path = find_checkpoint(args.init)
     given = dict(args.set)
     with read_weights(path) as weights:
+        if getattr(args, "task", "classify") == "classify":
+            require_classifier(weights, "start from it with --task segment")
+        sizes = {key: given.pop(key) for key in ("num_classes", "channels") if key in given}
         found = about(weights, getattr(args, "model", None), given)
+        found.options.update(sizes)  # which the data set decides: they are refused with the others
     for note in weights.notes:
         print(f"note: {note}")
     if "image_size" not in given:  # the model follows the images, unless its weights cannot

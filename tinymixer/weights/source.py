@@ -151,6 +151,7 @@ def _of_run(path: Path, average: bool) -> Weights:
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "task": config.task,
     }
     file = InMemory(saved.weights | (saved.ema if average else {}))
     return Weights(
