@@ -14,7 +14,7 @@ from tinymixer.models import create_model
 from tinymixer.train.checkpoint import load, load_model
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import Workers
-from tinymixer.weights import load_state, save_state
+from tinymixer.weights import load_state, read_weights, save_state
 
 LAYOUTS = {"sparse_mlp_nano": "tinymixer"}  # the others: official
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -227,3 +227,15 @@ def test_a_backbone_beside_a_head_is_not_taken_for_a_model_that_segments(here, c
     own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
     wrong = ("predict", "mine.png", "--weights", "v.npz", *own)
     refused(capsys, here, wrong, "left over: backbone.stem.proj.weight")
+
+
+def test_the_form_of_gelu_stays_with_the_weights_under_another_models_name(here, capsys):
+    model = moved("mixer_pico", gelu="erf")
+    said = {"model": "mixer_pico", "model_options": {"gelu": "erf"}, "layout": "tinymixer"}
+    save_state(model, "w.npz", record=said)
+    pico = {"hidden_dim": 64, "num_blocks": 4, "tokens_mlp_dim": 32, "channels_mlp_dim": 256}
+    nano = ("--model", "mixer_nano", *words(pico))
+    assert call("convert", "w.npz", "v.npz", *nano) == 0
+    with read_weights("v.npz") as weights:
+        assert weights.record["model"] == "mixer_nano"
+        assert weights.record["model_options"]["gelu"] == "erf"

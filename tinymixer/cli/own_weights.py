@@ -62,7 +62,10 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
             f"{weights.name} does not say which model it is of; name it with --model, one of "
             f"{', '.join(list_models())}"
         )
-    options = (said.get("model_options", {}) if name == said.get("model") else {}) | given
+    options = said.get("model_options", {})
+    if name != said.get("model"):  # another form of GELU is wrong for these weights in any model
+        options = {key: x for key, x in options.items() if key == "gelu"}
+    options = options | given
     channels = options.pop("channels", len(said.get("mean", "rgb")))
     options.pop("num_classes", None)
     try:
