@@ -14,7 +14,7 @@ from tinymixer.models import create_model
 from tinymixer.train.checkpoint import load, load_model
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import Workers
-from tinymixer.weights import load_state, read_weights, save_state
+from tinymixer.weights import load_state, read_weights, save_state, state_in
 
 LAYOUTS = {"sparse_mlp_nano": "tinymixer"}  # the others: official
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -239,3 +239,13 @@ def test_the_form_of_gelu_stays_with_the_weights_under_another_models_name(here,
     with read_weights("v.npz") as weights:
         assert weights.record["model"] == "mixer_nano"
         assert weights.record["model_options"]["gelu"] == "erf"
+
+
+def test_weights_of_no_class_are_refused_in_a_line(here, capsys):
+    named = state_in(moved("mixer_pico", **SYSTEMS["mixer_pico"]), "timm")
+    named |= {"head.weight": np.zeros((0, 8), np.float32), "head.bias": np.zeros(0, np.float32)}
+    np.savez("w.npz", **named)
+    Image.new("RGB", (32, 32)).save("mine.png")
+    own = ("--weights", "w.npz", "--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
+    refused(capsys, here, ("predict", "mine.png", *own), "w.npz: MLPMixer: num_classes=0: expected")
+    refused(capsys, here, ("eval", "--dataset", "shapes", *own), "w.npz: MLPMixer: num_classes=0")

@@ -162,7 +162,7 @@ class Ready:
         dataset = source.load(data_dir)
         if len(dataset.mean) != self.model.channels:
             raise DataError(
-                f"{dataset.name} has images of {len(dataset.mean)} channels, but the model takes "
+                f"{dataset.name} has images of {_channels(len(dataset.mean))}, but the model takes "
                 f"{self.model.channels}; give it images of its kind"
             )
         dataset = replace(dataset, mean=self.mean, std=self.std)
@@ -210,7 +210,10 @@ def load(args: argparse.Namespace) -> Ready | None:
         require_classifier(weights, "name its run with --run")
         found = about(weights, args.model, dict(args.set))
         sizes = {"num_classes": found.num_classes, "channels": found.channels}
-        model: Any = blueprint(found.model, **found.options, **sizes)
+        try:
+            model: Any = blueprint(found.model, **found.options, **sizes)
+        except (ValueError, TypeError) as error:  # the file may have no class, or 10**9
+            raise TinymixerError(f"{path}: {error}") from error
         load_state(model, weights, found.layout)
     for note in weights.notes:
         print(f"note: {note}")
@@ -227,6 +230,10 @@ def among(log_p: np.ndarray, places: np.ndarray) -> np.ndarray:
     others = np.delete(log_p, places, axis=1)
     best = others.max(1, keepdims=True, initial=-np.inf)
     return np.concatenate([log_p[:, places], best], axis=1)
+
+
+def _channels(n: int) -> str:
+    return f"{n} channel{'s' * (n != 1)}"
 
 
 def _plain(name: str) -> str:
