@@ -151,6 +151,37 @@ def test_an_expanded_tensor_beside_the_weights_is_no_damage(write, tmp_path):
         read_weights(path)
 
 
+def test_an_opened_file_of_ours_is_a_mapping_with_a_record(tmp_path):
+    said = {"model": "mixer_pico", "model_options": {"gelu": "erf"}}
+    save_state(MODEL, tmp_path / "w.npz", "timm", record=said)
+    again = create_model("mixer_pico")
+    with np.load(tmp_path / "w.npz") as file:
+        assert read_weights(file).record == said
+        load_state(again, file)
+    np.testing.assert_array_equal(again.state()["head.W"], MODEL.state()["head.W"])
+
+
+@pytest.mark.parametrize("source", [None, b"w.npz", 3, [1], MODEL])
+def test_what_is_neither_path_nor_mapping_is_named(source):
+    with pytest.raises(TypeError, match=f"not from {type(source).__name__}"):
+        load_state(MODEL, source)
+
+
+def test_closed_weights_are_not_called_damaged(tmp_path):
+    save_state(MODEL, tmp_path / "w.npz")
+    with read_weights(tmp_path / "w.npz") as weights:
+        pass
+    with pytest.raises(ValueError, match="are closed; use them within"):
+        load_state(MODEL, weights)
+
+
+def test_a_path_may_be_a_text_and_other_types_are_not_written(tmp_path):
+    save_state(MODEL, tmp_path / "w.npz")
+    assert read_file(str(tmp_path / "w.npz")).keys() == MODEL.state().keys()
+    with pytest.raises(ValueError, match="dtype='int8': expected float16 or float32"):
+        save_state(MODEL, tmp_path / "v.npz", dtype="int8")
+
+
 def test_parts_of_a_model_are_no_wrappers():
     names = ["network.0.weight", "head.weight", "model.weight"]
     assert list(unwrapped(names).names) == names
