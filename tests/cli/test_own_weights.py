@@ -249,3 +249,16 @@ def test_weights_of_no_class_are_refused_in_a_line(here, capsys):
     own = ("--weights", "w.npz", "--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
     refused(capsys, here, ("predict", "mine.png", *own), "w.npz: MLPMixer: num_classes=0: expected")
     refused(capsys, here, ("eval", "--dataset", "shapes", *own), "w.npz: MLPMixer: num_classes=0")
+
+
+def test_a_run_on_folders_of_odd_names_can_be_read_again(here, capsys):
+    for name in ("x\x1b[31m", "y\ny"):
+        (here / "mine" / name).mkdir(parents=True)
+        for k in range(4):
+            Image.new("RGB", (32, 32), (60 * k, 90, 10)).save(here / "mine" / name / f"{k}.png")
+    own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]), "--image-size", 32)
+    train = ("train", "--dataset", "folder:mine", "--epochs", 1, "--workers", 1, "--out", "run")
+    assert call(*train, *own) == 0
+    assert call("eval", "--run", "run") == 0
+    assert r"x\x1b[31m" in capsys.readouterr().out
+    assert load(here / "run" / "last.npz").header.dataset.class_names == (r"x\x1b[31m", "y y")
