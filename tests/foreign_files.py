@@ -286,7 +286,7 @@ def bombs():
         "nothing on the stack": (b"\x80\2R.", "is not a whole PyTorch file"),
         "no end": (b"\x80\2}", "is not a whole PyTorch file"),
         "names that become one": (hidden, "'a/b' is there twice"),
-        "one number, 10**12 times": ({"w": strided}, "a tensor is larger than its storage"),
+        "one number, 10**12 times": ({"w": strided}, "'w' is a tensor that repeats the numbers"),
         "outside of its storage": ({"w": outside}, "a tensor is larger than its storage"),
         "a pickle of a gigabyte": (zeros, "members are compressed"),
         "a tree of 4 billion": (

@@ -148,6 +148,27 @@ def test_grey_is_seen_as_three_equal_colours(name, layout):
     assert_close(one_colour(again, np.repeat(shades, 3, 1)), wanted, within=2e-4)
 
 
+@pytest.mark.parametrize(("before", "now"), [(3, 2), (3, 4), (4, 3), (1, 4), (2, 1)])
+@pytest.mark.parametrize("layout", ["tinymixer", "timm"])
+def test_what_sees_other_than_colours_or_grey_begins_anew(layout, before, now, tmp_path):
+    name = "patch_embed.linear.W"
+    old, new = moved("mixer_pico", channels=before), create_model("mixer_pico", channels=now)
+    begun, path = copied(new)[name], tmp_path / "weights.npz"
+    said = {"model": "mixer_pico", "model_options": {"channels": before}}
+    save_state(old, path, layout, record=said)
+    started = start_from(new, path)
+    assert started.new == (name,)
+    np.testing.assert_array_equal(new.state()[name], begun)
+
+
+def test_a_patch_of_four_channels_is_resized_as_one_of_four():
+    old, new = (moved("mixer_pico", channels=4, patch_size=P) for P in (4, 8))
+    started = start_from(new, state_in(old, "timm"))
+    assert "patch_embed.linear.W" in started.resized
+    seen = [model.state()["patch_embed.linear.W"].reshape(-1, 4, 64).sum(0) for model in (old, new)]
+    assert_close(*seen, within=1e-5)
+
+
 def test_a_sparse_mlp_keeps_its_tokens_inside():
     old, new = moved("sparse_mlp_nano"), create_model("sparse_mlp_nano", image_size=64)
     started = start_from(new, state_in(old, "tinymixer"))

@@ -1,6 +1,7 @@
 """What programs wrap around weights is taken off and named; records say what weights are of."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -64,6 +65,11 @@ WRAPPED = {  # what is read, the arrays expected, and of each a word in the note
         TIMM,
         ["without 'module.'"],
     ),
+    "a trainer's with a loss": (
+        {"state_dict": prefixed("model.") | {"criterion.weight": np.ones(10, np.float32)}},
+        TIMM,
+        ["without 'model.'", "beside them, criterion was left out"],
+    ),
     "state_dict_ema": (
         {"state_dict": TIMM, "state_dict_ema": EMA},
         EMA,
@@ -118,6 +124,62 @@ def test_what_is_not_averaged_comes_from_the_raw_weights():
         "norm.weight": "ema/norm.weight",
         "norm.running_mean": "model/norm.running_mean",
     }
+
+
+@pytest.mark.parametrize("write", [zip_file, legacy_file])
+def test_a_tuple_or_list_of_weights_and_other_things_is_read(write, tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(write([TIMM, 3]))
+    with read_weights(path) as weights:
+        assert weights.keys() == TIMM.keys()
+        assert "without '0/'" in weights.notes[0]
+    path.write_bytes(write([(name, array) for name, array in TIMM.items()]))
+    load = f"{re.escape(str(path))} does not fit MLPMixer .* left over: 0/1"
+    with pytest.raises(CheckpointError, match=load):
+        load_state(MODEL, path)
+
+
+@pytest.mark.parametrize("write", [zip_file, legacy_file])
+def test_an_expanded_tensor_beside_the_weights_is_no_damage(write, tmp_path):
+    path = tmp_path / "w.pth"
+    mask = Strided(np.ones(1, np.float32), (4, 4), (0, 0))
+    path.write_bytes(write({"state_dict": TIMM, "mask": mask}))
+    with read_weights(path) as weights:
+        assert weights.keys() == TIMM.keys()
+    path.write_bytes(write({"state_dict": TIMM | {"mask": mask}}))
+    with pytest.raises(CheckpointError, match="'state_dict/mask' is a tensor that repeats"):
+        read_weights(path)
+
+
+def test_an_opened_file_of_ours_is_a_mapping_with_a_record(tmp_path):
+    said = {"model": "mixer_pico", "model_options": {"gelu": "erf"}}
+    save_state(MODEL, tmp_path / "w.npz", "timm", record=said)
+    again = create_model("mixer_pico")
+    with np.load(tmp_path / "w.npz") as file:
+        assert read_weights(file).record == said
+        load_state(again, file)
+    np.testing.assert_array_equal(again.state()["head.W"], MODEL.state()["head.W"])
+
+
+@pytest.mark.parametrize("source", [None, b"w.npz", 3, [1], MODEL])
+def test_what_is_neither_path_nor_mapping_is_named(source):
+    with pytest.raises(TypeError, match=f"not from {type(source).__name__}"):
+        load_state(MODEL, source)
+
+
+def test_closed_weights_are_not_called_damaged(tmp_path):
+    save_state(MODEL, tmp_path / "w.npz")
+    with read_weights(tmp_path / "w.npz") as weights:
+        pass
+    with pytest.raises(ValueError, match="are closed; use them within"):
+        load_state(MODEL, weights)
+
+
+def test_a_path_may_be_a_text_and_other_types_are_not_written(tmp_path):
+    save_state(MODEL, tmp_path / "w.npz")
+    assert read_file(str(tmp_path / "w.npz")).keys() == MODEL.state().keys()
+    with pytest.raises(ValueError, match="dtype='int8': expected float16 or float32"):
+        save_state(MODEL, tmp_path / "v.npz", dtype="int8")
 
 
 def test_parts_of_a_model_are_no_wrappers():

@@ -158,3 +158,21 @@ def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
     (here / "file").write_text("in the way")
     monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
     refused(capsys, here, argv, named)
+
+
+def test_convert_says_what_its_file_says(here, capsys):
+    """Also where a file of ours, or the user, says other than the code of its layout computes."""
+    save_state(create_model("mixer_pico"), here / "timm.npz", "timm")
+    to = ("--to", "official")
+    assert call("convert", "timm.npz", "erf.npz", "--model", "mixer_pico", *to) == 0
+    assert "computes GELU in its erf form" in capsys.readouterr().out
+    assert call("convert", "erf.npz", "again.npz") == 0
+    said = capsys.readouterr().out
+    assert "again.npz says: GELU in its erf form, pixels of mean 127.5 and std 127.5" in said
+    assert "tanh" not in said
+    tanh = ("--model", "mixer_pico", "--set", "gelu=tanh")
+    assert call("convert", "timm.npz", "tanh.npz", *tanh) == 0
+    assert "tanh.npz says: GELU in its tanh form" in capsys.readouterr().out
+    for name, form in (("again", "erf"), ("tanh", "tanh")):
+        with read_weights(here / f"{name}.npz") as weights:
+            assert weights.record["model_options"]["gelu"] == form

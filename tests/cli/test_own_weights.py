@@ -14,7 +14,7 @@ from tinymixer.models import create_model
 from tinymixer.train.checkpoint import load, load_model
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import Workers
-from tinymixer.weights import load_state, save_state
+from tinymixer.weights import load_state, read_weights, save_state, state_in
 
 LAYOUTS = {"sparse_mlp_nano": "tinymixer"}  # the others: official
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -194,3 +194,71 @@ def test_a_converted_file_says_what_it_is(here, capsys):
     assert lines[0] == lines[1]
     other = create_model("mixer_pico", num_classes=123)
     load_state(other, "ours.npz")
+
+
+def test_a_number_of_classes_or_channels_is_never_ignored(here, capsys):
+    small = SYSTEMS["mixer_pico"]
+    save_state(moved("mixer_pico", num_classes=10, **small), "w.npz", "timm")
+    own = ("--model", "mixer_pico", *words(small))
+    other = ("--set", "num_classes=12")
+    refused(capsys, here, ("convert", "w.npz", "v.npz", *own, *other), "w.npz is of 10 classes")
+    for name, n in (("num_classes", 12), ("channels", 1)):
+        wrong = ("train", "--init", "w.npz", *FEW, *own, "--set", f"{name}={n}", "--out", "run")
+        refused(capsys, here, wrong, f"the data set decides {name}; leave out {name}={n}")
+
+
+def test_weights_that_segment_are_called_so(here, capsys):
+    small = ("--model", "raft_mlp_nano", *words(SYSTEMS["raft_mlp_nano"]))
+    assert call("train", "--task", "segment", *FEW, *small, "--out", "s") == 0
+    segments = "s/last.npz is of a model that segments"
+    Image.new("RGB", (32, 32)).save("mine.png")
+    refused(capsys, here, ("predict", "mine.png", "--weights", "s"), segments)
+    refused(capsys, here, ("convert", "s", "v.npz"), segments)
+    refused(capsys, here, ("train", "--init", "s", *FEW, "--out", "run"), segments)
+
+
+def test_a_backbone_beside_a_head_is_not_taken_for_a_model_that_segments(here, capsys):
+    model = moved("mixer_pico", **SYSTEMS["mixer_pico"])
+    save_state(model, "w.npz", "timm")
+    with np.load("w.npz") as file:
+        named = {x if x.startswith("head") else f"backbone.{x}": file[x] for x in file.files}
+    np.savez("v.npz", **named)
+    Image.new("RGB", (32, 32)).save("mine.png")
+    own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
+    wrong = ("predict", "mine.png", "--weights", "v.npz", *own)
+    refused(capsys, here, wrong, "left over: backbone.stem.proj.weight")
+
+
+def test_the_form_of_gelu_stays_with_the_weights_under_another_models_name(here, capsys):
+    model = moved("mixer_pico", gelu="erf")
+    said = {"model": "mixer_pico", "model_options": {"gelu": "erf"}, "layout": "tinymixer"}
+    save_state(model, "w.npz", record=said)
+    pico = {"hidden_dim": 64, "num_blocks": 4, "tokens_mlp_dim": 32, "channels_mlp_dim": 256}
+    nano = ("--model", "mixer_nano", *words(pico))
+    assert call("convert", "w.npz", "v.npz", *nano) == 0
+    with read_weights("v.npz") as weights:
+        assert weights.record["model"] == "mixer_nano"
+        assert weights.record["model_options"]["gelu"] == "erf"
+
+
+def test_weights_of_no_class_are_refused_in_a_line(here, capsys):
+    named = state_in(moved("mixer_pico", **SYSTEMS["mixer_pico"]), "timm")
+    named |= {"head.weight": np.zeros((0, 8), np.float32), "head.bias": np.zeros(0, np.float32)}
+    np.savez("w.npz", **named)
+    Image.new("RGB", (32, 32)).save("mine.png")
+    own = ("--weights", "w.npz", "--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
+    refused(capsys, here, ("predict", "mine.png", *own), "w.npz: MLPMixer: num_classes=0: expected")
+    refused(capsys, here, ("eval", "--dataset", "shapes", *own), "w.npz: MLPMixer: num_classes=0")
+
+
+def test_a_run_on_folders_of_odd_names_can_be_read_again(here, capsys):
+    for name in ("x\x1b[31m", "y\ny"):
+        (here / "mine" / name).mkdir(parents=True)
+        for k in range(4):
+            Image.new("RGB", (32, 32), (60 * k, 90, 10)).save(here / "mine" / name / f"{k}.png")
+    own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]), "--image-size", 32)
+    train = ("train", "--dataset", "folder:mine", "--epochs", 1, "--workers", 1, "--out", "run")
+    assert call(*train, *own) == 0
+    assert call("eval", "--run", "run") == 0
+    assert r"x\x1b[31m" in capsys.readouterr().out
+    assert load(here / "run" / "last.npz").header.dataset.class_names == (r"x\x1b[31m", "y y")

@@ -128,6 +128,11 @@ WRONG = {  # what is wrong: the change, what the message says
     "a name twice": ({"class_names": ("cat", "dog", "cat")}, "has 'cat' twice"),
     "no names": ({"class_names": (0, 1, 2)}, r"class_names\[0\] is 0; expected text"),
     "an empty name": ({"class_names": ("a", " ", "c")}, r"class_names\[1\] is ' '; expected text"),
+    "control characters": (
+        {"class_names": ("a", "b\x1b[31m", "c")},
+        r"class_names\[1\] is 'b\\x1b\[31m'; expected text that can be printed",
+    ),
+    "a name of two lines": ({"name": "a\nb"}, r"data set is 'a\\nb'; expected text that can be"),
     "a word for names": ({"class_names": "cat"}, "is 'cat'; expected a tuple of names"),
     "a name that is none": ({"name": 3}, "the name of a data set is 3; expected text"),
 }

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tinymixer.cli.options import add_set, output_file
-from tinymixer.cli.own_weights import about
+from tinymixer.cli.options import add_set, find_checkpoint, output_file
+from tinymixer.cli.own_weights import about, require_classifier
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models, options_of
 from tinymixer.summary import blueprint
@@ -65,7 +65,7 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        with read_weights(args.source, average=not args.raw) as weights:
+        with read_weights(find_checkpoint(args.source), average=not args.raw) as weights:
             lines = _convert(args, weights)
     except TinymixerError:
         raise
@@ -79,6 +79,7 @@ def _convert(args: argparse.Namespace, weights: Weights) -> list[str]:
     """Write OUT, and answer what to print of it."""
     if args.target.exists() and any(os.path.samefile(args.target, x) for x in weights.files):
         raise TinymixerError(f"{args.target} is a file of IN itself; give another name for OUT")
+    require_classifier(weights, "only models that classify are converted")
     found = about(weights, args.model, dict(args.set), args.layout)
     options = found.options | {"num_classes": found.num_classes, "channels": found.channels}
     options = options_of(found.model, **{k: x for k, x in options.items() if x is not None})
@@ -99,11 +100,14 @@ def _convert(args: argparse.Namespace, weights: Weights) -> list[str]:
         known(type(model).__name__, x, found.num_classes) for x in (found.layout, args.to)
     )
     if theirs:
-        lines.append(
-            f"{args.source} has the layout {found.layout}, whose code computes GELU in its "
-            f"{theirs.gelu} form, and sees pixels of mean {_shown(found.mean)} and std "
-            f"{_shown(found.std)}; {args.target} says so"
-        )
+        colours = f"pixels of mean {_shown(found.mean)} and std {_shown(found.std)}"
+        if weights.record or options["gelu"] != theirs.gelu:
+            lines.append(f"{args.target} says: GELU in its {options['gelu']} form, {colours}")
+        else:
+            lines.append(
+                f"{args.source} has the layout {found.layout}, whose code computes GELU in its "
+                f"{theirs.gelu} form, and sees {colours}; {args.target} says so"
+            )
     if ours and ours.gelu != options["gelu"]:
         lines.append(
             f"the code of the layout {args.to} computes GELU in its {ours.gelu} form, and will "

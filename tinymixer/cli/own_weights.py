@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymixer.arrays import short
 from tinymixer.cli.options import add_set, find_checkpoint
 from tinymixer.data import Dataset, Source
 from tinymixer.errors import DataError, TinymixerError
@@ -61,7 +62,10 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
             f"{weights.name} does not say which model it is of; name it with --model, one of "
             f"{', '.join(list_models())}"
         )
-    options = (said.get("model_options", {}) if name == said.get("model") else {}) | given
+    options = said.get("model_options", {})
+    if name != said.get("model"):  # another form of GELU is wrong for these weights in any model
+        options = {key: x for key, x in options.items() if key == "gelu"}
+    options = options | given
     channels = options.pop("channels", len(said.get("mean", "rgb")))
     options.pop("num_classes", None)
     try:
@@ -71,6 +75,11 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
         raise TinymixerError(str(error)) from error
     layout = find_layout(model, weights) if layout == "auto" else layout
     classes = num_classes_in(weights, model, layout)
+    if classes is not None and given.get("num_classes", classes) != classes:
+        raise TinymixerError(
+            f"{weights.name} is of {classes:,} classes; leave out "
+            f"num_classes={short(given['num_classes'])}"
+        )
     facts = known(type(model).__name__, layout, classes)
     if facts and "gelu" not in options:
         options["gelu"] = facts.gelu
@@ -103,6 +112,12 @@ def _require_same_grid(weights: Weights, name: str, options: dict[str, Any]) -> 
             f"are for one image size: keep image_size={then['image_size']} and "
             f"patch_sizes={then['patch_sizes']}, and resize the images"
         )
+
+
+def require_classifier(weights: Weights, cure: str) -> None:
+    """Raise TinymixerError for the weights of a run that segments."""
+    if weights.record.get("task") == "segment":
+        raise TinymixerError(f"{weights.name} is of a model that segments; {cure}")
 
 
 def imagenet_classes() -> dict[str, str]:
@@ -147,7 +162,7 @@ class Ready:
         dataset = source.load(data_dir)
         if len(dataset.mean) != self.model.channels:
             raise DataError(
-                f"{dataset.name} has images of {len(dataset.mean)} channels, but the model takes "
+                f"{dataset.name} has images of {_channels(len(dataset.mean))}, but the model takes "
                 f"{self.model.channels}; give it images of its kind"
             )
         dataset = replace(dataset, mean=self.mean, std=self.std)
@@ -192,11 +207,13 @@ def load(args: argparse.Namespace) -> Ready | None:
         raise TinymixerError("--weights and --run both name a model; give one of them")
     path = find_checkpoint(args.weights)
     with read_weights(path) as weights:
-        if any(name.startswith("backbone.") for name in weights):
-            raise TinymixerError(f"{path} is of a model that segments; name its run with --run")
+        require_classifier(weights, "name its run with --run")
         found = about(weights, args.model, dict(args.set))
         sizes = {"num_classes": found.num_classes, "channels": found.channels}
-        model: Any = blueprint(found.model, **found.options, **sizes)
+        try:
+            model: Any = blueprint(found.model, **found.options, **sizes)
+        except (ValueError, TypeError) as error:  # the file may have no class, or 10**9
+            raise TinymixerError(f"{path}: {error}") from error
         load_state(model, weights, found.layout)
     for note in weights.notes:
         print(f"note: {note}")
@@ -213,6 +230,10 @@ def among(log_p: np.ndarray, places: np.ndarray) -> np.ndarray:
     others = np.delete(log_p, places, axis=1)
     best = others.max(1, keepdims=True, initial=-np.inf)
     return np.concatenate([log_p[:, places], best], axis=1)
+
+
+def _channels(n: int) -> str:
+    return f"{n} channel{'s' * (n != 1)}"
 
 
 def _plain(name: str) -> str:
@@ -289,7 +310,11 @@ def find_init(args: argparse.Namespace) -> Init | None:
     path = find_checkpoint(args.init)
     given = dict(args.set)
     with read_weights(path) as weights:
+        if getattr(args, "task", "classify") == "classify":
+            require_classifier(weights, "start from it with --task segment")
+        sizes = {key: given.pop(key) for key in ("num_classes", "channels") if key in given}
         found = about(weights, getattr(args, "model", None), given)
+        found.options.update(sizes)  # which the data set decides: they are refused with the others
     for note in weights.notes:
         print(f"note: {note}")
     if "image_size" not in given:  # the model follows the images, unless its weights cannot

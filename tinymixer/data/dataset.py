@@ -121,6 +121,10 @@ def measure_colours(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float,
 def _check_text(what: str, text: Any) -> None:
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{what} is {brief(repr(text), 60)}; expected text")
+    if not text.isprintable():  # no record of a run may hold it, so the run could not be read again
+        raise DataError(
+            f"{what} is {brief(repr(text), 60)}; expected text that can be printed on one line"
+        )
 
 
 def _check_class_names(dataset: Dataset) -> None:

@@ -26,7 +26,7 @@ from tinymixer.data import label_table
 from tinymixer.data.containers import Member, Unreadable, entries, members
 from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.order import kept_for_testing, mixed
-from tinymixer.errors import DataError, brief, note, printable
+from tinymixer.errors import DataError, brief, harmless, note, printable
 from tinymixer.files import write_atomically
 from tinymixer.options import Whole
 
@@ -96,7 +96,7 @@ def load(folder: str | Path, side: int | None, seed: int) -> Dataset:
         labels[train],
         squares[places[kept_for_test]],
         labels[kept_for_test],
-        names,
+        tuple(map(harmless, names)),
         mean,
         std,
     )

@@ -93,6 +93,8 @@ def save_state(
     otherwise the model's. Raises ValueError for another kind of file, a layout that the model's
     system does not have, or numbers that float16 is too small for.
     """
+    if dtype not in (None, "float16", "float32"):
+        raise ValueError(f"dtype={dtype!r}: expected float16 or float32")
     arrays = state_in(model, layout)
     if dtype is not None:
         arrays = {name: _narrowed(name, array, dtype) for name, array in arrays.items()}

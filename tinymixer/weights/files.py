@@ -116,12 +116,13 @@ def opened(path: Path, index: bool = True) -> Iterator[arrays.ArrayFile]:
         yield found
 
 
-def read_file(path: Path) -> dict[str, np.ndarray]:
+def read_file(path: Path | str) -> dict[str, np.ndarray]:
     """All arrays of a file, by their names in it, or CheckpointError saying what is wrong.
 
     `load_state` reads no more than its model needs. Here that is not known, so a file that unpacks
     to more than MOST bytes and to more than four times its own size is refused.
     """
+    path = Path(path)
     with opened(path) as file, _explained(path, file.kind):
         size = sum(stored.nbytes for stored in file.stored.values())
         if size > max(MOST, 4 * path.stat().st_size):

@@ -61,7 +61,7 @@ class PyTorchFile(ArrayFile):
                 self.ignored[name] = found.name
             self._find_in(_entries(found), name, depth)
         elif isinstance(found, list | tuple):
-            self._find_in(dict(enumerate(found)), name, depth)
+            self._find_in({str(i): x for i, x in enumerate(found)}, name, depth)
 
     def _find_in(self, entries: dict[Any, Any], name: str, depth: int) -> None:
         self._entries += len(entries)

@@ -29,7 +29,7 @@ MOST_CLASSES = 10**6
 LARGEST_SIDE = 4096  # of images: the one size that may be more than a small model has numbers
 
 
-def read_record(path: Path, file: ArrayFile) -> dict[str, Any]:
+def read_record(path: Path | str, file: ArrayFile) -> dict[str, Any]:
     """What the file says of itself; {} if nothing. CheckpointError for what we never write."""
     text: Any = file.metadata.get(RECORD)
     try:

@@ -34,8 +34,11 @@ class Weights(Mapping[str, InFile]):
     ):
         self.name, self.notes, self.record = name, notes, dict(record or {})
         self._found, self._stack = dict(found), stack or ExitStack()
+        self._closed = False
 
     def __getitem__(self, name: str) -> InFile:
+        if self._closed:
+            raise ValueError(f"the weights of {self.name} are closed; use them within their `with`")
         return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -51,6 +54,7 @@ class Weights(Mapping[str, InFile]):
         self.close()
 
     def close(self) -> None:
+        self._closed = True
         self._stack.close()
 
 
@@ -60,10 +64,19 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
     Where averaged and raw weights are there, the averaged are taken; without `average`, the raw.
     Single whole numbers, which count batches or steps, are left out. No numbers are read before
     they are asked for. Raises CheckpointError for a file that is not
-    whole, is another thing, or holds weights of kinds that no model has.
+    whole, is another thing, or holds weights of kinds that no model has; TypeError for neither a
+    path nor a mapping.
     """
+    if isinstance(source, Mapping):
+        named, name = InMemory(_flat(source)), "the mapping"
+        record = read_record(name, named)  # an opened .npz file of ours is a mapping, too
+        named.stored.pop(RECORD, None)
+        return _of(name, named, record, average, ExitStack())
     if not isinstance(source, str | Path):
-        return _of("the mapping", InMemory(_flat(source)), {}, average, ExitStack())
+        raise TypeError(
+            "weights are read from a path or a mapping of names to arrays, such as model.state(), "
+            f"not from {type(source).__name__}"
+        )
     path, stack = Path(source), ExitStack()
     try:
         file = stack.enter_context(opened(path))
@@ -151,6 +164,7 @@ def _of_run(path: Path, average: bool) -> Weights:
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "task": config.task,
     }
     file = InMemory(saved.weights | (saved.ema if average else {}))
     return Weights(

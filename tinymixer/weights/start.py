@@ -165,7 +165,7 @@ def _require_enough(
 # Resizing -----------------------------------------------------------------------------------------
 
 
-def _resized(model: Module, source: Weights, name: str, place: Places) -> np.ndarray | None:
+def _resized(model: Any, source: Weights, name: str, place: Places) -> np.ndarray | None:
     """Our array from one of another grid, window or number of colours; None where it is neither."""
     (ours, view), *others = place
     shape, found = model.state()[ours].shape, source[name].shape
@@ -174,22 +174,29 @@ def _resized(model: Module, source: Weights, name: str, place: Places) -> np.nda
     if not simple or not (window or (tokens and isinstance(model, Isotropic))):
         return None
     theirs = tuple(found[axis] for axis in view.order)
-    if len(theirs) > len(shape):
-        theirs = (math.prod(theirs[:-1]), theirs[-1])
+    colours = source.record.get("model_options", {}).get("channels")
+    if len(theirs) > len(shape):  # the weights of a convolution say it themselves
+        colours, theirs = theirs[-2], (math.prod(theirs[:-1]), theirs[-1])
     axis = len(shape) - 1 if tokens and tokens["into"] else 0
     if len(theirs) != len(shape) or any(
         theirs[i] != shape[i] for i in range(len(shape)) if i != axis
     ):
         return None
-    old: Any = _window(theirs[0]) if window else _grid_of(theirs[axis], _grid(model))
-    if old is None:
+    old: Any
+    if window:
+        old, new = _window(theirs[0], colours), _window(shape[0], model.channels)
+        if old and new and old[1] != new[1] and {old[1], new[1]} != {1, 3}:
+            return None
+    else:
+        old, new = _grid_of(theirs[axis], _grid(model)), _grid(model)
+    if old is None or new is None:
         return None
     array = _read(source, name, model.state()[ours].dtype).transpose(view.order).reshape(theirs)
     if window:
-        return _seen_resized(array, old, _window(shape[0]))
+        return _seen_resized(array, old, new)
     if axis:
-        return array @ resizing(_grid(model), old)  # resize the tokens to the old grid, then mix
-    return np.tensordot(resizing(old, _grid(model)), array, 1)  # mix, then resize to the new grid
+        return array @ resizing(new, old)  # resize the tokens to the old grid, then mix
+    return np.tensordot(resizing(old, new), array, 1)  # mix, then resize to the new grid
 
 
 def _grid(model: Any) -> tuple[int, int]:
@@ -205,12 +212,12 @@ def _grid_of(tokens: int, like: tuple[int, int]) -> tuple[int, int] | None:
     return (rows, tokens // rows) if rows and rows * rows * W == tokens * H else None
 
 
-def _window(rows: int) -> tuple[int, int] | None:
-    """(k, colours) of a window of k x k pixels with one or three colours."""
-    for colours in (3, 1):  # n and 3n are never both square numbers
-        k = math.isqrt(rows // colours)
-        if k * k * colours == rows:
-            return k, colours
+def _window(rows: int, colours: int | None) -> tuple[int, int] | None:
+    """(k, colours) of a window of k x k pixels; where the colours are unknown, of three or one."""
+    for n in (colours,) if colours else (3, 1):  # n and 3n are never both square numbers
+        k = math.isqrt(rows // n)
+        if k * k * n == rows:
+            return k, n
     return None
 
 

@@ -125,8 +125,10 @@ def tensor_of(made: Made) -> Tensor:
     )
     if function.endswith("v3"):  # the lengths of its storages are in bytes
         tensor = Tensor(tensor.stored, kind, key, length // tensor.itemsize, offset, strides)
-    if len(strides) != len(shape) or tensor.stored.size > length or offset + tensor.span > length:
+    if len(strides) != len(shape) or offset + tensor.span > tensor.length:
         raise ValueError("a tensor is larger than its storage")
+    if tensor.stored.size > tensor.length:
+        raise Refused("a tensor that repeats the numbers of a smaller one (expanded)")
     return tensor
 
 

@@ -21,7 +21,11 @@ RAW = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
     *("params", "target", "weights", "_orig_mod", "backbone", "encoder", "base_encoder"),
 )
-PARTS = ("blocks", "layers", "levels", "network", "stages", "patch_embed", "stem", "head", "norm")
+WHOLE = ("model", "net", "module", "_orig_mod")  # what holds a model whole, head included
+PARTS = (
+    *("blocks", "layers", "levels", "network", "stages", "patch_embed", "stem", "norm"),
+    *("head", "heads", "classifier"),
+)
 COUNTS = ("n_averaged", "step", "epoch")  # single numbers that stand among names of a model
 FEWEST = 9  # names that a common first part is a prefix of, and not a layer that is alone
 DEEPEST = 16
@@ -50,8 +54,14 @@ def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:
     raw = next((firsts[name] for name in RAW if name in firsts), None)
     averaged = next((firsts[name] for name in AVERAGED if name in firsts), None)
     inside = raw or averaged
-    # "model/…" is a container whatever is beside it; "model.…" only if no part of a model is.
-    if inside and (inside[-1] == "/" or parts <= {*AVERAGED, *RAW, *COUNTS} - {*PARTS}):
+    # "model/…" is a container whatever is beside it, "model.…" if no part of a model is: a loss may
+    # be. "backbone.…" is one only if nothing else is there.
+    whole = inside and inside[:-1] in WHOLE and len(groups[inside]) >= FEWEST
+    if inside and (
+        inside[-1] == "/"
+        or (whole and not parts & {*PARTS})
+        or parts <= {*AVERAGED, *RAW, *COUNTS} - {*PARTS}
+    ):
         return _chosen(groups, raw, averaged, average, depth)
     if len(groups) == 1 and len(names) >= FEWEST and depth:
         (prefix, inner), *_ = groups.items()
