@@ -193,7 +193,7 @@ def test_odd_names_are_harmless(tmp_path):
     assert str(notes[0].message).isprintable()
     (root / "red").rename(root / "r\ned")
     with pytest.warns(Note):
-        assert load(root).class_names == ("blue", "green", "r\ned")
+        assert load(root).class_names == ("blue", "green", "r ed")
 
 
 def test_links_in_a_circle_end(tmp_path):

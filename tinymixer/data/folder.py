@@ -16,7 +16,7 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ def load(folder: str | Path, side: int | None, seed: int) -> Dataset:
     except (Unreadable, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{root} cannot be read: {reason}") from error
+    pictures = [replace(picture, kind=printable(picture.kind)) for picture in pictures]
     names = _class_names(root, pictures)
     squares, reasons = _squares(root, pictures, side)
     _tell(root, pictures, reasons)
@@ -100,6 +101,20 @@ def load(folder: str | Path, side: int | None, seed: int) -> Dataset:
         mean,
         std,
     )
+
+
+def among_pictures(folder: Path, path: Path) -> bool:
+    """Whether a file in `path` would be found among the pictures of `folder`.
+
+    Beside the folders for training and testing nothing is looked for.
+    """
+    if not folder.is_dir():
+        return False
+    root = _outermost(folder.resolve())
+    inside = {x.name.lower(): x for x in entries(root) if x.is_dir()}
+    parts = [x for name, x in inside.items() if name in TRAIN + TEST]
+    places = parts if any(name in TRAIN for name in inside) else [root]
+    return any(path.resolve().is_relative_to(place.resolve()) for place in places)
 
 
 # --- Which pictures there are --------------------------------------------------------------------
