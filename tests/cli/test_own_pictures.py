@@ -48,6 +48,15 @@ def test_a_run_is_not_written_among_the_pictures(here, capsys, monkeypatch):
     refused(capsys, here, (*train, "--out", "train/run"), "among the pictures")
     assert call(*train) == 0  # into runs/, where no pictures are looked for
     assert call("eval") == 0
+    refused(capsys, here, ("eval", "--out", "test/../train/red"), "among the pictures")
+    picture = ("--plot", "train/red/000.jpg")
+    refused(capsys, here, ("lr-find", "--dataset", "folder:.", *picture), "among the pictures")
+    refused(
+        capsys,
+        here,
+        ("compare", "mixer_nano", "--epochs", 1, *train[1:3], "--out", "train"),
+        "among",
+    )
 
 
 def test_idx_files(here, capsys):

@@ -103,18 +103,28 @@ def load(folder: str | Path, side: int | None, seed: int) -> Dataset:
     )
 
 
-def among_pictures(folder: Path, path: Path) -> bool:
-    """Whether a file in `path` would be found among the pictures of `folder`.
+def keep_apart(dataset: str, file: Path) -> None:
+    """Raise DataError if `file`, which is to be written, would be found among the pictures.
 
-    Beside the folders for training and testing nothing is looked for.
+    Of `folder:PATH`; nothing is looked for beside the folders of the classes, nor beside those for
+    training and testing.
     """
-    if not folder.is_dir():
-        return False
-    root = _outermost(folder.resolve())
-    inside = {x.name.lower(): x for x in entries(root) if x.is_dir()}
-    parts = [x for name, x in inside.items() if name in TRAIN + TEST]
-    places = parts if any(name in TRAIN for name in inside) else [root]
-    return any(path.resolve().is_relative_to(place.resolve()) for place in places)
+    kind, _, place = dataset.partition(":")
+    if kind != "folder" or not Path(place).is_dir():
+        return
+    root = _outermost(Path(place).resolve())
+    inside = {path.name.lower(): path for path in entries(root) if path.is_dir()}
+    found = file.resolve()
+    if any(name in inside for name in TRAIN):
+        parts = [path.resolve() for name, path in inside.items() if name in TRAIN + TEST]
+        among = any(found.is_relative_to(part) for part in parts)
+    else:
+        among = root in found.parent.parents
+    if among:
+        raise DataError(
+            f"{file} would be among the pictures of {root}, as one of them or in a class of its "
+            "own; choose a place outside of this folder"
+        )
 
 
 # --- Which pictures there are --------------------------------------------------------------------

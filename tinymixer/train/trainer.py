@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tinymixer import data
 from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.data.folder import among_pictures
+from tinymixer.data.folder import keep_apart
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, note
 from tinymixer.fast.gpu.graphs import Replay
@@ -80,7 +80,8 @@ class Trainer:
         graph: bool = False,
     ):
         TASKS[config.task].check_labels(dataset)
-        _check_outside(dataset, out)
+        if out is not None and dataset.source is not None:
+            keep_apart(dataset.source.dataset, out / "curves.png")
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.record = DatasetRecord.of(self.dataset)
         self.device, self.save_every, self.quiet = device, save_every, quiet
@@ -391,15 +392,3 @@ def _latest(folder: Path) -> tuple[str, int, int] | None:
         return None
     found = path.stat()
     return path.name, found.st_ino, found.st_mtime_ns
-
-
-def _check_outside(dataset: data.Dataset, out: Path | None) -> None:
-    """What a run writes among pictures, a figure or a folder, would be a picture or a class."""
-    source = dataset.source
-    if out is None or source is None or source.kind != "folder" or source.path is None:
-        return
-    if among_pictures(Path(source.path), out):
-        raise TinymixerError(
-            f"{out} is among the pictures of {source.path}, and what a run writes there would be "
-            "taken for one of them or for a class; choose a folder outside of it with --out"
-        )
