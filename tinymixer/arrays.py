@@ -228,7 +228,7 @@ class Safetensors(ArrayFile):
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MOST_HEADS):
-            raise ValueError("it begins like neither of the two")
+            raise ValueError("it begins like neither .npz nor .safetensors")
         heads = json.loads(file.read(length), object_pairs_hook=_without_doubles)
         if not isinstance(heads, dict):
             raise ValueError("its heads are damaged")

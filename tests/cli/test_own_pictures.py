@@ -10,6 +10,8 @@ from tinymixer import data
 from tinymixer.data import cifar, folder
 from tinymixer.train import checkpoint
 
+SMALL = ("--set", "hidden_dim=8", "--set", "num_blocks=1")
+
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch):
@@ -22,7 +24,7 @@ def test_a_folder_of_mixed_pictures(here, capsys):
     for name, content in DAMAGED.items():
         (root / name).write_bytes(content)
     train = ("train", "--dataset", "folder:flowers", "--epochs", "1", "--out", "run")
-    assert call(*train, "--set", "hidden_dim=8", "--set", "num_blocks=1") == 0
+    assert call(*train, *SMALL) == 0
     [line] = capsys.readouterr().err.splitlines()
     assert "3 of 33 pictures cannot be read" in line
     assert all(name in line for name in DAMAGED)
@@ -32,6 +34,29 @@ def test_a_folder_of_mixed_pictures(here, capsys):
     assert "green" in capsys.readouterr().out
     assert call("predict", "--run", "run", root / "red" / "000.jpg") == 0
     assert call("plot", "--run", "run") == 0
+
+
+def test_a_run_is_not_written_among_the_pictures(here, capsys, monkeypatch):
+    """Its curves would be a picture, its folder a class: it could not be tested or go on."""
+    monkeypatch.chdir(flowers(here / "flowers", count=10))
+    train = ("train", "--dataset", "folder:.", "--epochs", "1", *SMALL)
+    for out in ((), ("--out", "red"), ("--out", "red/run")):
+        refused(capsys, here, (*train, *out), "among the pictures")
+    (here / "flowers" / "train").mkdir()
+    for name in ("red", "green", "blue"):
+        (here / "flowers" / name).rename(here / "flowers" / "train" / name)
+    refused(capsys, here, (*train, "--out", "train/run"), "among the pictures")
+    assert call(*train) == 0  # into runs/, where no pictures are looked for
+    assert call("eval") == 0
+    refused(capsys, here, ("eval", "--out", "test/../train/red"), "among the pictures")
+    picture = ("--plot", "train/red/000.jpg")
+    refused(capsys, here, ("lr-find", "--dataset", "folder:.", *picture), "among the pictures")
+    refused(
+        capsys,
+        here,
+        ("compare", "mixer_nano", "--epochs", 1, *train[1:3], "--out", "train"),
+        "among",
+    )
 
 
 def test_idx_files(here, capsys):

@@ -270,3 +270,8 @@ def test_a_finished_run_goes_on_for_longer_and_says_what_becomes_of_the_learning
     assert "going on" not in capsys.readouterr().out
     refused(capsys, here, ("train", "--resume", "run", "--epochs", 1), "has done 2 epochs already")
     refused(capsys, here, ("train", "--resume", "run", "--epochs", 9, "--lr", 1), "lr")
+
+
+def test_what_to_type_next_can_be_typed(here, capsys):
+    call("train", "--dataset", "shapes", "--epochs", 1, "--out", "my run", *TINY)
+    assert "next: tinymixer eval --run 'my run'\n" in capsys.readouterr().out

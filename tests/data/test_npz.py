@@ -43,6 +43,8 @@ def test_four_arrays_under_usual_names(names, tmp_path):
     np.testing.assert_array_equal(dataset.test_images, TEST)
     np.testing.assert_array_equal(dataset.test_labels, TEST_LABELS)
     assert (dataset.name, dataset.class_names) == ("mine", ("cat", "dog", "Eule"))
+    odd = saved(tmp_path / "mine.npz", **four, class_names=np.array(["a\n", "\x1b[1m", "c"]))
+    assert odd.class_names == ("a ", r"\x1b[1m", "c")  # a checkpoint takes nothing else
     assert (dataset.mean, dataset.std) == measure_colours(TRAIN)
     np.testing.assert_allclose(dataset.mean, TRAIN.mean((0, 1, 2)))
 

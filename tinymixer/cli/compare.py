@@ -22,6 +22,7 @@ from tinymixer.cli.options import (
 )
 from tinymixer.cli.recipe import add_augmentation, add_fields, add_tta, changed, given_source
 from tinymixer.data import Source
+from tinymixer.data.folder import keep_apart
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models
 from tinymixer.train.compare import UNITS, Budget, Comparison, table
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / name
     if out.exists() and not out.is_dir():
         raise TinymixerError(f"--out {out}: expected a folder, found a file; choose another --out")
+    keep_apart(source.dataset, out / "model" / "curves.png")
     require_writable(out)  # before anything is downloaded
     source = replace(source, pixels=TASKS[config.task].pixels)
     dataset = source.load(args.data_dir, download=True)

@@ -20,6 +20,7 @@ from tinymixer.cli.options import (
 )
 from tinymixer.cli.recipe import add_fields, add_tta, given_fields
 from tinymixer.data import Source
+from tinymixer.data.folder import keep_apart
 from tinymixer.errors import DataError
 from tinymixer.train import metrics
 from tinymixer.train.checkpoint import load_model
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if differs := begun.difference(given, ("class_names", "image_size", "channels")):
         raise DataError(f"{path} was trained on {differs}; give a data set like it with --dataset")
     dataset = replace(dataset, mean=begun.mean, std=begun.std)  # as the model knows its images
+    if args.out and given.source:
+        keep_apart(given.source.dataset, args.out / "confusion.png")
     out = writable_folder(args.out or path.parent)
     if given.fingerprint != begun.fingerprint:
         print(f"note: {given.name} is not the same images that {path} was trained on")

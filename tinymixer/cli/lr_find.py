@@ -20,6 +20,7 @@ from tinymixer.cli.options import (
 )
 from tinymixer.cli.recipe import add_augmentation, add_fields, changed, given_source
 from tinymixer.data import Source
+from tinymixer.data.folder import keep_apart
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.lr_find import range_test
 from tinymixer.train.tasks import TASKS
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     config = changed(recipe(source.kind, getattr(args, "task", "classify")), args)
     check_precision(args.device, config.precision)
     check_device(args.device)
+    keep_apart(source.dataset, args.plot)
     config.build_model(10, nn.BLANK)  # a wrong option is named before anything is downloaded
     source = replace(source, pixels=TASKS[config.task].pixels)
     found = range_test(

@@ -1,6 +1,7 @@
 """tinymixer train."""
 
 import argparse
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         last = trainer.run()[-1]
     except Stopped as stop:
-        complain(f"{stop}; the run is saved: tinymixer train --resume {stop.folder}")
+        complain(
+            f"{stop}; the run is saved: tinymixer train --resume {shlex.quote(str(stop.folder))}"
+        )
         return 128 + stop.signal
     score, name, best = trainer.task.score, trainer.task.score_name, trainer.best
     chosen = ""
@@ -121,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"test {name} {getattr(last, f'test_{score}'):.2%} after epoch {last.epoch:g}{chosen}\n"
         f"checkpoints, metrics.jsonl and curves.png are in {out}\n"
-        f"next: tinymixer eval --run {out}"
+        f"next: tinymixer eval --run {shlex.quote(str(out))}"
     )
     return 0
 

@@ -102,6 +102,30 @@ def load(folder: str | Path, side: int | None, seed: int) -> Dataset:
     )
 
 
+def keep_apart(dataset: str, file: Path) -> None:
+    """Raise DataError if `file`, which is to be written, would be found among the pictures.
+
+    Of `folder:PATH`; nothing is looked for beside the folders of the classes, nor beside those for
+    training and testing.
+    """
+    kind, _, place = dataset.partition(":")
+    if kind != "folder" or not Path(place).is_dir():
+        return
+    root = _outermost(Path(place).resolve())
+    inside = {path.name.lower(): path for path in entries(root) if path.is_dir()}
+    found = file.resolve()
+    if any(name in inside for name in TRAIN):
+        parts = [path.resolve() for name, path in inside.items() if name in TRAIN + TEST]
+        among = any(found.is_relative_to(part) for part in parts)
+    else:
+        among = root in found.parent.parents
+    if among:
+        raise DataError(
+            f"{file} would be among the pictures of {root}, as one of them or in a class of its "
+            "own; choose a place outside of this folder"
+        )
+
+
 # --- Which pictures there are --------------------------------------------------------------------
 
 

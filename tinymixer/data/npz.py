@@ -71,6 +71,7 @@ def load(file: str | Path, seed: int) -> Dataset:
     if not len(arrays["train_images"]):
         raise DataError(f"{path}: it has no images to train on")
     mean, std = measure_colours(arrays["train_images"])
+    names = tuple(map(printable, names))
     return Dataset(printable(path.stem), **arrays, class_names=names, mean=mean, std=std)
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tinymixer import data
 from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
+from tinymixer.data.folder import keep_apart
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, note
 from tinymixer.fast.gpu.graphs import Replay
@@ -62,7 +63,8 @@ class Trainer:
     never writes over another one's checkpoints. With `graph`, on a GPU, a step is recorded and
     replayed if it can be, with the same bits.
 
-    Raises TinymixerError for a model that cannot take the images of the data set.
+    Raises TinymixerError for a model that cannot take the images of the data set, and for an `out`
+    among the pictures that they come from.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Trainer:
         graph: bool = False,
     ):
         TASKS[config.task].check_labels(dataset)
+        if out is not None and dataset.source is not None:
+            keep_apart(dataset.source.dataset, out / "curves.png")
         self.config, self.dataset, self.out = config, dataset.to(device), out
         self.record = DatasetRecord.of(self.dataset)
         self.device, self.save_every, self.quiet = device, save_every, quiet
