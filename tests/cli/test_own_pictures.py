@@ -59,6 +59,22 @@ def test_a_run_is_not_written_among_the_pictures(here, capsys, monkeypatch):
     )
 
 
+def test_plot_says_that_the_pictures_have_changed(here, capsys):
+    root = flowers(here / "flowers", count=10)
+    train = ("train", "--dataset", "folder:flowers", "--epochs", "1", "--out", "run", *SMALL)
+    assert call(*train) == 0
+    capsys.readouterr()
+    (root / "red" / "000.jpg").unlink()
+    assert call("plot", "--run", "run", "--batch") == 0
+    assert "note: flowers is not the same images" in capsys.readouterr().out
+    (root / "red").rename(root / "violet")
+    (root / "red").mkdir()
+    next((root / "violet").iterdir()).rename(root / "red" / "1.jpg")  # another class
+    refused(capsys, here, ("plot", "--run", "run", "--batch"), "with class_names")
+    assert call("plot", "--run", "run") == 0  # the other figures need no images
+    assert "layers.png is not drawn" in capsys.readouterr().out
+
+
 def test_idx_files(here, capsys):
     made = arrays()
     cifar_forms.unpacked(here / "data" / "FashionMNIST" / "raw", files(made))

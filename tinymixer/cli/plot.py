@@ -21,6 +21,7 @@ from tinymixer.models import MLPMixer
 from tinymixer.train.checkpoint import Checkpoint, load_model
 from tinymixer.train.layers import layer_figures
 from tinymixer.train.parallel import Workers
+from tinymixer.train.records import DatasetRecord
 from tinymixer.train.step import TrainingStep
 from tinymixer.train.validation import held_back
 
@@ -78,6 +79,11 @@ def _training_step(model: Any, saved: Checkpoint, data_dir: str | None) -> Train
     """A step of the run's training, without dropout. Raises DataError if its images are missing."""
     header = saved.header
     dataset = header.load_dataset(data_dir)
+    given = DatasetRecord.of(dataset)
+    if differs := header.dataset.difference(given, ("class_names", "image_size", "channels")):
+        raise DataError(f"the run was trained on {differs}, so these are other images")
+    if given.fingerprint != header.dataset.fingerprint:
+        print(f"note: {given.name} is not the same images that the run was trained on")
     dataset = replace(dataset, mean=header.dataset.mean, std=header.dataset.std)
     if header.config.val_size:
         dataset = held_back(dataset, header.config.val_size)
