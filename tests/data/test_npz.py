@@ -162,7 +162,7 @@ def test_what_is_no_npz_file_is_named(content, message, tmp_path):
 def test_a_letter_that_is_none_is_refused(tmp_path):
     file = tmp_path / "x.npz"
     np.savez(file, **keras(class_names=np.array([0xFFFFFFFF] * 9, "<u4").view("<U3")))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="class_names has letters that there are not"):
         data.load(f"npz:{file}")
 
 

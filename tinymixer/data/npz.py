@@ -11,6 +11,7 @@ file are left alone. No pickle is read.
 """
 
 import json
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -127,6 +128,8 @@ def _class_names(path: Path, archive: ArrayFile, name: str | None) -> tuple[str,
         )
     array = archive.read(name)
     if stored.dtype.kind == "U":
+        if np.frombuffer(array.tobytes(), "<u4").max(initial=0) > sys.maxunicode:
+            raise DataError(f"{path}: {name} has letters that there are not; it is damaged")
         return tuple(str(x) for x in array)
     if stored.dtype == np.uint8:
         found = json.loads(array.tobytes())
