@@ -90,10 +90,13 @@ WRONG = {  # what is wrong: the change, what the message says
         "training images are 7x5 with 3 channels, test images 7x5 with 1 channel",
     ),
     "another size": ({"test_images": np.zeros((M, W, H, 3), np.uint8)}, "test images 5x7"),
-    "no images": ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "none of its 0 train"),
+    "no images": (
+        {"train_images": IMAGES[:0], "train_labels": LABELS[:0]},
+        "it has no train images",
+    ),
     "no test": (
         {"test_images": IMAGES[:0], "test_labels": LABELS[:0]},
-        "none of its 0 test images",
+        "it has no test images; expected at least one$",
     ),
     "a list of labels": ({"train_labels": LABELS.tolist()}, r"is a list; .*np\.asarray\(labels"),
     "one-hot": ({"train_labels": np.eye(K, dtype=int)[LABELS]}, r"labels\.argmax\(1\)"),

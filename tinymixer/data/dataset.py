@@ -160,8 +160,8 @@ def check_images(what: str, images: Any) -> None:
         )
     if images.dtype.kind == "f":
         raise DataError(
-            f"{found}; expected uint8, 0 to 255. They look divided by 255 or normalised: pass the "
-            "pixels as they were, a model normalises them itself by mean and std"
+            f"{found}; expected uint8, 0 to 255. If they were divided by 255 or normalised, pass "
+            "the pixels as they were: a model normalises them itself by mean and std"
         )
     if images.dtype != np.uint8:
         raise DataError(f"{found}; expected pixels of 8 bits, uint8, from 0 to 255")
@@ -252,6 +252,8 @@ def _check_colours(dataset: Dataset) -> None:
 
 
 def _check_labels(dataset: Dataset, part: str, labels: Array) -> None:
+    if not len(labels):
+        raise DataError(f"{dataset.name}: it has no {part} images; expected at least one")
     known = (labels != IGNORED) | (labels.ndim < 3)
     if not known.any():
         raise DataError(

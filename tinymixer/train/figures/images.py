@@ -172,7 +172,7 @@ def predictions(
         x, y = wide * (i % columns), high * (i // columns)
         height, width = np.array(picture.shape[:2]) / max(picture.shape[:2])
         left, low = x + (1 - width) / 2, y + (1 + height) / 2
-        axes.imshow(picture, extent=(left, left + width, low, low - height), interpolation="auto")
+        axes.imshow(picture, extent=(left, left + width, low, low - height))
         best = p.argsort(kind="stable")[::-1][:2]
         for at, share, colour in ((y + 1.06, 1.0, "#e6e6e6"), (y + 1.06, p[best[0]], ORANGE)):
             axes.plot((x, x + share), (at, at), color=colour, lw=3, solid_capstyle="butt")
