@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def matlab(layout, files, packed=True):
-    """The MATLAB archive's files: arrays of uint8, and a text that is none of ours."""
+    """The MATLAB archive's files: arrays of uint8, and a text beside them."""
 
     def element(kind, content):
         return np.array([kind, len(content)], "<u4").tobytes() + content + bytes(-len(content) % 8)

@@ -92,7 +92,7 @@ def test_what_is_no_picture_is_named(content, name, run, here, capsys):
 
 @pytest.fixture
 def photos(here):
-    """A folder of ten pictures, three files that are none, and one that nobody means."""
+    """A folder of ten pictures, three files that are none, and a hidden one."""
     folder = here / "photos"
     (folder / "more" / ".hidden").mkdir(parents=True)
     x = np.random.default_rng(0).integers(0, 256, (10, 40, 60, 3)).astype(np.uint8)

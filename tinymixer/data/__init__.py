@@ -80,7 +80,7 @@ def load(
     and 4,000 shapes, drawn from `seed`. With `pixels` every pixel has a label, and "background" is
     the last class of shapes. A missing data set is downloaded first if `download` is true.
     `image_size` is the side, in pixels, that the pictures of a folder are brought to; the seed
-    decides which of one's own images are kept for testing where nobody says.
+    decides which of one's own images are kept for testing by default.
 
     Raises DataError for a data set that is unknown, damaged or without labels for pixels, and for a
     size below 1 or above the number of images; DataMissing for one that is not there.

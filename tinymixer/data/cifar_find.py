@@ -107,7 +107,7 @@ def _tells(layout: Layout, member: Member) -> bool:
         if member.base.endswith(".csv") and member.size <= label_table.MOST_BYTES:
             table = label_table.labels_of(member.read()) or {}
             return bool(table) and set(table.values()) <= set(layout.class_names)
-    except Exception:  # a damaged file can raise anything, and is none of ours for now
+    except Exception:  # a damaged file can raise anything, and is not ours
         return False
     part = cifar_pictures.part_of(member)
     return part is not None and member.folders[-1] in layout.class_names

@@ -23,7 +23,7 @@ Picture = tuple[str, bytes]  # name, content
 
 
 def part_of(member: Member) -> str | None:
-    """ "train" or "test", by the folder that a picture is in; None if it is none of CIFAR's."""
+    """ "train" or "test", by the folder that a picture is in; None if it is not one of CIFAR's."""
     if not member.base.lower().endswith(_SUFFIXES):
         return None
     return next((folder for folder in reversed(member.folders) if folder in _PARTS), None)

@@ -1,4 +1,4 @@
-"""Floor 1. What somebody has, a folder, an archive or a single file, as named contents.
+"""Floor 1. What a user has, a folder, an archive or a single file, as named contents.
 
     for member in members(path):
         member.name, member.size        # "cifar-10-batches-bin/data_batch_1.bin", 30730000

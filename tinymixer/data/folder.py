@@ -1,4 +1,4 @@
-"""Floor 1. Somebody's pictures: `folder:PATH`, a folder for each class.
+"""Floor 1. A user's pictures: `folder:PATH`, a folder for each class.
 
     flowers/train/rose/1.jpg        with folders for training and testing (or validation)
     flowers/rose/1.jpg              without: a fifth of each class is kept for testing
@@ -30,7 +30,7 @@ from tinymixer.errors import DataError, brief, harmless, note, printable
 from tinymixer.files import write_atomically
 from tinymixer.options import Whole
 
-SIDE = 32  # pixels, of the squares that are made where nobody says
+SIDE = 32  # pixels, of the squares that are made by default
 SIDES = Whole(1, 4096)
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
 MOST_BYTES = 2**34  # of all squares

@@ -44,7 +44,7 @@ MOST_NAMES = 2**24  # bytes of the names of classes
 
 
 def load(file: str | Path, seed: int) -> Dataset:
-    """The data set in an .npz file; `seed` decides what is kept for testing where nobody says.
+    """The data set in an .npz file; `seed` decides what is kept for testing by default.
 
     Raises DataError for a file that is damaged, lacks an array, or holds what a Dataset refuses.
     """

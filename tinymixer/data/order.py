@@ -1,4 +1,4 @@
-"""Floor 1. The order of somebody's images, and which are kept for testing where nobody says.
+"""Floor 1. The order of a user's images, and which are kept for testing by default.
 
 Both depend on the names and the seed only: never on chance, on the order in which a disk lists
 files, or on other classes. With one file more, few others change their place.

@@ -129,7 +129,7 @@ class Trainer:
     ) -> "Trainer":
         """The run that wrote the checkpoint `path`, as it was then.
 
-        With `epochs` it has another end, be it finished or under way. From here on the learning
+        With `epochs` it has another end, whether finished or under way. From here on the learning
         rate is that of the schedule for so many epochs: a cosine that had come down goes up again,
         to where the longer one is at this step. The steps that are done stay as they are. So the
         run ends in the bits of one begun with `epochs` if both had the same learning rates so far:
