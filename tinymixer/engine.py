@@ -168,7 +168,7 @@ class Function:
             self.saved, self.needs = None, Function.needs
             return Tensor(y)
         self.inputs, self.order = tensors, next(_order)
-        if device == "cpu":
+        if device == "cpu" and getattr(_state, "guarded", True):
             leaves = (x for x in tensors if x is not None and x.creator is None)
             self.leaves = [(x, x.data.tobytes()) for x in leaves]
         return Tensor(y, self)
@@ -207,22 +207,27 @@ def recording() -> bool:
 
 def no_grad() -> AbstractContextManager[None]:
     """Within it, Functions compute and record nothing: nothing is kept for a backward."""
-    return _recording_is(False)
+    return _recording_is(False, True)
 
 
-def enable_grad() -> AbstractContextManager[None]:
-    """Within it, Functions are recorded, also where a `no_grad` is around it."""
-    return _recording_is(True)
+def enable_grad(*, guarded: bool = True) -> AbstractContextManager[None]:
+    """Within it, Functions are recorded, also where a `no_grad` is around it.
+
+    Guarded, weights that change between forward and backward are noticed: each use of a leaf keeps
+    a copy of its numbers. A training step, which changes none there, does without.
+    """
+    return _recording_is(True, guarded)
 
 
 @contextmanager
-def _recording_is(on: bool) -> Iterator[None]:
-    before = recording()
-    _state.recording = on
+def _recording_is(on: bool, guarded: bool) -> Iterator[None]:
+    before = vars(_state).copy()
+    _state.recording, _state.guarded = on, guarded
     try:
         yield
     finally:
-        _state.recording = before
+        vars(_state).clear()
+        vars(_state).update(before)
 
 
 # Guards -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tinymixer.errors import TinymixerError
 from tinymixer.train import Config, checkpoint
+from tinymixer.train.ranks import ALONE
 
 
 def test_train_leaves_a_run_and_says_how_good_it_is(here, capsys):
@@ -65,6 +66,7 @@ def told(monkeypatch, *words):
 )
 def test_options_of_how_to_compute_reach_the_trainer(words, options, monkeypatch):
     usual = {"workers": None, "device": "cpu", "save_every": 60.0, "quiet": False, "graph": False}
+    usual |= {"processes": None, "ranks": ALONE}
     _, found = told(monkeypatch, *words)
     assert found == usual | options
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from small_runs import images_for, small
+from threadpoolctl import threadpool_info
 
 from tinymixer.engine import no_grad
 from tinymixer.models import create_model
@@ -78,7 +79,7 @@ def test_two_siblings_that_arrive_at_once_are_both_in_the_sum():
         begin.wait()
         gradient_sum.add(leaf, np.full(3, 1.0 + leaf))
 
-    gradient_sum._waiting = Waiting()
+    gradient_sum.waiting = Waiting()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(add, range(2)))
     np.testing.assert_array_equal(gradient_sum.total, np.full(3, 3.0))
@@ -88,7 +89,7 @@ def test_few_arrays_wait_at_a_time():
     gradient_sum, most = GradientSum(64), 0
     for leaf in range(64):
         gradient_sum.add(leaf, np.zeros(3))
-        most = max(most, len(gradient_sum._waiting))
+        most = max(most, len(gradient_sum.waiting))
     assert most <= 6  # one for each level of the tree
 
 
@@ -130,3 +131,13 @@ def test_an_error_in_a_worker_reaches_the_caller():
             assert workers.map(abs, range(5)) == list(range(5))
             with pytest.raises(ValueError, match="item 3"):
                 workers.map(fail, range(5))
+
+
+def test_another_thread_may_hold_blas_to_one_thread_afterwards():
+    def threads_of_blas():
+        with Workers(1):
+            return {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
+
+    assert threads_of_blas() == {1}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(threads_of_blas).result() == {1}

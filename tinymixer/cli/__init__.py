@@ -4,16 +4,18 @@ A user's mistake ends in one line on standard error and exit code 2; a traceback
 """
 
 import argparse
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from typing import Any, NoReturn
 
 import tinymixer
 from tinymixer.cli.output import complain, terminal
 from tinymixer.errors import TinymixerError, brief, printable
+from tinymixer.launcher import launched
 
 __all__ = ["COMMANDS", "CommandParser", "Parser", "build_parser", "complain", "main"]
 
@@ -79,11 +81,20 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (sys.argv if None) and return its exit code."""
-    with terminal():
+    """Run the command line `argv` (sys.argv if None) and return its exit code.
+
+    Of several processes that a launcher started, the first one alone talks.
+    """
+    processes, rank, _ = launched()
+    with terminal() if rank == 0 else _silence():
         try:
             with _dying_at_once():
                 args = build_parser().parse_args(argv)
+                if processes > 1 and not getattr(args, "for_ranks", False):
+                    raise TinymixerError(
+                        f"started as {processes} processes, but this command is for one: leave out "
+                        "mpiexec. `train` is for several"
+                    )
                 from tinymixer.fast.cpu import keep_freed_memory  # --version needs no NumPy
             keep_freed_memory()
             code = args.func(args)
@@ -100,6 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             complain("interrupted")
             return 130
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
 
 
 @contextmanager

@@ -32,9 +32,11 @@ from tinymixer.cli.recipe import (
     given_source,
 )
 from tinymixer.data import Source
-from tinymixer.errors import CheckpointError, DataMissing
+from tinymixer.errors import CheckpointError, DataMissing, TinymixerError
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
+from tinymixer.train.mpi import world
+from tinymixer.train.ranks import Ranks
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.tasks import TASKS
 from tinymixer.train.trainer import Trainer
@@ -47,7 +49,7 @@ def add_options(parser: Any) -> None:
         "stops it; --resume continues it, on a CPU or a GPU, and with --epochs for longer. A GPU "
         "computes a whole batch at once unless --micro-batch is given."
     )
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, for_ranks=True)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run; default: runs/MODEL-DATASET"
     )
@@ -92,17 +94,33 @@ def run(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     check_graph(args)
     load_figures()  # an epoch ends with curves.png
+    with world() as ranks:
+        return _train(args, ranks)
+
+
+def _train(args: argparse.Namespace, ranks: Ranks) -> int:
+    if ranks.size > 1 and args.device == "gpu":
+        raise TinymixerError(
+            f"--device gpu trains with one process, not {ranks.size}; start it without mpiexec"
+        )
     options = {
         "workers": args.workers,
+        "processes": None,
+        "ranks": ranks,
         "device": args.device,
         "save_every": args.save_every,
         "quiet": args.quiet,
         "graph": args.graph,
     }
-    trainer = _resumed(args, options) if args.resume else _fresh(args, options)
+    build = _resumed if args.resume else _fresh
+    if ranks.rank > 0:
+        ranks.gather("the first one has loaded, and maybe downloaded, the data")
+    trainer = build(args, options)
+    if ranks.rank == 0:
+        ranks.gather("the others may load them")
     config, out, images = trainer.config, trainer.out, trainer.split.train_images
     if not args.quiet:
-        where = "the GPU" if args.device == "gpu" else f"{trainer.workers.count} workers"
+        where = "the GPU" if args.device == "gpu" else trainer.shared_by
         print(
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on "
             f"{trainer.dataset.name}, {len(images):,} images, {where} -> {out}"

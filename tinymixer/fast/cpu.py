@@ -17,6 +17,7 @@ The twins compute in float32; whatever else comes is their reference's.
 import ctypes
 import math
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,12 @@ def keep_freed_memory() -> bool:
         return False
     settings = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: 2**31 - 1}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def return_freed_memory() -> None:
+    """Give what is free by now back to the operating system, once."""
+    with suppress(AttributeError, OSError, TypeError):  # elsewhere than on glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # GELU and its derivative, together ----------------------------------------------------------------

@@ -12,7 +12,7 @@ A model is called as `model(images)` to evaluate it, and as `model(images, rng=r
 with random numbers to draw from, dropout drops activations and stochastic depth skips branches.
 """
 
-from tinymixer.nn.auxiliary import Auxiliary, add_loss, after_step, auxiliary
+from tinymixer.nn.auxiliary import Auxiliary, Update, add_loss, after_step, auxiliary
 from tinymixer.nn.grids import grid, resize, sides
 from tinymixer.nn.initialise import (
     BLANK,
@@ -67,6 +67,7 @@ __all__ = [
     "TokenLinear",
     "TokenMLP",
     "UnfoldLinear",
+    "Update",
     "Zeros",
     "add_loss",
     "after_step",

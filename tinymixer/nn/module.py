@@ -68,14 +68,22 @@ class Module:
         """Every Parameter below, with its path: `blocks.0.token_mlp.W1`."""
         yield from ((path, x) for path, x in self._walk() if isinstance(x, Parameter))
 
-    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Parameter | Buffer]]:
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        """This Module, whose path is "", and every one below: `blocks.0.token_mlp`."""
+        yield "", self
+        yield from ((path, x) for path, x in self._walk() if isinstance(x, Module))
+
+    def _arrays(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        yield from ((path, x) for path, x in self._walk() if isinstance(x, Parameter | Buffer))
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """All that is below, in order of definition."""
         for name, value in vars(self).items():
             members = enumerate(value) if isinstance(value, list) else [(None, value)]
             for i, member in members:
                 path = f"{prefix}{name}" if i is None else f"{prefix}{name}.{i}"
-                if isinstance(member, Parameter | Buffer):
-                    yield path, member
-                elif isinstance(member, Module):
+                yield path, member
+                if isinstance(member, Module):
                     yield from member._walk(path + ".")
 
     def parameters(self) -> list[Parameter]:
@@ -90,7 +98,7 @@ class Module:
 
     def state(self) -> dict[str, Array]:
         """The arrays of parameters and buffers by name: the arrays themselves, not copies."""
-        return {path: x.data for path, x in self._walk()}
+        return {path: x.data for path, x in self._arrays()}
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
         """Copy `arrays` into the parameters and buffers of the same names, in their precision.
@@ -116,13 +124,13 @@ class Module:
 
     def astype(self, dtype: Any) -> "Module":
         """This model with its parameters and buffers in another precision, in place."""
-        for _, x in self._walk():
+        for _, x in self._arrays():
             x.data = x.data.astype(dtype)
         return self
 
     def to(self, device: str) -> "Module":
         """This model with its parameters and buffers on `device`, "cpu" or "gpu", in place."""
-        for _, x in self._walk():
+        for _, x in self._arrays():
             x.data = to_device(x.data, device)
         return self
 

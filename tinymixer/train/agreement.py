@@ -88,7 +88,7 @@ def _inferred(
     model: Module, images: Array, labels: Array, workers: Workers
 ) -> dict[str, np.ndarray]:
     pieces = micro_batches(images, TOGETHER), micro_batches(labels, TOGETHER)
-    done = workers.map(lambda piece: evaluate(model, *piece), zip(*pieces, strict=True))
+    done = workers.map(lambda piece: evaluate(model, *piece), list(zip(*pieces, strict=True)))
     losses, logits = zip(*done, strict=True)
     loss = np.asarray(mean_loss(losses, pieces[1]))
     return {"the loss": loss, "the logits": np.concatenate([to_numpy(x) for x in logits])}

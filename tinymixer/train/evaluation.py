@@ -41,7 +41,7 @@ def measure(
         return float(log_p[np.arange(len(wanted)), wanted].sum()), matrix
 
     images, labels = (_to_evaluate(model, x) for x in (dataset.test_images, dataset.test_labels))
-    done = workers.map(of_batch, zip(images, labels, strict=True))
+    done = workers.map(of_batch, list(zip(images, labels, strict=True)))
     matrix = np.sum([matrix for _, matrix in done], axis=0)
     return -math.fsum(log_p for log_p, _ in done) / int(matrix.sum()), matrix
 

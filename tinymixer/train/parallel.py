@@ -1,16 +1,19 @@
 """Who computes what, and how it becomes one gradient: the same bits for any number of workers.
 
-    batch -> micro-batches 0..G-1 -> a worker takes the next one -> gradients -> one tree of sums
+    batch -> micro-batches 0..G-1 -> ranks and workers take them -> gradients -> one tree of sums
 
 Float sums depend on their order, so the order is fixed: gradients are added along a binary tree
-over the micro-batches. Neither the cut nor the tree knows how many workers there are. What is
-added, the gradient of a micro-batch, has the bits of the processor and its BLAS, see machine.py.
+over the micro-batches. Neither the cut nor the tree knows how many workers there are: threads of a
+process, or ranks of them, see ranks.py. What is added, the gradient of a micro-batch, has the bits
+of the processor and its BLAS, see machine.py.
 """
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,8 +22,10 @@ from threadpoolctl import threadpool_limits
 from tinymixer import fast, nn, optim
 from tinymixer.backend import Array, array_module, device_of
 from tinymixer.engine import Tensor
+from tinymixer.launcher import launched
 from tinymixer.nn import Module
 from tinymixer.optim.muon import Place
+from tinymixer.train.ranks import ALONE, Ranks
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,35 +93,53 @@ def places_of(model: Module) -> list[Place]:
 
 
 class Workers:
-    """Threads that share the weights, and BLAS held to one thread in each.
+    """Threads that share the weights, with BLAS held to one thread in each; and their ranks.
 
-    NumPy releases the interpreter lock in matrix products and in element-wise loops, so threads
-    are enough. With one worker, everything runs in the calling thread.
+    NumPy releases the interpreter lock in matrix products and in element-wise loops, but not
+    between them: threads wait for it, processes do not, see ranks.py. With one worker, everything
+    runs in the calling thread.
     """
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, ranks: Ranks = ALONE):
+        self.count, self.ranks = count, ranks
 
     @classmethod
-    def of_this_machine(cls, count: int | None = None, device: str = "cpu") -> "Workers":
-        """`count` workers, or one for each processor; a GPU is fed by one."""
-        return cls(1 if device == "gpu" else count or os.cpu_count() or 1)
+    def of_this_machine(
+        cls, count: int | None = None, device: str = "cpu", ranks: Ranks = ALONE
+    ) -> "Workers":
+        """`count` workers, or one for each processor that this rank has; a GPU is fed by one."""
+        _, _, here = launched()
+        return cls(1 if device == "gpu" else count or max(1, (os.cpu_count() or 1) // here), ranks)
 
     def __enter__(self) -> "Workers":
-        self._limits = threadpool_limits(1, user_api="blas")
+        # entered, not only made: until a thread that set the limit leaves it, no other can
+        self._limits = threadpool_limits(1, user_api="blas").__enter__()
         self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
         return self
 
     def __exit__(self, *exception: Any) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
-        self._limits.restore_original_limits()
+        self._limits.__exit__(*exception)
 
-    def map(self, f: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """[f(item), ...] in order of the items; the first exception is raised here."""
-        if self._pool is None:
-            return [f(item) for item in items]
-        return list(self._pool.map(f, items))
+    @contextmanager
+    def joined(self, ranks: Ranks, count: int) -> Iterator[None]:
+        """Within it, and before `with workers`, these are `count` threads of one of `ranks`."""
+        before = self.count, self.ranks
+        self.count, self.ranks = count, ranks
+        try:
+            yield
+        finally:
+            self.count, self.ranks = before
+
+    def map(self, f: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """[f(item), ...] in order of the items, on every rank; the first exception is raised here.
+
+        Each rank computes its share. Where there are several, what f returns is sent: small things.
+        """
+        mine = [items[i] for i in self.ranks.share(len(items))]
+        done = list(map(f, mine) if self._pool is None else self._pool.map(f, mine))
+        return done if self.ranks.size == 1 else list(chain(*self.ranks.gather(done)))
 
 
 class GradientSum:
@@ -124,25 +147,51 @@ class GradientSum:
 
     Leaf g is micro-batch g. A node adds its two children; a node without a sibling moves up as it
     is. The second of two siblings to arrive triggers their addition, so at most log2(G) arrays wait
-    for each one being computed. `total` is the sum once all have arrived.
+    for each one being computed.
     """
 
     def __init__(self, leaves: int):
         self.leaves = leaves
-        self.total: Array = None
-        self._waiting: dict[tuple[int, int], Array] = {}  # (level, node) -> its sum
+        self.root = (leaves - 1).bit_length(), 0
+        self.waiting: dict[tuple[int, int], Array] = {}  # (level, node) -> its sum
         self._lock = threading.Lock()
 
-    def add(self, leaf: int, array: Array) -> None:
-        """Give up `array`, which is added to in place, as leaf number `leaf`."""
-        node, width, level = leaf, self.leaves, 0
-        while width > 1:
-            if node ^ 1 < width:
+    def add(self, node: int, array: Array, level: int = 0) -> None:
+        """Give up `array`, which is added to in place, as a leaf or as a node of another level."""
+        while (level, node) != self.root:
+            if node ^ 1 < -(-self.leaves >> level):  # as many nodes as there are at this level
                 with self._lock:
-                    sibling = self._waiting.pop((level, node ^ 1), None)
+                    sibling = self.waiting.pop((level, node ^ 1), None)
                     if sibling is None:
-                        self._waiting[level, node] = array
+                        self.waiting[level, node] = array
                         return
                 array += sibling
-            node, width, level = node // 2, (width + 1) // 2, level + 1
-        self.total = array
+            level, node = level + 1, node // 2
+        self.waiting[self.root] = array
+
+    @property
+    def total(self) -> Array | None:
+        """The sum, once all have arrived."""
+        return self.waiting.get(self.root)
+
+    def over(self, ranks: Ranks, like: Array) -> Array:
+        """The sum (N,), of the type of `like`, on every rank, once each has added its own leaves.
+
+        The nodes whose sibling is on another rank are cut into one slice of the N numbers for each
+        rank, which finishes the tree for its slice. Then the slices are put together. So a rank
+        sends about 2 N numbers, however many ranks there are, and all of them add.
+        """
+        if ranks.size == 1:
+            return self.waiting[self.root]
+        cuts = [r * len(like) // ranks.size for r in range(ranks.size + 1)]
+        own, xp = GradientSum(self.leaves), array_module(like)
+        for sent in ranks.exchange(
+            [
+                {place: array[start:end] for place, array in self.waiting.items()}
+                for start, end in pairwise(cuts)
+            ]
+        ):
+            for (level, node), array in sent.items():
+                own.add(node, array.copy(), level)
+        slices = ranks.exchange([{"sum": own.waiting[self.root]}] * ranks.size)
+        return xp.concatenate([sent["sum"] for sent in slices])

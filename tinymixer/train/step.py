@@ -17,7 +17,7 @@ from itertools import chain
 
 import numpy as np
 
-from tinymixer import data, fast, optim
+from tinymixer import data, fast, nn, optim
 from tinymixer.backend import Array, device_of
 from tinymixer.data import draws
 from tinymixer.data.draws import Stream
@@ -27,8 +27,9 @@ from tinymixer.train.config import Config
 from tinymixer.train.parallel import FlatParameters, GradientSum, Workers, micro_batches, places_of
 from tinymixer.train.tasks import TASKS
 
-# Functions and the arrays that each is to be given after the step: see nn.after_step.
-Updates = Sequence[tuple[Callable[..., None], Sequence[Array]]]
+# What is called after the step, see nn.after_step: a layer's path, its method, and the arrays. By
+# name, as another rank's layers are not this one's.
+Updates = Sequence[tuple[str, str, Sequence[Array]]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class TrainingStep:
         self.optimizer = config.build_optimizer(self.flat.decay_mask(), places_of(model))
         self.average = self.flat.weights.copy() if config.ema else None
         self.healthy = self.flat.xp.ones((), bool)
+        self.layers = dict(model.named_modules())
+        self.paths = {layer: path for path, layer in self.layers.items()}
 
     def __call__(
         self, batch: Array, epoch: int, step: int, *, number: int, lr: float
@@ -92,8 +95,8 @@ class TrainingStep:
         xp = self.flat.xp
         self.healthy &= xp.isfinite(xp.stack([norm, *losses])).all()
         with optim.undone_unless(self.healthy, self.flat.buffers):
-            for update, arrays in updates:  # running statistics, in the order of the micro-batches
-                update(*arrays)
+            for path, update, arrays in updates:  # running statistics, micro-batch by micro-batch
+                getattr(self.layers[path], update)(*arrays)
         self.optimizer.step_and_average(
             self.flat.weights, gradient, lr, number, self.average, self.config.ema, self.healthy
         )
@@ -118,11 +121,18 @@ class TrainingStep:
             inputs = self.inputs(pieces[g], epoch, step, g)
             loss, correct, updates, gradient = differentiate(share, *inputs)
             total.add(g, gradient)
-            return loss, correct, updates
+            return loss, correct, self._by_name(updates)
 
         found = self.workers.map(micro_batch, range(len(pieces)))
         losses, correct, updates = (list(column) for column in zip(*found, strict=True))
-        return total.total, losses, correct, list(chain(*updates))
+        gradient = total.over(self.workers.ranks, flat.weights)
+        return gradient, losses, correct, list(chain(*updates))
+
+    def _by_name(self, updates: Sequence[nn.Update]) -> Updates:
+        return [
+            (self.paths[update.__self__], update.__name__, arrays)  # type: ignore[attr-defined]
+            for update, arrays in updates
+        ]
 
     def inputs(self, indices: Array, epoch: int, step: int, g: int) -> tuple[Array, ...]:
         """What micro-batch g learns from: the images at `indices`, augmented, and their targets;
@@ -148,14 +158,16 @@ class TrainingStep:
         loss = self.task.loss(logits, targets, self.config.label_smoothing)
         return loss, self.task.correct(logits.data, targets)
 
-    def differentiate(self, share: Array, *inputs: Array) -> tuple[Array, Array, Updates, Array]:
+    def differentiate(
+        self, share: Array, *inputs: Array
+    ) -> tuple[Array, Array, Sequence[nn.Update], Array]:
         """(loss, correct, updates, share of the gradient (N,)) of a micro-batch from its `inputs`.
 
         A function of these arrays and the weights alone, so that a GPU can repeat it.
         """
         # a loss that overflows is returned, whatever becomes of its gradient
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with quiet, enable_grad(), auxiliary() as extra:
+        with quiet, enable_grad(guarded=False), auxiliary() as extra:
             loss, correct = self.loss(*inputs)
             for more in extra.losses:
                 loss = loss + more

@@ -8,30 +8,36 @@ workers. On another kind of processor or BLAS the last bits differ, see machine.
 says where it was made, and a run that goes on elsewhere says so.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+import tinymixer
 from tinymixer import data
-from tinymixer.backend import Array, array_module, read_scalars, to_device
+from tinymixer.backend import Array, array_module, read_scalars, to_device, to_numpy
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.data.folder import keep_apart
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, note
+from tinymixer.fast.cpu import return_freed_memory
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
 from tinymixer.files import lock
 from tinymixer.train import checkpoint, report
+from tinymixer.train.checkpoint import Checkpoint
 from tinymixer.train.config import Config
 from tinymixer.train.evaluation import measure
 from tinymixer.train.machine import Machine
 from tinymixer.train.non_finite import non_finite_error, spoilt_error
 from tinymixer.train.parallel import Workers
+from tinymixer.train.processes import AVAILABLE, Processes
+from tinymixer.train.ranks import ALONE, Ranks, require_alike
 from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
 from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
@@ -39,6 +45,9 @@ from tinymixer.train.tasks import TASKS
 from tinymixer.train.validation import held_back
 from tinymixer.weights import Started, start_from
 
+# Images x parameters: in a shorter run threads of this process have done it sooner than others have
+# been started.
+LEAST_WORK = 1e9
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
 
@@ -58,6 +67,10 @@ class Trainer:
     another end: the learning rate then follows the schedule for 30 epochs, so a cosine that had
     come down goes up again, and checkpoints keep when that was.
 
+    Who computes: `workers` threads of this process, or `processes` with one thread each, which are
+    faster and take a second to start; None for whichever is faster here. `ranks` are those that a
+    launcher started, see mpi.py. It changes no bit. split: `held_back` of the data set, if known.
+
     Nothing is chosen on the test images: what is quoted of a run is the test figure of its last
     weights. save_every is in seconds; the end of an epoch and a signal to stop save as well. A run
     never writes over another one's checkpoints. With `graph`, on a GPU, a step is recorded and
@@ -74,11 +87,16 @@ class Trainer:
         out: Path | None = None,
         *,
         workers: int | None = None,
+        processes: int | None = 1,
+        ranks: Ranks = ALONE,
         device: str = "cpu",
         save_every: float = 60.0,
         quiet: bool = False,
         graph: bool = False,
+        split: data.Dataset | None = None,
     ):
+        if ranks.rank > 0:  # the first one alone writes and reports
+            out, quiet = None, True
         TASKS[config.task].check_labels(dataset)
         if out is not None and dataset.source is not None:
             keep_apart(dataset.source.dataset, out / "curves.png")
@@ -87,7 +105,8 @@ class Trainer:
         self.device, self.save_every, self.quiet = device, save_every, quiet
         self.model = config.model_for(dataset, generator(config.seed, Stream.INIT))
         self.workers = Workers.of_this_machine(workers, device)
-        self.split = held_back(self.dataset, config.val_size) if config.val_size else self.dataset
+        self.ranks = ranks
+        self.split = split or held_back(self.dataset, config.val_size)
         self.training_step = TrainingStep(
             config,
             self.model.to(device),
@@ -102,6 +121,7 @@ class Trainer:
         self.step, self.progress = 0, Progress()
         self.history: list[EpochFigures] = []
         self.extended: tuple[tuple[float, float], ...] = ()  # see Header
+        self.processes = self._worth_starting() if processes is None else processes
         self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
         self._left: tuple[str, int, int] | None = None  # the latest checkpoint, as this run left it
@@ -159,15 +179,7 @@ class Trainer:
             )
         with saved.fitting():
             trainer = cls(header.config, dataset, path.parent, **options)
-            trainer.model.load_state(saved.weights)
-            for own, kept in (
-                (trainer._averages(), saved.ema),
-                (trainer.optimizer.state, saved.optimizer),
-            ):
-                for name, array in own.items():  # with the names and shapes that load has checked
-                    array[...] = array_module(array).asarray(kept[name])
-            trainer.step, trainer.progress = header.step, header.progress
-            trainer.history, trainer.extended = list(header.history), header.extended
+            trainer._go_to(saved, header)
             images = len(trainer.split.train_images)
             trained = min(header.step * header.config.batch_size, images)
             if header.progress.images != trained:
@@ -184,6 +196,17 @@ class Trainer:
                 "here on its bits may differ"
             )
         return trainer
+
+    def _go_to(self, saved: Checkpoint, header: Header) -> None:
+        self.model.load_state(saved.weights)
+        for own, kept in (
+            (self._averages(), saved.ema),
+            (self.optimizer.state, saved.optimizer),
+        ):
+            for name, array in own.items():  # with the names and shapes that load has checked
+                array[...] = array_module(array).asarray(kept[name])
+        self.step, self.progress = header.step, header.progress
+        self.history, self.extended = list(header.history), header.extended
 
     @property
     def epoch(self) -> int:
@@ -215,12 +238,58 @@ class Trainer:
         there.
         """
         products = precision(self.config.precision, self.device)
-        with self._folder(), self.workers, self._stop.heard(self.out), products:
+        stop = self._stop.heard(self.out)
+        with self._folder(), self._together(), self.workers, stop, products:
             self._report()
             while not self.finished:
                 self._train_epoch()
                 self._finish_epoch()
         return self.history
+
+    @property
+    def shared_by(self) -> str:
+        """Who computes, in words."""
+        if self.processes > 1:
+            return f"{self.processes} processes"
+        threads = f"{self.workers.count} worker{'s' * (self.workers.count != 1)}"
+        return threads if self.ranks.size == 1 else f"{self.ranks.size} processes of {threads}"
+
+    def _worth_starting(self) -> int:
+        """How many processes are the fastest workers of this run, as far as can be told before."""
+        images = (self.steps - self.steps_done) * self.config.batch_size
+        alone = self.device == "gpu" or self.ranks.size > 1 or not AVAILABLE
+        if alone or images * self.model.num_parameters() < LEAST_WORK:
+            return 1
+        return min(self.workers.count, -(-self.config.batch_size // self.config.micro_batch))
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Within it, all ranks of this run are there; the processes asked for have been started."""
+        ranks, threads = self.ranks, self.workers.count
+        with ExitStack() as stack:
+            if self.processes > 1:
+                position = Checkpoint(Path(), self._header(), *self._groups())
+                arguments = self.dataset, self.split, position
+                processes = Processes(self.processes, follow, *arguments)
+                ranks, threads = stack.enter_context(processes), 1
+                self.dataset, self.split, _ = processes.shared  # let go of these
+                self.training_step.dataset = self.split
+                del arguments, position
+                return_freed_memory()
+            stack.enter_context(self.workers.joined(ranks, threads))
+            self._require_alike(ranks)
+            yield
+
+    def _require_alike(self, ranks: Ranks) -> None:
+        weights = hashlib.sha256(to_numpy(self.flat.weights).tobytes()).hexdigest()
+        facts = {
+            "version of tinymixer": tinymixer.__version__,
+            "options": str(self.config.plain()),
+            "data": f"{self.record.name} with fingerprint {self.record.fingerprint[:12]}",
+            "position": f"epoch {self.epoch + 1}, step {self.step + 1}",
+            "weights": weights[:12],
+        }
+        require_alike(ranks, facts, Machine.here(self.device))
 
     def _learning_rate(self) -> float:
         return self.config.learning_rate(self.steps_done, self.steps_per_epoch)
@@ -243,7 +312,7 @@ class Trainer:
                 figures = self.training_step(batch, self.epoch, self.step, number=number, lr=lr)
                 self._unread.append((batch, figures))
                 self.step += 1
-                stop = self._stop.number
+                stop = max(self.workers.ranks.gather(self._stop.number))
                 saves = stop or time.monotonic() - self._saved_at > self.save_every
                 done = self.step == self.steps_per_epoch or self.steps_done == self.steps
                 if saves or done or len(self._unread) == READ_EVERY[self.device]:
@@ -357,20 +426,26 @@ class Trainer:
                 )
             yield
 
+    def _header(self) -> Header:
+        where = self.step, self.progress, tuple(self.history), self.extended
+        return Header(self.config, self.record, *where, Machine.here(self.device))
+
+    def _groups(self) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+        """The arrays that a checkpoint keeps, as in checkpoint.GROUPS."""
+        return self.model.state(), self._averages(), dict(self.optimizer.state)
+
     def _save(self, name: str) -> None:
         self._saved_at = time.monotonic()
         if self.out is None:
             return
-        where = self.step, self.progress, tuple(self.history), self.extended
-        header = Header(self.config, self.record, *where, Machine.here(self.device))
-        groups = self.model.state(), self._averages(), self.optimizer.state
+        groups = self._groups()
         if self.steps_done and not all(
             array_module(array).isfinite(array).all()
             for group in groups
             for array in group.values()
         ):
             raise self._spoilt("the weights are")
-        checkpoint.save(self.out / f"{name}.npz", header, *groups)
+        checkpoint.save(self.out / f"{name}.npz", self._header(), *groups)
         self._left = _latest(self.out)
 
     def _spoilt(self, what: str) -> NonFiniteError:
@@ -383,6 +458,13 @@ class Trainer:
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:
             tqdm.write(f"no graph, launch by launch instead: {why_not}")
+
+
+def follow(ranks: Ranks, dataset: data.Dataset, split: data.Dataset, position: Checkpoint) -> None:
+    """Train from `position` on as another rank of a run that has begun."""
+    trainer = Trainer(position.header.config, dataset, workers=1, ranks=ranks, split=split)
+    trainer._go_to(position, position.header)
+    trainer.run()
 
 
 def _latest(folder: Path) -> tuple[str, int, int] | None:
