@@ -278,7 +278,8 @@ def test_times_are_of_the_steps_after_the_warm_up(monkeypatch):
 # --- the command ---
 
 FIELDS = {
-    *("what", "model", "batch", "micro_batch", "threads", "gelu", "precision", "reference"),
+    *("what", "model", "batch", "micro_batch", "processes", "threads", "gelu", "precision"),
+    "reference",
     *("params", "timed_steps", "median_ms", "min_ms", "max_ms", "cpu_s_per_step", "images_s"),
     *("gflop_s", "products_ms", "products_cpu_s", "products_gflop_s", "share_of_products"),
     *("peak_rss_mib", "loss", "tinymixer", "numpy"),

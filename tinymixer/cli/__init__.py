@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if processes > 1 and not getattr(args, "for_ranks", False):
                     raise TinymixerError(
                         f"started as {processes} processes, but this command is for one: leave out "
-                        "mpiexec. `train` is for several"
+                        "mpiexec. `train` and `bench` are for several"
                     )
                 from tinymixer.fast.cpu import keep_freed_memory  # --version needs no NumPy
             keep_freed_memory()

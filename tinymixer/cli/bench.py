@@ -26,9 +26,12 @@ from tinymixer.fast import reference_ops
 from tinymixer.fast.gpu.launches import Launches
 from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.models import create_model, list_models, options_of
-from tinymixer.train.bench import Bench
+from tinymixer.train.bench import Bench, follow
+from tinymixer.train.mpi import world
 from tinymixer.train.parallel import Workers
+from tinymixer.train.processes import AVAILABLE
 from tinymixer.train.profile import OperationTime, launch_table, profile_table
+from tinymixer.train.ranks import Ranks
 
 SMALL_IMAGES, LARGE_IMAGES = 128, 8  # the default batch; small: sides below 100 pixels
 ON_A_GPU = 8  # times as many images
@@ -43,7 +46,7 @@ def add_options(parser: Any) -> None:
         "and gradients are right. Exit code 2 if they are not. On a GPU it also counts the kernels "
         "of tinymixer that a step launches; those of CuPy are not counted."
     )
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, for_ranks=True)
     add_work(parser, list_models())
     add_graph(parser)
     parser.add_argument(
@@ -138,20 +141,32 @@ def run(args: argparse.Namespace) -> int:
         load_figures()  # before the work, in case matplotlib does not start
     if args.against:
         return against.compare(args)
+    with world() as ranks:
+        return _bench(args, ranks)
+
+
+def _bench(args: argparse.Namespace, ranks: Ranks) -> int:
     model, batch = work_of(args)
     workers = Workers.of_this_machine(args.workers, args.device).count
     on_gpu = args.device == "gpu"
+    in_turn = args.infer or args.reference or on_gpu or ranks.size > 1 or not AVAILABLE
+    processes = 1 if in_turn else workers  # as `train` does
     usual = batch if on_gpu else min(MICRO_BATCH, -(-batch // workers))
     bench = Bench(
         model,
         batch=batch,
         micro_batch=args.micro_batch or usual,
         workers=workers,
+        processes=processes,
+        ranks=ranks,
         infer=args.infer,
         device=args.device,
         precision=args.precision,
         graph=args.graph,
     )
+    if ranks.rank > 0:
+        follow(ranks, bench.config, bench.model, bench.dataset)
+        return 0
     rows: list[OperationTime] = []
     of_gpu: list[Launches] = []
     with reference_ops() if args.reference else nullcontext(), bench:
@@ -161,7 +176,8 @@ def run(args: argparse.Namespace) -> int:
             "model": args.model,
             "batch": batch,
             "micro_batch": bench.config.micro_batch,
-            "threads": workers,
+            "processes": max(processes, ranks.size),
+            "threads": workers * ranks.size,
             "gelu": options_of(args.model, **dict(args.set))["gelu"],
             "precision": args.precision,
             "reference": args.reference,

@@ -16,7 +16,8 @@ def report(found: dict[str, Any]) -> str:
         + (", without twins" if found["reference"] else ""),
         f"{what} step"
         + ", {batch} images in micro-batches of {micro_batch}, {threads} thread".format(**found)
-        + "s" * (found["threads"] > 1),
+        + "s" * (found["threads"] > 1)
+        + (" of {processes} processes".format(**found) if found["processes"] > 1 else ""),
         "result           agrees with the plain operations on a single tape",
         "speed            {images_s:,.1f} images/s, {gflop_s:,.1f} GFLOP/s".format(**found),
         "time             {median_ms:.1f} ms, median of {timed_steps} steps ({min_ms:.1f} to "

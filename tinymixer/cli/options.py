@@ -34,7 +34,8 @@ def add_workers(parser: Any) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="threads that share the work of a batch; default: one for each processor",
+        help="processes or threads, whichever is faster, that share the work of a batch; default: "
+        "one for each processor",
     )
 
 

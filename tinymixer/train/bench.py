@@ -39,6 +39,7 @@ from tinymixer.summary import summarise
 from tinymixer.train.agreement import check_step, evaluate, loss_of, mean_loss
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import GradientSum, Workers, micro_batches
+from tinymixer.train.processes import Processes
 from tinymixer.train.profile import (
     OperationTime,
     Product,
@@ -49,10 +50,13 @@ from tinymixer.train.profile import (
     profile_rows,
     replaced,
 )
+from tinymixer.train.ranks import ALONE, Ranks
 from tinymixer.train.step import TrainingStep
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
+
+STEP, END = "step", "end"  # what the first rank tells the others
 
 SIDE = 8192  # of the square matrices that a device's ceilings are measured with
 
@@ -61,6 +65,8 @@ class Bench:
     """A model, a fixed batch, and the step that is timed. Use it `with bench:` around all calls.
 
     model has an `image_size` and `num_classes`; its weights are changed a little, and then trained.
+    `processes`, or `ranks` that a launcher started, share a training step as in `Trainer`; all else
+    is done by `workers` threads of this process.
     precision is that of a GPU's products, see fast.gpu. With `graph`, on a GPU, training
     steps are replayed, all but AdamW in one launch.
     """
@@ -72,6 +78,8 @@ class Bench:
         batch: int,
         micro_batch: int,
         workers: int,
+        processes: int = 1,
+        ranks: Ranks = ALONE,
         infer: bool = False,
         device: str = "cpu",
         precision: str = "fp32",
@@ -89,12 +97,13 @@ class Bench:
             precision=precision,
         )
         self.workers = Workers(workers)
+        self.processes, self.together = processes, Workers(workers, ranks)
         self.replay = Replay() if graph else None
         self.dataset = dataset.to(device)
         self.images = data.normalise(self.dataset.train_images, dataset.mean, dataset.std)
         self.labels = self.dataset.train_labels
         self.batch = to_device(np.arange(batch), device)
-        self.steps_done = 0
+        self.steps_done, self.seconds_elsewhere = 0, 0.0
         # A head that starts at zero lets no gradient through, and would hide what is wrong below.
         for parameter in model.parameters():
             noise = 0.02 * rng.standard_normal(parameter.shape, dtype=np.float32)
@@ -103,17 +112,28 @@ class Bench:
     @cached_property
     def training_step(self) -> TrainingStep:
         """Made by the first step, so that the check before it can use its memory."""
-        return TrainingStep(self.config, self.model, self.dataset, self.workers, replay=self.replay)
+        work = self.model, self.dataset, self.together
+        return TrainingStep(self.config, *work, replay=self.replay)
 
     def __enter__(self) -> "Bench":
         with ExitStack() as stack:
             stack.enter_context(precision_of_products(self.config.precision, self.device))
+            if self.processes > 1:
+                work = self.config, self.model, self.dataset
+                started = stack.enter_context(Processes(self.processes, follow, *work))
+                self.together = Workers(1, started)
             stack.enter_context(self.workers)
+            stack.enter_context(self.together)
+            stack.push(self._let_go)
             self._left_at_exit = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._left_at_exit.__exit__(*exception)
+
+    def _let_go(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self.together.ranks.gather(END)
 
     def step(self) -> float:
         """One step; the mean loss, before the update if there is one."""
@@ -122,11 +142,15 @@ class Bench:
         if self.infer:
             losses = self.workers.map(self._evaluate, pieces)
         else:
-            losses = self.training_step(
-                self.batch, 0, self.steps_done, number=self.steps_done, lr=LEARNING_RATE
-            ).losses
+            self.together.ranks.gather(STEP)
+            losses = one_step(self.training_step, self.batch, self.steps_done)
+            self.seconds_elsewhere += sum(self.together.ranks.gather(0.0))
         self.steps_done += 1
         return mean_loss(losses, pieces)
+
+    def _processor_time(self) -> float:
+        """Seconds so far, those of the other processes included."""
+        return time.process_time() + self.seconds_elsewhere
 
     def _evaluate(self, piece: Array) -> Array:
         loss, _ = evaluate(self.model, self.images[piece], self.labels[piece])
@@ -143,11 +167,11 @@ class Bench:
         """
         wall, cpu, losses = [], [], []
         for _ in range(steps):
-            c, t = time.process_time(), time.perf_counter()
+            c, t = self._processor_time(), time.perf_counter()
             losses.append(self.step())
             synchronize(self.device)  # the update is still on its way
             wall.append(1e3 * (time.perf_counter() - t))
-            cpu.append(time.process_time() - c)
+            cpu.append(self._processor_time() - c)
         if not math.isfinite(losses[-1]):
             raise TinymixerError(f"the loss became {losses[-1]}: what was timed means nothing")
         timed = wall[warmup:]
@@ -235,7 +259,7 @@ class Bench:
     def profile(self, steps: int) -> list[OperationTime]:
         """Where the time of a step goes, if one thread does it all; the longest first."""
         watch, step, add = Stopwatch(), self.training_step, GradientSum.add
-        self.workers = step.workers = one = Workers(1)
+        self.workers = self.together = step.workers = one = Workers(1)
         summing = ("sum of gradients", "other")
         with one:
             self.step()
@@ -256,6 +280,23 @@ class Bench:
                 for name, products in by_name.items():
                     watch.run((name, "products"), alone, products)
         return profile_rows(watch, steps)
+
+
+def one_step(training_step: TrainingStep, batch: Array, number: int) -> Sequence[Array]:
+    """Training step `number` of a benchmark; the loss of each micro-batch."""
+    return training_step(batch, 0, number, number=number, lr=LEARNING_RATE).losses
+
+
+def follow(ranks: Ranks, config: Config, model: Any, dataset: data.Dataset) -> None:
+    """What another rank of a benchmark does: the same steps, until rank 0 is done."""
+    batch, number = np.arange(config.batch_size), 0
+    with Workers(1, ranks) as workers:
+        training_step = TrainingStep(config, model, dataset, workers)
+        while ranks.gather(None)[0] == STEP:
+            cpu = time.process_time()
+            one_step(training_step, batch, number)
+            ranks.gather(time.process_time() - cpu)
+            number += 1
 
 
 def _large_product() -> Callable[[], Any]:
