@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +21,25 @@ TRAIN = [
 STOPS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT] if os.name == "posix" else []
 
 
+# Processes share the work, however little it is.
+COMMAND = (
+    "import tinymixer.train.trainer as trainer; trainer.LEAST_WORK = 0; "
+    "from tinymixer.cli import main; raise SystemExit(main())"
+)
+
+
 def start(*arguments):
-    command = [sys.executable, "-m", "tinymixer", "train", "--save-every", "0", *arguments]
+    command = [sys.executable, "-c", COMMAND, "train", "--save-every", "0", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def processes_of(run):
+    """The process numbers of a run: the one that was started, and those that it started."""
+    try:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text()
+    except OSError:  # not on Linux, or it has ended
+        children = ""
+    return [run.pid, *map(int, children.split())]
 
 
 def weights(run):
@@ -41,23 +59,54 @@ def uninterrupted(tmp_path_factory):
 
 
 def interrupted(out, seconds, luck):
-    """Train in `out`, stopped at a random moment each time, until it is done; the stops it took."""
+    """Train in `out`, stopped at a random moment each time, until it is done; the stops it took.
+
+    Any of its processes is stopped. It may stand still for a while, which is no stop.
+    """
     stops = []
     arguments = [*TRAIN, "--out", str(out)]
     while True:
-        process = start(*arguments, "--workers", luck.choice("12"))
+        run = start(*arguments, "--workers", luck.choice("123"))
         wish = luck.choice(STOPS) if len(stops) < 4 else None
         try:
-            _, complaint = process.communicate(timeout=luck.uniform(0.3, seconds) if wish else None)
+            _, complaint = run.communicate(timeout=luck.uniform(0.3, seconds) if wish else None)
         except subprocess.TimeoutExpired:
-            process.send_signal(wish)
-            _, complaint = process.communicate()
-        if process.returncode == 0:
+            pids = processes_of(run)
+            pid = luck.choice(pids)
+            if wish == signal.SIGINT:  # of a terminal: the others do not hear it
+                pid = run.pid
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(luck.uniform(0, 0.3))
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, wish)
+            begin = time.monotonic()
+            _, complaint = run.communicate(timeout=60)
+            assert time.monotonic() - begin < 10, "a stopped run goes on"
+            for other in pids[1:]:
+                assert gone(other), "a process outlives its run"
+        if run.returncode == 0:
             return stops
-        assert process.returncode in {-wish, 128 + wish}, complaint
+        assert run.returncode in {-wish, 128 + wish, 2}, complaint
+        assert run.returncode != 2 or "was ended by SIG" in complaint
+        assert "Traceback" not in complaint
         stops.append(wish)
         if (out / "last.npz").exists():
             arguments = ["--resume", str(out)]
+
+
+def gone(pid):
+    """Whether a process ends within seconds, even if no one has asked how."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.mark.skipif(not STOPS, reason="Windows cannot send these signals to another process")
