@@ -60,17 +60,9 @@ class Muon(optim.Optimizer):
         moving = sum(m * n for _, (m, n) in self.places)
         self.state = {**self.rest.state, "momentum": array_module(decay).zeros_like(decay[:moving])}
 
-    def step(
-        self,
-        weights: Array,
-        gradients: Array,
-        lr: float,
-        step: int,
-        healthy: Array | bool = True,
+    def _update(
+        self, weights: Array, gradients: Array, lr: float, step: int, healthy: Array | bool
     ) -> None:
-        """See optim.Optimizer.step."""
-        optim.require_alike("Muon.step", weights, gradients=gradients, decay=self.decay)
-        optim.require_step("Muon.step", lr, step)
         if device_of(weights) == "cpu" and not healthy:
             return  # a gradient of NaN is not even looked at
         rest = self._rest_of(weights)

@@ -241,7 +241,7 @@ class Bench:
             self.step()
             with (
                 around(lambda f, way, g, xs: watch.run((type(f).__name__, way), g, *xs)),
-                watch.on(("AdamW", "other"), step.optimizer, "step_and_average"),
+                watch.on(("AdamW", "other"), step.optimizer, "step"),
                 watch.on(summing, step.flat, "gather"),
                 replaced(GradientSum, "add", lambda *xs: watch.run(summing, add, *xs)),
             ):

@@ -94,8 +94,8 @@ class TrainingStep:
         with optim.undone_unless(self.healthy, self.flat.buffers):
             for update, arrays in updates:  # running statistics, in the order of the micro-batches
                 update(*arrays)
-        self.optimizer.step_and_average(
-            self.flat.weights, gradient, lr, number, self.average, self.config.ema, self.healthy
+        self.optimizer.step(
+            self.flat.weights, gradient, lr, number, self.healthy, self.average, self.config.ema
         )
         return StepFigures([len(piece) for piece in pieces], losses, correct, norm)
 

@@ -25,12 +25,9 @@ def test_adamw_follows_the_plain_lines(cupy, options, n, averaged):
     a = cupy.asarray(weights.astype(np.float32)) if averaged else None
     for step in range(5):
         g = rng.standard_normal(n)
-        plain.step_and_average(weights, g, 0.01, step, average, 0.9)
+        plain.step(weights, g, 0.01, step, True, average, 0.9)
         placed = on(cupy, [g.astype(np.float32)])[0]
-        if averaged:
-            fused.step_and_average(w, placed, 0.01, step, a, 0.9)
-        else:
-            fused.step(w, placed, 0.01, step)
+        fused.step(w, placed, 0.01, step, True, a, 0.9)
     got = [w, fused.state["m"], fused.state["v"]]
     assert_close_32(got, [weights, plain.state["m"], plain.state["v"]])
     if averaged:
