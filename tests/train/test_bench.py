@@ -9,6 +9,7 @@ import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
+from small_runs import SYSTEMS
 
 from tinymixer import cli, engine, ops
 from tinymixer.engine import Function, Tensor, Twin
@@ -182,6 +183,26 @@ def test_flops_of_nano_are_those_of_a_hand_count(infer):
     flops = sum(product.flops for piece in bench.products() for product in piece)
     assert flops == 2 * macs * 3
     assert infer or flops == 3 * 454_565_376
+
+
+@pytest.mark.parametrize("model", SYSTEMS)
+@pytest.mark.parametrize("infer", [True, False], ids=["infer", "train"])
+def test_products_of_many_images_are_known_from_a_few(model, infer, monkeypatch):
+    bench = Bench(
+        create_model(model, **SYSTEMS[model]), batch=12, micro_batch=11, workers=1, infer=infer
+    )
+    looked_at, loss_of = [], bench_module.loss_of
+    monkeypatch.setattr(
+        bench_module,
+        "loss_of",
+        lambda model, images, *rest, **options: (
+            looked_at.append(len(images)) or loss_of(model, images, *rest, **options)
+        ),
+    )
+    found = bench.products()
+    assert sorted(looked_at) == ([1, 2, 3, 4, 11] if model == "sparse_mlp_nano" else [1, 2, 3, 4])
+    monkeypatch.setattr(bench_module, "FEW", (12,))
+    assert found == bench.products()
 
 
 def test_twins_compute_no_other_products_than_the_plain_operations():
