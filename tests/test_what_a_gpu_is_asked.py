@@ -117,7 +117,7 @@ def test_pytorch_knows_those_that_it_is_given(gpu, tmp_path, monkeypatch):
 def test_without_pytorch_the_speeds_are_told_alone(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     benches = [words for words in all_asked(gpu, tmp_path) if words[0] == "bench"]
-    assert len(benches) == 12
+    assert len(benches) == 13
     assert not any("--against" in words for words in benches)
 
 
