@@ -96,6 +96,25 @@ def test_a_run_with_muon_ends_in_the_same_bits_too(config, dataset, tmp_path, mo
     assert bits(resumed) == bits(expected)
 
 
+@pytest.mark.parametrize(("every", "expected"), [(0.0, [1, 2, 3, 4]), (1e9, [1, 4])])
+def test_curves_are_drawn_every_few_seconds_and_at_the_end(
+    every, expected, changed, dataset, tmp_path, monkeypatch
+):
+    drawn, config = [], changed(epochs=4)
+    monkeypatch.setattr(trainer_module, "DRAW_EVERY", every)
+    monkeypatch.setattr(
+        trainer_module.report, "draw", lambda _, history: drawn.append(len(history))
+    )
+    whole = Trainer(config, dataset, tmp_path / "whole", workers=1, quiet=True)
+    whole.run()
+    assert drawn == expected
+    drawn.clear()
+    stop_at(monkeypatch, 2 * whole.steps_per_epoch + 1)  # in the third epoch
+    with pytest.raises(Stopped):
+        Trainer(config, dataset, tmp_path / "stopped", workers=1, quiet=True).run()
+    assert drawn == [1, 2]
+
+
 def test_a_run_leaves_its_files(config, dataset, tmp_path):
     """And no best.npz: which epoch is best is not for the test images to say."""
     trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)

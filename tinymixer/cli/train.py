@@ -91,7 +91,7 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     check_graph(args)
-    load_figures()  # an epoch ends with curves.png
+    load_figures()  # it draws curves.png
     options = {
         "workers": args.workers,
         "device": args.device,
