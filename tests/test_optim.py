@@ -69,7 +69,7 @@ def test_the_average_follows_the_weights_after_the_step(flat, make):
     together, average, expected = weights.copy(), weights + 1, weights + 1
     one, other = make(decay, weight_decay=0.3), make(decay, weight_decay=0.3)
     for t, g in enumerate(gradients):
-        one.step_and_average(together, g, 0.01, t, average, 0.8)
+        one.step(together, g, 0.01, t, average=average, average_decay=0.8)
         other.step(weights, g, 0.01, t)
         expected = 0.8 * expected + 0.2 * weights
     np.testing.assert_array_equal(together, weights)
@@ -85,6 +85,18 @@ def test_float32_weights_stay_float32_and_gradients_untouched(make):
     assert weights.dtype == np.float32
     assert all(array.dtype == np.float32 for array in optimizer.state.values())
     assert (weights < 1).all()
+
+
+def test_a_step_of_ones_own_optimizer_is_checked_before_it_is_made():
+    class Mine(optim.Optimizer):
+        decay = np.ones(3)
+
+    with pytest.raises(ValueError, match=r"Mine\.step: gradients is .*\(4,\); expected .*\(3,\)"):
+        Mine().step(np.ones(3), np.ones(4), 0.1, 0)
+    with pytest.raises(ValueError, match=r"Mine\.step: expected step"):
+        Mine().step(np.ones(3), np.ones(3), 0.1, -1)
+    with pytest.raises(NotImplementedError, match="Mine defines no _update"):
+        Mine().step(np.ones(3), np.ones(3), 0.1, 0)
 
 
 def test_schedules_rise_for_the_warm_up_and_fall_to_the_final_rate():

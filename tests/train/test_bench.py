@@ -9,6 +9,7 @@ import cuda_on_cpu
 import cupy_stand_in
 import numpy as np
 import pytest
+from small_runs import SYSTEMS
 
 from tinymixer import cli, engine, ops
 from tinymixer.engine import Function, Tensor, Twin
@@ -184,6 +185,26 @@ def test_flops_of_nano_are_those_of_a_hand_count(infer):
     assert infer or flops == 3 * 454_565_376
 
 
+@pytest.mark.parametrize("model", SYSTEMS)
+@pytest.mark.parametrize("infer", [True, False], ids=["infer", "train"])
+def test_products_of_many_images_are_known_from_a_few(model, infer, monkeypatch):
+    bench = Bench(
+        create_model(model, **SYSTEMS[model]), batch=12, micro_batch=11, workers=1, infer=infer
+    )
+    looked_at, loss_of = [], bench_module.loss_of
+    monkeypatch.setattr(
+        bench_module,
+        "loss_of",
+        lambda model, images, *rest, **options: (
+            looked_at.append(len(images)) or loss_of(model, images, *rest, **options)
+        ),
+    )
+    found = bench.products()
+    assert sorted(looked_at) == ([1, 2, 3, 4, 11] if model == "sparse_mlp_nano" else [1, 2, 3, 4])
+    monkeypatch.setattr(bench_module, "FEW", (12,))
+    assert found == bench.products()
+
+
 def test_twins_compute_no_other_products_than_the_plain_operations():
     bench = small_bench(batch=4, micro_batch=4)
     step = bench.training_step
@@ -250,9 +271,7 @@ def test_a_profile_has_every_operation_and_its_rows_add_up(monkeypatch):
     # inside of it, one each for them.
     assert sum(row.total for row in rows.values()) == pytest.approx(1000 * (2 * watched + 1))
     assert rest.total == pytest.approx(1000 * (watched + 1))
-    assert not vars(bench.training_step.optimizer).get(
-        "step_and_average"
-    )  # nothing is watched any more
+    assert "step" not in vars(bench.training_step.optimizer)  # nothing is watched any more
 
 
 def test_the_table_of_a_profile_adds_up():

@@ -50,6 +50,7 @@ RUNS = {
     "classes": (whole(augment=Augment(flip="random")), 2),
     "tf32": (whole(precision="tf32"), 2),
     "bf16": (whole(precision="bf16"), 2),
+    "muon": (whole(optimizer="muon"), 2),  # its update is not recorded
     "as_mlp_nano": (whole("as_mlp_nano"), 1),
     "hire_mlp_nano": (whole("hire_mlp_nano"), 1),
     "vip_nano": (whole("vip_nano"), 1),

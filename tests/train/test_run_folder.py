@@ -21,7 +21,8 @@ QUIET = {"workers": 1, "quiet": True}
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
     """Drawing them takes longer than all else here."""
-    monkeypatch.setattr("tinymixer.train.report.write", lambda *arguments: None)
+    for what in ("write", "draw"):
+        monkeypatch.setattr(f"tinymixer.train.report.{what}", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")

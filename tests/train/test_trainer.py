@@ -96,6 +96,25 @@ def test_a_run_with_muon_ends_in_the_same_bits_too(config, dataset, tmp_path, mo
     assert bits(resumed) == bits(expected)
 
 
+@pytest.mark.parametrize(("every", "expected"), [(0.0, [1, 2, 3, 4]), (1e9, [1, 4])])
+def test_curves_are_drawn_every_few_seconds_and_at_the_end(
+    every, expected, changed, dataset, tmp_path, monkeypatch
+):
+    drawn, config = [], changed(epochs=4)
+    monkeypatch.setattr(trainer_module, "DRAW_EVERY", every)
+    monkeypatch.setattr(
+        trainer_module.report, "draw", lambda _, history: drawn.append(len(history))
+    )
+    whole = Trainer(config, dataset, tmp_path / "whole", workers=1, quiet=True)
+    whole.run()
+    assert drawn == expected
+    drawn.clear()
+    stop_at(monkeypatch, 2 * whole.steps_per_epoch + 1)  # in the third epoch
+    with pytest.raises(Stopped):
+        Trainer(config, dataset, tmp_path / "stopped", workers=1, quiet=True).run()
+    assert drawn == [1, 2]
+
+
 def test_a_run_leaves_its_files(config, dataset, tmp_path):
     """And no best.npz: which epoch is best is not for the test images to say."""
     trainer = Trainer(config, dataset, tmp_path, workers=1, quiet=True)
@@ -407,14 +426,14 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(config, datas
 def test_an_update_that_overflows_is_not_saved(changed, dataset, tmp_path):
     """The gradient is finite, but a step of 1e39 is not a float32."""
     trainer = Trainer(changed(epochs=1, ema=0.0), dataset, tmp_path, workers=1, quiet=True)
-    update = trainer.optimizer.step_and_average
+    update = trainer.optimizer.step
 
     def overflowing(weights, gradient, lr, number, *rest):
         update(weights, gradient, lr, number, *rest)
         if number == 2:  # the last one of the epoch
             weights[:5] = np.inf
 
-    trainer.optimizer.step_and_average = overflowing
+    trainer.optimizer.step = overflowing
     with pytest.raises(NonFiniteError, match="after the last update") as e:
         trainer.run()
     assert str(tmp_path / "last.npz") in str(e.value)

@@ -93,7 +93,7 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     check_graph(args)
-    load_figures()  # an epoch ends with curves.png
+    load_figures()  # it draws curves.png
     with world() as ranks:
         return _train(args, ranks)
 

@@ -92,8 +92,9 @@ def require_step(name: str, lr: float, step: int) -> None:
 
 
 class Optimizer:
-    """What SGD and AdamW have in common: after a step, an average of the weights may follow."""
+    """What all have in common: `step` checks what it is given, and `_update` is their formula."""
 
+    decay: Array
     state: dict[str, Array]
 
     def step(
@@ -103,27 +104,37 @@ class Optimizer:
         lr: float,
         step: int,
         healthy: Array | bool = True,
+        average: Array | None = None,
+        average_decay: float = 0.0,
     ) -> None:
         """Update `weights` (N,) in place from gradients (N,), or nothing at all unless `healthy`.
 
-        `step` counts from 0.
+        `step` counts from 0. An `average` of the weights (N,) follows, see `update_average`.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no step")
+        name = f"{type(self).__name__}.step"
+        require_alike(name, weights, gradients=gradients, decay=self.decay)
+        require_step(name, lr, step)
+        self._update_and_average(weights, gradients, lr, step, healthy, average, average_decay)
 
-    def step_and_average(
+    def _update_and_average(
         self,
         weights: Array,
         gradients: Array,
         lr: float,
         step: int,
+        healthy: Array | bool,
         average: Array | None,
         average_decay: float,
-        healthy: Array | bool = True,
     ) -> None:
-        """`step`, and `update_average` where one is kept: two things that a GPU does at once."""
-        self.step(weights, gradients, lr, step, healthy)
+        """Two things that a GPU does at once."""
+        self._update(weights, gradients, lr, step, healthy)
         if average is not None:
             update_average(average, weights, average_decay, healthy)
+
+    def _update(
+        self, weights: Array, gradients: Array, lr: float, step: int, healthy: Array | bool
+    ) -> None:
+        raise NotImplementedError(f"{type(self).__name__} defines no _update")
 
 
 class SGD(Optimizer):
@@ -140,17 +151,9 @@ class SGD(Optimizer):
         self.weight_decay = require("SGD: weight_decay", weight_decay, Number(0))
         self.state = {"v": array_module(decay).zeros_like(decay)}
 
-    def step(
-        self,
-        weights: Array,
-        gradients: Array,
-        lr: float,
-        step: int,
-        healthy: Array | bool = True,
+    def _update(
+        self, weights: Array, gradients: Array, lr: float, step: int, healthy: Array | bool
     ) -> None:
-        """See Optimizer.step."""
-        require_alike("SGD.step", weights, gradients=gradients, decay=self.decay)
-        require_step("SGD.step", lr, step)
         for w, g, decay, v in _blocks(healthy, weights, gradients, self.decay, self.state["v"]):
             v *= self.momentum
             v += g
@@ -186,17 +189,9 @@ class AdamW(Optimizer):
         zeros_like = array_module(decay).zeros_like
         self.state = {"m": zeros_like(decay), "v": zeros_like(decay)}
 
-    def step(
-        self,
-        weights: Array,
-        gradients: Array,
-        lr: float,
-        step: int,
-        healthy: Array | bool = True,
+    def _update(
+        self, weights: Array, gradients: Array, lr: float, step: int, healthy: Array | bool
     ) -> None:
-        """See Optimizer.step."""
-        require_alike("AdamW.step", weights, gradients=gradients, decay=self.decay)
-        require_step("AdamW.step", lr, step)
         sqrt = array_module(weights).sqrt
         beta1, beta2 = self.betas
         unbias1, unbias2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)

@@ -4,6 +4,7 @@ A gradient is steep in a few directions of a matrix and nearly flat in the other
 singular values are small. Muon keeps the directions and makes the singular values alike.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ class Muon(optim.Optimizer):
     The factor 0.2 √max(m, n) gives the numbers of an update a root mean square of about 0.2,
     whatever the shape: about that of AdamW's. `places` says where in the flat weights (N,) the
     matrices lie; `adamw` makes the optimizer of those that are left, from their part of decay (N,).
+    What a GPU does in few launches is done for all matrices at once; `gather` is optim.gather, or
+    does the same sooner.
 
     Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the
     factor: Liu et al. 2025, "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
@@ -41,71 +44,70 @@ class Muon(optim.Optimizer):
         rate: float = 2.0,
         weight_decay: float = 0.0,
         adamw: Callable[..., optim.Optimizer] = optim.AdamW,
+        gather: Callable[..., None] = optim.gather,
     ):
         optim.require_alike("Muon", decay)
         self.momentum = require("Muon: momentum", momentum, Number(0, 1, below=True))
         self.rate = require("Muon: rate", rate, Number(0))
         self.weight_decay = require("Muon: weight_decay", weight_decay, Number(0))
-        self.decay, self.places = decay, sorted(places)
-        self.shapes = list(dict.fromkeys(shape for _, shape in self.places))
-        ends = [0, *(start + m * n for start, (m, n) in self.places)]
-        starts = [*(start for start, _ in self.places), len(decay)]
+        self.decay, places = decay, sorted(places)
+        ends = [0, *(start + m * n for start, (m, n) in places)]
+        starts = [*(start for start, _ in places), len(decay)]
         if any(end > start for end, start in zip(ends, starts, strict=True)):
             raise ValueError(
                 f"Muon: expected places of matrices side by side within the {len(decay)} weights, "
-                f"got {self.places}"
+                f"got {places}"
             )
-        self.gaps = [slice(*ends) for ends in zip(ends, starts, strict=True) if ends[0] < ends[1]]
-        self.rest = adamw(self._rest_of(decay), weight_decay=weight_decay)
-        moving = sum(m * n for _, (m, n) in self.places)
-        self.state = {**self.rest.state, "momentum": array_module(decay).zeros_like(decay[:moving])}
+        self.shapes = Counter(shape for _, shape in places)
+        alike = [(i, i + m * n) for shape in self.shapes for i, (m, n) in places if (m, n) == shape]
+        self.matrices = _Pieces(alike, gather)  # those of a shape one after the other
+        self.gaps = _Pieces(
+            [gap for gap in zip(ends, starts, strict=True) if gap[0] < gap[1]], gather
+        )
+        self.rest = adamw(self.gaps.of(decay), weight_decay=weight_decay)
+        self.hidden_decay = self.matrices.of(decay)
+        momenta = array_module(decay).zeros_like(self.hidden_decay)
+        self.state = {**self.rest.state, "momentum": momenta}
 
-    def step(
-        self,
-        weights: Array,
-        gradients: Array,
-        lr: float,
-        step: int,
-        healthy: Array | bool = True,
+    def _update(
+        self, weights: Array, gradients: Array, lr: float, step: int, healthy: Array | bool
     ) -> None:
-        """See optim.Optimizer.step."""
-        optim.require_alike("Muon.step", weights, gradients=gradients, decay=self.decay)
-        optim.require_step("Muon.step", lr, step)
         if device_of(weights) == "cpu" and not healthy:
             return  # a gradient of NaN is not even looked at
-        rest = self._rest_of(weights)
-        self.rest.step(rest, self._rest_of(gradients), lr, step, healthy)
-        for gap in self.gaps:
-            weights[gap], rest = rest[: gap.stop - gap.start], rest[gap.stop - gap.start :]
-        with optim.undone_unless(healthy, [weights, self.state["momentum"]]):
-            done = 0
-            for shape in self.shapes:  # all matrices of a shape at once
-                g = _joined(gradients, self._matrices(gradients, shape)).reshape(-1, *shape)
-                v = self.state["momentum"][done : done + g.size].reshape(g.shape)
-                v *= self.momentum
-                v += g
-                updates = orthogonalised(g + self.momentum * v) * (0.2 * max(shape) ** 0.5)
-                matrices = self._matrices(weights, shape), self._matrices(self.decay, shape)
-                for W, decay, update in zip(*matrices, updates, strict=True):
-                    W -= self.rate * lr * (update + self.weight_decay * decay * W)
-                done += g.size
-
-    def _rest_of(self, flat: Array) -> Array:
-        """A copy of what in `flat` (N,) lies between the matrices."""
-        return _joined(flat, [flat[gap] for gap in self.gaps])
-
-    def _matrices(self, flat: Array, shape: tuple[int, int]) -> list[Array]:
-        """The matrices of a shape in `flat` (N,): views, in order."""
-        m, n = shape
-        return [flat[i : i + m * n].reshape(m, n) for i, s in self.places if s == shape]
+        rest = self.gaps.of(weights)
+        self.rest.step(rest, self.gaps.of(gradients), lr, step, healthy)
+        self.gaps.put_back(rest, weights)
+        v = self.state["momentum"]
+        with optim.undone_unless(healthy, [weights, v]):
+            w, g = self.matrices.of(weights), self.matrices.of(gradients)
+            v *= self.momentum
+            v += g
+            update = g + self.momentum * v
+            start = 0
+            for (m, n), count in self.shapes.items():  # all matrices of a shape at once
+                U = update[start : start + count * m * n].reshape(count, m, n)
+                U[...] = orthogonalised(U) * (0.2 * max(m, n) ** 0.5)
+                start += U.size
+            w -= self.rate * lr * (update + self.weight_decay * self.hidden_decay * w)
+            self.matrices.put_back(w, weights)
 
 
-def _joined(flat: Array, pieces: Sequence[Array]) -> Array:
-    """The numbers of `pieces` of `flat`, one after the other; on a GPU, nothing is uploaded."""
-    starts = np.cumsum([0, *(piece.size for piece in pieces)])
-    out = array_module(flat).empty(int(starts[-1]), flat.dtype)
-    optim.gather(out, pieces, starts)
-    return out
+class _Pieces:
+    """Pieces of flat arrays, as one array; from where to where they go, `spans` says."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]], gather: Callable[..., None]):
+        self.spans, self.gather = spans, gather
+        self.starts = np.cumsum([0, *(end - start for start, end in spans)])
+
+    def of(self, flat: Array) -> Array:
+        """A copy of them, one after the other."""
+        out = array_module(flat).empty(int(self.starts[-1]), flat.dtype)
+        self.gather(out, [flat[start:end] for start, end in self.spans], self.starts)
+        return out
+
+    def put_back(self, pieces: Array, flat: Array) -> None:
+        for (start, end), at in zip(self.spans, self.starts, strict=False):
+            flat[start:end] = pieces[at : at + end - start]
 
 
 def orthogonalised(G: Array) -> Array:

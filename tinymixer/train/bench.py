@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import cache, cached_property
 from itertools import chain
 from typing import Any
 
@@ -46,6 +46,7 @@ from tinymixer.train.profile import (
     ProductsAlone,
     Stopwatch,
     around,
+    continued,
     products_of,
     profile_rows,
     replaced,
@@ -57,6 +58,7 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 SHOWN_LOSSES = (0, 1, 19)  # the steps whose loss is reported
 
 STEP, END = "step", "end"  # what the first rank tells the others
+FEW = 2, 3, 4  # images, whose products are looked at in place of those of more
 
 SIDE = 8192  # of the square matrices that a device's ceilings are measured with
 
@@ -190,29 +192,39 @@ class Bench:
     def products(self) -> list[list[Product]]:
         """For each micro-batch the matrix products of the plain operations: none can be spared.
 
-        They are looked at on the host.
+        They are looked at on the host. Those of many images are continued from a few, if they can
+        be: where a router decides how much is computed, they cannot.
         """
         model = copy.deepcopy(self.model).to("cpu")
 
-        def of_piece(piece: Array) -> tuple[Array, Array]:
-            return self.images[piece], self.labels[piece]
+        @cache
+        def seen(count: int) -> list[Product]:
+            few = self.images[:count], self.labels[:count]
 
-        def compute(piece: Array) -> None:
-            if self.infer:
-                with no_grad():
-                    loss_of(model, *of_piece(piece))
-            else:
-                rng = draws.generator(0, Stream.DROPOUT)
-                loss, _ = loss_of(model, *of_piece(piece), rng=rng)
-                loss.backward(into={})
+            def compute() -> None:
+                if self.infer:
+                    with no_grad():
+                        loss_of(model, *few)
+                else:
+                    rng = draws.generator(0, Stream.DROPOUT)
+                    loss, _ = loss_of(model, *few, rng=rng)
+                    loss.backward(into={})
 
-        by_size: dict[int, list[Product]] = {}
-        pieces = micro_batches(self.batch, self.config.micro_batch)
+            return products_of(compute)
+
+        @cache
+        def of_images(count: int) -> list[Product]:
+            if count > sum(FEW):
+                two, three, four = map(seen, FEW)
+                if continued(two, three, 4) == four:
+                    return continued(two, three, count)
+            return seen(count)
+
         with fast.reference_ops():
-            for piece in pieces:
-                if len(piece) not in by_size:
-                    by_size[len(piece)] = products_of(partial(compute, piece))
-        return [by_size[len(piece)] for piece in pieces]
+            return [
+                of_images(len(piece))
+                for piece in micro_batches(self.batch, self.config.micro_batch)
+            ]
 
     def time_products(self, times: int) -> tuple[float, float]:
         """A step's matrix products alone, in the same threads: ms and CPU seconds, medians."""
@@ -265,7 +277,7 @@ class Bench:
             self.step()
             with (
                 around(lambda f, way, g, xs: watch.run((type(f).__name__, way), g, *xs)),
-                watch.on(("AdamW", "other"), step.optimizer, "step_and_average"),
+                watch.on(("AdamW", "other"), step.optimizer, "step"),
                 watch.on(summing, step.flat, "gather"),
                 replaced(GradientSum, "add", lambda *xs: watch.run(summing, add, *xs)),
             ):

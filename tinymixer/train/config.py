@@ -20,7 +20,11 @@ from tinymixer.train.tasks import TASKS
 OPTIMIZERS: dict[str, Callable[["Config", Array, Sequence[Place]], optim.Optimizer]] = {
     "adamw": lambda c, decay, _: _adamw(decay)(decay, weight_decay=c.weight_decay),
     "muon": lambda c, decay, places: Muon(
-        decay, places, weight_decay=c.weight_decay, adamw=_adamw(decay)
+        decay,
+        places,
+        weight_decay=c.weight_decay,
+        adamw=_adamw(decay),
+        gather=fast.chosen(optim.gather, device_of(decay), decay),
     ),
     "sgd": lambda c, decay, _: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }

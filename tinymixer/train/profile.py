@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -120,6 +120,23 @@ def products_of(compute: Callable[[], Any]) -> list[Product]:
     with around(call):
         compute()
     return found
+
+
+def continued(two: Sequence[Product], three: Sequence[Product], images: int) -> list[Product]:
+    """The products for so many images, if each adds to those for two what the third one adds."""
+
+    def size(a: int, b: int) -> int:
+        return a + (b - a) * (images - 2)
+
+    return [
+        replace(
+            p,
+            left=tuple(map(size, p.left, q.left)),
+            right=tuple(map(size, p.right, q.right)),
+            flops=size(p.flops, q.flops),
+        )
+        for p, q in zip(two, three, strict=False)
+    ]
 
 
 def _bare(x: Any) -> Any:

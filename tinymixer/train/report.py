@@ -34,12 +34,15 @@ def say(text: str) -> None:
 def write(
     folder: Path, config: Config, dataset: DatasetRecord, history: Sequence[EpochFigures]
 ) -> None:
-    """Write config.json, metrics.jsonl and curves.png to `folder`, for the history so far."""
+    """Write config.json and metrics.jsonl to `folder`, for the history so far."""
     lines = "".join(json.dumps(epoch.to_json()) + "\n" for epoch in history)
     write_atomically(folder / "metrics.jsonl", lines.encode())
     said = {**asdict(config), "dataset": dataset.to_json()}
     write_atomically(folder / "config.json", (json.dumps(said, indent=2) + "\n").encode())
-    if history:
-        from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
 
-        figures.save(figures.curves(history), folder / "curves.png")
+
+def draw(folder: Path, history: Sequence[EpochFigures]) -> None:
+    """Draw curves.png in `folder`."""
+    from tinymixer.train import figures  # only here: matplotlib takes up to a second to import
+
+    figures.save(figures.curves(history), folder / "curves.png")

@@ -97,8 +97,8 @@ class TrainingStep:
         with optim.undone_unless(self.healthy, self.flat.buffers):
             for path, update, arrays in updates:  # running statistics, micro-batch by micro-batch
                 getattr(self.layers[path], update)(*arrays)
-        self.optimizer.step_and_average(
-            self.flat.weights, gradient, lr, number, self.average, self.config.ema, self.healthy
+        self.optimizer.step(
+            self.flat.weights, gradient, lr, number, self.healthy, self.average, self.config.ema
         )
         return StepFigures([len(piece) for piece in pieces], losses, correct, norm)
 

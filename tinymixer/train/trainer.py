@@ -48,6 +48,7 @@ from tinymixer.weights import Started, start_from
 # Images x parameters: in a shorter run threads of this process have done it sooner than others have
 # been started.
 LEAST_WORK = 1e9
+DRAW_EVERY = 10.0  # seconds: a picture takes as long as a short epoch
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
 
@@ -61,7 +62,7 @@ class Trainer:
         best.npz             with val_size: the one with the best figure on validation images
         config.json          the Config, and what it was trained on
         metrics.jsonl        one line of figures per epoch
-        curves.png           the same as a picture
+        curves.png           the same as a picture, which is drawn every few seconds
 
     and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped, with `epochs=30` to
     another end: the learning rate then follows the schedule for 30 epochs, so a cosine that had
@@ -126,6 +127,7 @@ class Trainer:
         self._stop = StopSignal()
         self._left: tuple[str, int, int] | None = None  # the latest checkpoint, as this run left it
         self._saved_at = time.monotonic()
+        self._drawn, self._drawn_at = 0, -math.inf  # epochs that are in the picture, and since when
         try:
             with no_grad():
                 first = self.dataset.train_images[:1]
@@ -241,9 +243,13 @@ class Trainer:
         stop = self._stop.heard(self.out)
         with self._folder(), self._together(), self.workers, stop, products:
             self._report()
-            while not self.finished:
-                self._train_epoch()
-                self._finish_epoch()
+            try:
+                while not self.finished:
+                    self._train_epoch()
+                    self._finish_epoch()
+            except Stopped:
+                self._draw()
+                raise
         return self.history
 
     @property
@@ -454,6 +460,13 @@ class Trainer:
     def _report(self) -> None:
         if self.out is not None:
             report.write(self.out, self.config, self.record, self.history)
+        if self.finished or time.monotonic() - self._drawn_at > DRAW_EVERY:
+            self._draw()
+
+    def _draw(self) -> None:
+        if self.out is not None and len(self.history) > self._drawn:
+            report.draw(self.out, self.history)
+            self._drawn, self._drawn_at = len(self.history), time.monotonic()
 
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:

@@ -7,9 +7,11 @@ from on_device import assert_same, on
 from twin_cases import ADAMW, options_of
 
 from tinymixer import engine, optim
+from tinymixer.backend import to_numpy
 from tinymixer.engine import chosen
 from tinymixer.fast import gpu
 from tinymixer.fast.gpu import kernels
+from tinymixer.optim.muon import Muon
 from tinymixer.train import Config
 
 
@@ -25,12 +27,9 @@ def test_adamw_follows_the_plain_lines(cupy, options, n, averaged):
     a = cupy.asarray(weights.astype(np.float32)) if averaged else None
     for step in range(5):
         g = rng.standard_normal(n)
-        plain.step_and_average(weights, g, 0.01, step, average, 0.9)
+        plain.step(weights, g, 0.01, step, True, average, 0.9)
         placed = on(cupy, [g.astype(np.float32)])[0]
-        if averaged:
-            fused.step_and_average(w, placed, 0.01, step, a, 0.9)
-        else:
-            fused.step(w, placed, 0.01, step)
+        fused.step(w, placed, 0.01, step, True, a, 0.9)
     got = [w, fused.state["m"], fused.state["v"]]
     assert_close_32(got, [weights, plain.state["m"], plain.state["v"]])
     if averaged:
@@ -57,6 +56,27 @@ def test_the_trainer_takes_it_where_the_weights_are(cupy):
     decay = np.ones(3, np.float32)
     assert type(Config().build_optimizer(decay)) is optim.AdamW
     assert type(Config().build_optimizer(cupy.asarray(decay))) is gpu.AdamW
+
+
+def test_muon_takes_all_matrices_at_once(cupy, monkeypatch):
+    """A launch for each of weights and gradients, within the matrices and outside, and of AdamW."""
+    rng = np.random.default_rng(0)
+    places = [(5, (3, 7)), (26, (7, 2)), (47, (3, 7))]
+    weights, decay = rng.standard_normal(70), rng.integers(0, 2, 70).astype(float)
+    plain = Muon(decay, places, weight_decay=0.05)
+    config = Config(optimizer="muon", weight_decay=0.05)
+    ours = config.build_optimizer(cupy.asarray(decay.astype(np.float32)), places)
+    w, launched, launch = cupy.asarray(weights.astype(np.float32)), [], kernels.launch
+    monkeypatch.setattr(
+        kernels, "launch", lambda name, *a: launched.append(name) or launch(name, *a)
+    )
+    for step in range(2):
+        g = rng.standard_normal(70)
+        plain.step(weights, g, 0.01, step)
+        ours.step(w, on(cupy, [g.astype(np.float32)])[0], 0.01, step)
+    # 0.2 √7 of a direction, twice 0.01: some 1e-6 of it by rounding
+    np.testing.assert_allclose(to_numpy(w), weights, rtol=0, atol=1e-6)
+    assert launched == ["gather", "gather", "adamw", "gather", "gather"] * 2
 
 
 def gather(out, gradients, starts):

@@ -33,30 +33,17 @@ def gather(out: Array, gradients: Sequence[Array | None], starts: np.ndarray) ->
 class AdamW(optim.AdamW):
     """All of an update in one launch, the average included. Weights are float32."""
 
-    def step(
+    def _update_and_average(
         self,
         weights: Array,
         gradients: Array,
         lr: float,
         step: int,
-        healthy: Array | bool = True,
-    ) -> None:
-        """See optim.Optimizer.step."""
-        self.step_and_average(weights, gradients, lr, step, None, 0.0, healthy)
-
-    def step_and_average(
-        self,
-        weights: Array,
-        gradients: Array,
-        lr: float,
-        step: int,
+        healthy: Array | bool,
         average: Array | None,
         average_decay: float,
-        healthy: Array | bool = True,
     ) -> None:
         """Both, as the kernel does them; without an average, that of the weights is themselves."""
-        optim.require_alike("AdamW.step", weights, gradients=gradients, decay=self.decay)
-        optim.require_step("AdamW.step", lr, step)
         beta1, beta2 = self.betas
         arrays = weights, gradients, self.decay, self.state["m"], self.state["v"]
         numbers = (
