@@ -92,6 +92,12 @@ def test_steps_far_beyond_an_element_say_something_of_what_is_nearly_linear_only
     assert waves.verdict == "not decidable here", waves
 
 
+def test_steps_at_which_a_part_of_the_forward_stands_still_contradict_no_other():
+    """Of 1 + x² nothing moves when x = 1e-5 does by 1e-9 of itself: those quotients agree on 1."""
+    forward = OfNumPy(lambda x: x + 100 * ((1 + x * x) - 1), lambda x: 1 + 200 * x)
+    check_function(forward, np.array([1e-5, 1.0])).raise_on_failure()
+
+
 def test_at_a_kink_every_subgradient_is_accepted_and_said():
     x = np.array([0.0, 1.0, -2.0])
     for slope in (0.0, 0.5, 1.0):
