@@ -349,9 +349,9 @@ def kinked(rng) -> Drawn:
     return composition(rng, kinked=True)
 
 
-def large(rng) -> Drawn:
-    """3,000 to 100,000 elements, which are moved together."""
-    n = int(10 ** rng.uniform(3.5, 5))
+def large(rng, most=100_000) -> Drawn:
+    """3,000 elements and more, which are moved together."""
+    n = int(10 ** rng.uniform(3.5, np.log10(most)))
     if rng.random() < 0.5:
         name = list(OWN)[int(rng.integers(len(OWN) - 1))]
         return Drawn(
@@ -400,12 +400,12 @@ KINDS = {
 }
 
 
-def draw(seed: int) -> tuple[Drawn, Drawn | None]:
-    """The seed'th right function, and the same with one error."""
+def draw(seed: int, most: int = 100_000) -> tuple[Drawn, Drawn | None]:
+    """The seed'th right function, of at most about so many elements, and the same with an error."""
     rng = np.random.default_rng([2026, seed])
     make = list(KINDS)[int(rng.choice(len(KINDS), p=np.array(list(KINDS.values()))))]
     with np.errstate(all="ignore"):
-        right = make(rng)
+        right = large(rng, most) if make is large else make(rng)
         return right, planted(right, rng)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from tinymixer import cli, ops
 from tinymixer.cli import gradcheck
+from tinymixer.engine import Tensor
 from tinymixer.gradcheck import checks
+from tinymixer.gradcheck.mutants import Mutant, plant, subjects
 
 
 def test_the_command_reports_one_operation(tmp_path, capsys):
@@ -190,31 +192,78 @@ def test_a_backward_that_raises_is_a_row(monkeypatch, capsys):
     assert "backward raises ZeroDivisionError: in a backward" in out
 
 
-def test_models_are_trained_at_another_size_and_walked_twice(monkeypatch):
-    """Each of three slips shows in one of those only."""
-    right, twice = gradcheck._check_model("as_mlp_nano")
-    assert twice.name == "ASMLP in training at 20x12, twice"
-    assert right
-    assert twice
+@pytest.fixture
+def tiny(monkeypatch):
+    """The parts of a system's models in one block each, at 16x16: a hundredth of the time."""
+
+    def registered(name, **sizes):
+        system, config = gradcheck.MODELS[name]
+        config = config | {"image_size": 16} | sizes
+        monkeypatch.setitem(gradcheck.MODELS, "tiny", (system, config))
+        monkeypatch.setattr(checks, "LOOK_CLOSER", 1)  # that it fails is enough here
+        return "tiny"
+
+    return registered
+
+
+AS_MLP = {"hidden_dim": 7, "depths": (1, 2), "mlp_ratio": 2.0}
+MIXER = {"hidden_dim": 5, "tokens_mlp_dim": 11, "channels_mlp_dim": 13, "num_blocks": 1}
+
+
+def test_models_are_trained_at_another_size_and_walked_twice(tiny):
+    own, other = gradcheck._check_model(tiny("as_mlp_nano", **AS_MLP))
+    assert other.name == "ASMLP in training at 20x12, twice"
+    assert own
+    assert other
 
 
 @pytest.mark.parametrize(
-    ("owner", "slip"),
+    ("name", "sizes", "slip"),
     [
-        (ops.Dropout, lambda dx, mask: (1.001 * dx, mask)),
-        (ops.AxialShift, lambda dx: dx if dx.shape[0] == dx.shape[1] else dx * 1.001),
+        ("mixer_pico", MIXER, Mutant(ops.Dropout, "in training", "dy *", "1.001 * dy *")),
+        (
+            "as_mlp_nano",
+            AS_MLP,
+            Mutant(
+                ops.AxialShift,
+                "at another size",
+                "return dx",
+                "return dx if dx.shape[0] == dx.shape[1] else 1.001 * dx",
+            ),
+        ),
+        (
+            "mixer_pico",
+            MIXER,
+            Mutant(Tensor, "twice", "leaf.grad + dx", "leaf.grad + 0.999 * dx", Tensor.backward),
+        ),
     ],
+    ids=lambda value: value.bug if isinstance(value, Mutant) else "",
 )
-def test_a_bug_that_shows_in_training_or_at_another_size_is_seen(monkeypatch, owner, slip):
-    monkeypatch.setattr(checks, "LOOK_CLOSER", 1)
-    healthy = owner.backward
-
-    def backward(self, dy):
-        gradients = healthy(self, dy)
-        return slip(*gradients) if isinstance(gradients, tuple) else slip(gradients)
-
-    monkeypatch.setattr(owner, "backward", backward)
-    name = "as_mlp_nano" if owner is ops.AxialShift else "mixer_pico"
-    own, other = gradcheck._check_model(name)
+def test_each_of_three_slips_shows_in_one_of_those_only(tiny, monkeypatch, name, sizes, slip):
+    if slip.op is not Tensor:
+        monkeypatch.setattr(slip.op, "backward", plant(slip).backward)
+    with subjects(slip):  # of the tape it changes the tape itself
+        own, other = gradcheck._check_model(tiny(name, **sizes))
     assert own
     assert other.verdict == "failed"
+
+
+# ------------------------------------------------------------------ several processes
+
+
+def test_processes_that_share_the_work_find_what_one_finds(monkeypatch, capsys):
+    started, pool = [], gradcheck.ProcessPoolExecutor
+    monkeypatch.setattr(
+        gradcheck, "ProcessPoolExecutor", lambda n, *how: started.append(n) or pool(n, *how)
+    )
+    monkeypatch.setattr(gradcheck, "OPERATIONS_OF_A_PROCESS", 1)
+
+    def table(cores):
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        assert cli.main(["gradcheck", "--op", "Imbalance", "--op", "Load"]) == 0
+        return capsys.readouterr().out.rpartition("\n\n")[0]
+
+    alone = table(1)
+    assert not started
+    assert table(2) == alone
+    assert started == [2]

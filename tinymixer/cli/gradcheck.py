@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import platform
+import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from inspect import signature
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tinymixer.cli import own_function
 from tinymixer.cli.options import load_figures, output_file
 from tinymixer.engine import Tensor
 from tinymixer.errors import TinymixerError
+from tinymixer.fast.cpu import keep_freed_memory
 from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
 from tinymixer.gradcheck.findings import place, worst_of
@@ -36,6 +39,8 @@ SMALL = ("_nano", "_pico")  # other models of a system are made of the same part
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
 OTHER_SIZE = 20, 12  # no multiple of what regions and strides divide by
 REGULARISED = {"drop_path_rate": 0.3, "dropout": 0.1}  # where a system has them
+OPERATIONS_OF_A_PROCESS = 4  # at least: it takes half a second to start
+MOST_PROCESSES = 8  # the longest job is an eighth of all
 CURVE_OF = "TokenMLP"  # what the plot shows if no operation or model is named
 
 
@@ -80,39 +85,46 @@ def add_options(parser: Any) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found about one operation, over all its cases, or about one model."""
+    """What was found about one operation, over all its cases, or about one model.
+
+    Numbers and words only, which one process can send to another.
+    """
 
     name: str
-    reports: list[Report]
+    cases: int
+    verdict: str
+    worst: Mapping[str, Finding]  # by method
+    order: float | None
+    says: Sequence[str]  # of what cannot be left at one word
+    reports: Sequence[Mapping[str, Any]]
 
-    @property
-    def verdict(self) -> str:
-        """The worst of its reports'; and what passes here keeps to the bounds of TOLERANCES."""
-        verdicts = [report.verdict for report in self.reports]
-        worst = [f for method in TOLERANCES if (f := self.worst(method))]
-        if FAILED in verdicts or any(f.error > TOLERANCES[f.method] for f in worst):
-            return FAILED
-        return UNDECIDED if UNDECIDED in verdicts else PASSED
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict == PASSED
-
-    def worst(self, method: str) -> Finding | None:
-        return worst_of(f for report in self.reports if (f := report.worst(method)))
-
-    @property
-    def order(self) -> float | None:
-        orders = [report.order for report in self.reports if report.order is not None]
-        return max(orders, key=lambda p: abs(p - 4), default=None)
+    @classmethod
+    def of(cls, name: str, reports: Sequence[Report]) -> "Row":
+        """Its verdict is the worst; and what passes here keeps to the bounds of TOLERANCES."""
+        found = [finding for report in reports for finding in report.findings]
+        worst = {m: worst_of(f for f in found if f.method == m) for m in TOLERANCES}
+        worst = {method: f for method, f in worst.items() if f}
+        verdicts = {report.verdict for report in reports}
+        if any(f.error > TOLERANCES[method] for method, f in worst.items()):
+            verdicts.add(FAILED)
+        orders = [report.order for report in reports if report.order is not None]
+        says = [str(r) if not r else f"{r.name}: {r.symmetry}" for r in reports if not r or r.zeros]
+        return cls(
+            name,
+            len(reports),
+            next((v for v in (FAILED, UNDECIDED) if v in verdicts), PASSED),
+            worst,
+            max(orders, key=lambda p: abs(p - 4), default=None),
+            says,
+            [report.as_dict() for report in reports],
+        )
 
     def cells(self) -> list[str]:
-        found = {method: self.worst(method) for method in TOLERANCES}
-        worst = found["differences"]
+        found, worst = [self.worst.get(m) for m in TOLERANCES], self.worst.get("differences")
         return [
             self.name,
-            str(len(self.reports)),
-            *(f"{f.error:.1e}" if f else "-" for f in found.values()),
+            str(self.cases),
+            *(f"{f.error:.1e}" if f else "-" for f in found),
             f"{self.order:.2f}" if self.order is not None else "-",
             place(worst.input, worst.index) if worst else "-",
             "FAILED" if self.verdict == FAILED else self.verdict,
@@ -130,20 +142,14 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         load_figures()  # before the work, in case matplotlib does not start
     start = time.perf_counter()
-    with threadpool_limits(1):  # matrices are small; the work is shared by checks, not within one
-        if args.mutants:
-            return _run_mutants(args, start)
-        jobs = _jobs(args)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = pool.map(lambda job: Row(job[0], job[1](job[0])), jobs)
-            rows = list(tqdm(done, total=len(jobs), disable=None, leave=False))
+    if args.mutants:
+        return _run_mutants(args, start)
+    jobs = _jobs(args)
+    rows = list(tqdm(_rows(jobs), total=len(jobs), disable=None, leave=False))
     rows.sort(key=lambda row: row.name in MODELS)  # operations first
     print(_table([HEADINGS, *(row.cells() for row in rows)]))
-    for report in (report for row in rows for report in row.reports):
-        if not report:
-            print(f"\n{report}")
-        elif report.zeros:
-            print(f"\n{report.name}: {report.symmetry}")
+    for words in (words for row in rows for words in row.says):
+        print(f"\n{words}")
     summary = _summary(rows)
     print(f"\n{summary}\n{_versions(start)}")
     if args.json:
@@ -151,8 +157,8 @@ def run(args: argparse.Namespace) -> int:
             {
                 "name": row.name,
                 "verdict": row.verdict,
-                "passed": row.passed,
-                "reports": [r.as_dict() for r in row.reports],
+                "passed": row.verdict == PASSED,
+                "reports": row.reports,
             }
             for row in rows
         ]
@@ -163,7 +169,34 @@ def run(args: argparse.Namespace) -> int:
     return own_function.exit_code(row.verdict for row in rows)
 
 
-def _jobs(args: argparse.Namespace) -> Sequence[tuple[str, Callable[[str], list[Report]]]]:
+Job = tuple[str, Callable[[str], list[Report]]]
+
+
+def _rows(jobs: Sequence[Job]) -> Iterator[Row]:
+    """Each in turn; many are shared by processes, as threads wait for one another's Python."""
+    models = sum(name in MODELS for name, _ in jobs)
+    worth = models + (len(jobs) - models) // OPERATIONS_OF_A_PROCESS
+    processes = min(os.cpu_count() or 1, MOST_PROCESSES, worth)
+    if processes < 2:
+        yield from map(_row, jobs)
+        return
+    spawned = get_context("spawn")  # a fork copies locks that other threads hold
+    with ProcessPoolExecutor(processes, spawned, _start) as pool:
+        yield from pool.map(_row, jobs)
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it; the first process says so
+    keep_freed_memory()
+
+
+def _row(job: Job) -> Row:
+    name, check = job
+    with threadpool_limits(1):  # matrices are small, and other processes need the cores
+        return Row.of(name, check(name))
+
+
+def _jobs(args: argparse.Namespace) -> Sequence[Job]:
     """(name, check) for all that is asked for, the longest first."""
     operations = list(dict.fromkeys(type(case.op).__name__ for case in CASES))
     for kind, names, known in ("model", args.model, MODELS), ("operation", args.op, operations):
@@ -225,10 +258,10 @@ def images(name: str, count: int = 1) -> np.ndarray:
 
 def _summary(rows: list[Row]) -> str:
     models = sum(row.name in MODELS for row in rows)
-    cases = sum(len(row.reports) for row in rows if row.name not in MODELS)
+    cases = sum(row.cases for row in rows if row.name not in MODELS)
     worst = []
     for method, tolerance in TOLERANCES.items():
-        errors = [f.error for row in rows if (f := row.worst(method))]
+        errors = [row.worst[method].error for row in rows if method in row.worst]
         if errors:
             worst.append(f"{method} {max(errors):.1e} (at most {tolerance:.0e})")
     failed = sum(row.verdict == FAILED for row in rows)
@@ -249,7 +282,8 @@ def _versions(start: float) -> str:
 def _run_mutants(args: argparse.Namespace, start: float) -> int:
     """Plant each bug in turn: which checks catch it, and what each alone would let through."""
     checks = [*OURS, *HABITS]
-    caught = [catchers(mutant) for mutant in tqdm(MUTANTS, disable=None, leave=False)]
+    with threadpool_limits(1):
+        caught = [catchers(mutant) for mutant in tqdm(MUTANTS, disable=None, leave=False)]
     lines = [["operation", "planted bug", *checks]]
     for mutant, names in zip(MUTANTS, caught, strict=True):
         marks = ["caught" if check in names else "-" for check in checks]

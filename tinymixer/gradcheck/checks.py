@@ -22,7 +22,7 @@ from tinymixer.gradcheck.verdict import FAILED, Claim, Judged, is_refuted, judge
 
 LOOK_CLOSER = 60  # elements of a large input that are moved singly once it disagrees
 MOST_LOOKED_AT = 3  # such inputs: of a model with a wrong backward nearly all disagree
-DIRECTIONS = 4  # over all parameters of a model at once
+DIRECTIONS = 2  # over all parameters of a model at once
 LONGEST = 60.0  # s, for moving the elements of one input one at a time
 SMALLEST = 1e-150  # of an input; its complex step is 1e-100 times that
 METHODS = ("differences", "complex step", "adjoint")

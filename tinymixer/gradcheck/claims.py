@@ -35,6 +35,7 @@ class Claims:
         self.eps = float(np.finfo(subject.dtype).eps)
         self.y_size = float(np.sqrt(np.sum(np.square(w * np.where(np.isfinite(y), y, 0)))))
         self.nudged: list[Mapping[int, Array]] = []
+        self._at_rest: dict[tuple[int, ...], Array] = {}
         self.output_is_noise = False
         self._nudge(y)
         self.units = {i: _units(subject, i) for i in subject.variable}
@@ -107,6 +108,13 @@ class Claims:
             except Exception:  # an input on the edge of a domain
                 break
         return found
+
+    def at_rest(self, move: Mapping[int, Array]) -> Array:
+        """Where the paths of all moves of the same inputs begin: -0 is 0 there, so not quite y."""
+        moved = tuple(move)
+        if moved not in self._at_rest:
+            self._at_rest[moved] = self.subject.path(move)(0.0)
+        return self._at_rest[moved]
 
     def along(self, name: str, move: Mapping[int, Array], probe: str = "") -> Claim:
         """The claim for a move of many elements."""

@@ -32,17 +32,17 @@ def measured(
             claim = replace(claim, persists=_persists(claims, claim, exact))
     if not differences:
         return claim, exact, Slope(np.nan, np.inf, 0.0, "only the complex step was taken")
-    near = agree(claim.value, exact, claim)
+    near, y0 = agree(claim.value, exact, claim), claims.at_rest(claim.move)
     size = max(abs(x) if np.isfinite(x) else 0.0 for x in (claim.value, exact))
     enough = 1e-10 * max(size, claim.reference)
     if near:
-        found = slope(path, w, enough, RUNGS[:3])
+        found = slope(path, w, enough, RUNGS[:3], y0)
     else:
         enough = min(enough, max(1e-8 * size, 1e-13 * claim.reference))
         w = np.where(_stays(claims, claim, path), 0.0, w)
-        found = slope(path, w, enough)
+        found = slope(path, w, enough, y0=y0)
     if is_refuted(claim, exact, found) or exceeds(claim, found):
-        found = _confirmed(path, w, enough, found)
+        found = _confirmed(path, w, enough, found, y0)
     return claim, exact, found
 
 
@@ -61,7 +61,7 @@ def _persists(claims: Claims, claim: Claim, exact: float) -> bool:
     return len(claims.elsewhere) == ELSEWHERE
 
 
-def _confirmed(path: Path, w: Array, enough: float, found: Slope) -> Slope:
+def _confirmed(path: Path, w: Array, enough: float, found: Slope, y0: Array) -> Slope:
     """What contradicts is looked at again with other steps: rounding may agree with itself.
 
     The steps of a ladder are powers of two, and a forward that rounds on such a grid inside may
@@ -69,7 +69,11 @@ def _confirmed(path: Path, w: Array, enough: float, found: Slope) -> Slope:
     """
     error = found.error
     for part in OTHER_STEPS:
-        again = slope(lambda t, part=part: path(part * t), w, part * enough)  # type: ignore[misc]
+
+        def other(t: float, part: float = part) -> Array:
+            return path(part * t)
+
+        again = slope(other, w, part * enough, y0=y0)
         gap = abs(again.value / part - found.value)
         error = max(error, 2 * gap) if np.isfinite(gap) else np.inf
     return found._replace(error=error, why=found.why or ROUNDED)
@@ -79,7 +83,7 @@ def _stays(claims: Claims, claim: Claim, path: Path) -> Array:
     """Which outputs do not depend on what a claim moves: their rounding need not be feared."""
     try:
         with np.errstate(all="ignore"):
-            y, step = path(0.0), 2.0 ** RUNGS[0]
+            y, step = claims.at_rest(claim.move), 2.0 ** RUNGS[0]
             still = (path(step) == y) & (path(-step) == y)
             return still & np.isfinite(claims.subject.at_nan(claim.move))
     except Exception:  # a forward that refuses NaN, or the step

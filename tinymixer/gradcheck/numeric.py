@@ -66,17 +66,19 @@ def observed_order(path: Path, w: Array) -> float | None:
     backward says, this tells whether the differences can be trusted. Taken at the smallest step
     whose truncation still is above rounding.
     """
-    halvings = 0.125 * 0.5 ** np.arange(9)
-    D = np.array([central(path, w, h) for h in halvings])
-    R = (4 * D[1:] - D[:-1]) / 3  # R(h) at halvings[:-1]
-    change = np.abs(np.diff(R))
-    terms = np.abs(w) * np.maximum(1, np.abs(path(0.0)))
-    rounding = np.finfo(float).eps * terms.sum() / halvings[2:]
-    visible = change > NOISE * rounding
-    count = len(visible) if visible.all() else int(visible.argmin())  # those from the front
-    if count < 2:
-        return None
-    return float(np.log2(change[count - 2] / change[count - 1]))
+    size = float((np.abs(w) * np.maximum(1, np.abs(path(0.0)))).sum())
+    steps = 0.125 * 0.5 ** np.arange(9)
+    D, R = central(path, w, steps[0]), np.nan
+    changes: list[float] = []
+    for h in steps[1:]:
+        coarse_D, D = D, central(path, w, h)
+        coarse_R, R = R, (4 * D - coarse_D) / 3
+        if h == steps[1]:  # one R alone
+            continue
+        if not abs(R - coarse_R) > NOISE * np.finfo(float).eps * size / h:
+            break
+        changes.append(abs(R - coarse_R))
+    return float(np.log2(changes[-2] / changes[-1])) if len(changes) > 1 else None
 
 
 def error_curve(path: Path, path32: Path, w: Array, exact: float) -> Curve:

@@ -40,8 +40,8 @@ class Subject:
     def path(self, direction: Mapping[int, Array], dtype: Any = None) -> Path:
         """t -> y with t * direction[i] added to input i; NaN where the forward raises."""
         dtype = dtype or self.dtype
-        arrays = [x.astype(dtype) if x.dtype.kind == "f" else x for x in self.arrays]
-        moves = {i: v.astype(dtype) for i, v in direction.items()}
+        arrays = [x.astype(dtype, copy=False) if x.dtype.kind == "f" else x for x in self.arrays]
+        moves = {i: v.astype(dtype, copy=False) for i, v in direction.items()}
 
         def at(t: complex) -> Array:
             t = t if isinstance(t, complex) else dtype(t)
@@ -76,10 +76,8 @@ class Subject:
 
     def typical(self, i: int) -> float:
         """The root mean square of the elements of input i; 1 if they are all zero."""
-        x = self.arrays[i]
-        largest = float(np.abs(x).max(initial=0.0)) or 1.0  # squares may not overflow
-        scaled = x / largest
-        return largest * (float(np.sqrt(np.mean(scaled * scaled))) if x.size else 1.0) or 1.0
+        x = self.arrays[i].astype(np.float64)
+        return (float(np.sqrt(np.mean(x * x))) if x.size else 1.0) or 1.0
 
 
 def input_names(f: Callable, count: int) -> list[str]:
