@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinymixer.errors import brief, printable
+from tinymixer.errors import brief, counted, printable
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,12 @@ def test_a_long_text_keeps_its_beginning_and_its_end(length, character):
     assert shown.startswith("what")
     assert shown.endswith("end")
     assert brief(text, 100) == shown
+
+
+def test_one_is_singular_and_all_other_numbers_are_plural():
+    assert counted(1, "class") == "1 class"
+    assert counted(0, "class") == "0 classes"
+    assert counted(50_000, "training image") == "50,000 training images"
+    assert [counted(2, x) for x in ("entry", "day", "batch", "box")] == [
+        *("2 entries", "2 days", "2 batches", "2 boxes")
+    ]

@@ -17,6 +17,7 @@ FLOORS = {
     "backend": 0,
     "files": 0,
     "options": 0,
+    "processors": 0,
     "shapes": 0,
     "engine": 1,
     "protocols": 1,

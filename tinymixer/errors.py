@@ -67,6 +67,15 @@ def _escaped(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
+def counted(n: int, noun: str) -> str:
+    """ "1 class", "2 classes", "50,000 images": a number and what it counts."""
+    if n == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        noun = f"{noun[:-1]}ie"
+    return f"{n:,} {noun}{'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
+
+
 def brief(reason: object, most: int = 400) -> str:
     """What another library says is wrong, on one line that can be part of a message of ours."""
     return printable(" ".join(str(reason).split()), most)

@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from tinymixer.train.stopping import Stopped, StopSignal
+
 TRAIN = [
     *("--dataset", "shapes", "--train-size", "320", "--test-size", "50", "--epochs", "2"),
     *("--set", "hidden_dim=16", "--set", "num_blocks=2", "--set", "dropout=0.1"),
@@ -58,6 +60,15 @@ def interrupted(out, seconds, luck):
         stops.append(wish)
         if (out / "last.npz").exists():
             arguments = ["--resume", str(out)]
+
+
+@pytest.mark.skipif(not STOPS, reason="there is no signal to send in its place")
+def test_the_break_of_windows_asks_for_a_stop_too(monkeypatch):
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR2, raising=False)
+    stop = StopSignal()
+    with pytest.raises(Stopped, match="SIGUSR2"), stop.heard(None):
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
 
 
 @pytest.mark.skipif(not STOPS, reason="Windows cannot send these signals to another process")

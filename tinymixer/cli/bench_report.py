@@ -1,10 +1,11 @@
 """The figures of `tinymixer bench`, in words."""
 
-import os
 import platform
 from typing import Any
 
+from tinymixer.errors import counted
 from tinymixer.fast.gpu.graphs import host_copies
+from tinymixer.processors import processors
 
 
 def report(found: dict[str, Any]) -> str:
@@ -51,7 +52,7 @@ def report(found: dict[str, Any]) -> str:
         lines.append(f"graph            {_graph(found['graph'])}")
     lines.append(
         f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "
-        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
+        f"{platform.python_version()}, {platform.machine()}, {counted(processors(), 'processor')}"
     )
     return "\n".join(lines)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from tinymixer import nn
 from tinymixer.cli import own_function
 from tinymixer.cli.options import load_figures, output_file
 from tinymixer.engine import Tensor
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
 from tinymixer.gradcheck.findings import place, worst_of
@@ -31,6 +30,7 @@ from tinymixer.gradcheck.show import curve_figure, error_against_step
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.gradcheck.verdict import FAILED, PASSED, TOLERANCES, UNDECIDED
 from tinymixer.models import MODELS, create_model
+from tinymixer.processors import processors
 
 SMALL = ("_nano", "_pico")  # other models of a system are made of the same parts
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         if args.mutants:
             return _run_mutants(args, start)
         jobs = _jobs(args)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(processors()) as pool:
             done = pool.map(lambda job: Row(job[0], job[1](job[0])), jobs)
             rows = list(tqdm(done, total=len(jobs), disable=None, leave=False))
     rows.sort(key=lambda row: row.name in MODELS)  # operations first
@@ -241,8 +241,8 @@ def _summary(rows: list[Row]) -> str:
 def _versions(start: float) -> str:
     return (
         f"tinymixer {tinymixer.__version__}, NumPy {np.__version__}, Python "
-        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, float64; "
-        f"{time.perf_counter() - start:.0f} s"
+        f"{platform.python_version()}, {platform.machine()}, "
+        f"{counted(processors(), 'processor')}, float64; {time.perf_counter() - start:.0f} s"
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tinymixer.errors import DataMissing
-from tinymixer.files import folder_for_now, lock
+from tinymixer.files import folder_for_now, lock, replace
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
     if md5 != source.md5:
         part.unlink()
         raise _Failed(f"checksum {md5}, expected {source.md5}")
-    os.replace(part, target)
+    replace(part, target)
     _tag(part).unlink(missing_ok=True)
     return target
 
