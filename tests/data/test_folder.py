@@ -75,6 +75,42 @@ def test_folders_for_training_and_testing(train, test, tmp_path):
     assert sorted(first) == [0, 1, 2]  # the first images are of all classes
 
 
+def test_what_lies_beside_training_and_test_is_named(tmp_path):
+    for name, count in (("train", 5), ("val", 3), ("test", 2)):
+        flowers(tmp_path / "x" / name, count=count)
+    with pytest.warns(Note, match="val is left out; it is trained on train and tested on test"):
+        dataset = load(tmp_path / "x")
+    assert (len(dataset.train_images), len(dataset.test_images)) == (15, 6)
+    (tmp_path / "x" / "unlabelled").mkdir()
+    with pytest.warns(Note, match="unlabelled, val are left out"):
+        load(tmp_path / "x")
+
+
+def test_a_test_folder_without_classes_leaves_it_to_the_next(tmp_path):
+    flowers(tmp_path / "x" / "train", count=5)
+    (tmp_path / "x" / "test").mkdir()
+    picture("red", 0).save(tmp_path / "x" / "test" / "1.png")
+    with pytest.warns(Note, match="test is left out; it is trained on train and tested on a fif"):
+        assert len(load(tmp_path / "x").test_images) == 3
+    flowers(tmp_path / "x" / "val", count=3)
+    with pytest.warns(Note, match="test is left out; it is trained on train and tested on val"):
+        assert len(load(tmp_path / "x").test_images) == 9
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_test_folder_alone_is_not_trained_on(name, tmp_path):
+    flowers(tmp_path / "x" / name, count=5)
+    with pytest.raises(DataError, match=f"no folder `train`; .*beside {name}. To train on what is"):
+        load(tmp_path / "x")
+    assert len(load(tmp_path / "x" / name).test_images) == 3
+
+
+def test_a_training_folder_alone_gives_a_fifth_for_testing(tmp_path):
+    flowers(tmp_path / "x" / "train", count=5)
+    dataset = load(tmp_path / "x")
+    assert (dataset.name, len(dataset.test_images)) == ("x", 3)
+
+
 def test_one_folder_more_is_stepped_over(tmp_path):
     flowers(tmp_path / "x" / "flowers", count=3)
     assert len(load(tmp_path / "x").train_images) == 6

@@ -80,6 +80,11 @@ def test_the_three_are_told_apart(tmp_path):
     assert_loaded(data.load("fashion_mnist", tmp_path), fashion)
     with pytest.raises(DataError, match="these are the files of MNIST"):
         data.load("fashion_mnist", tmp_path / "loose")
+    kmnist = arrays(idx.KMNIST.begins)
+    unpacked(tmp_path / "other" / "MNIST", files(kmnist))
+    assert_loaded(data.load("kmnist", tmp_path / "other" / "MNIST"), kmnist)
+    with pytest.raises(DataError, match="these are the files of KMNIST"):
+        data.load("mnist", tmp_path / "other")
 
 
 @pytest.mark.parametrize("packed", ["tar.gz", "zip", "folder"])
@@ -87,6 +92,7 @@ def test_add_tells_by_the_labels_or_the_name(packed, tmp_path):
     for name, begins, place in (
         ("mnist", idx.MNIST.begins, "archive"),
         ("fashion_mnist", idx.FASHION.begins, "archive"),
+        ("kmnist", idx.KMNIST.begins, "archive"),
         ("kmnist", (), "kmnist"),
     ):
         made = arrays(begins)

@@ -147,12 +147,19 @@ def _check_class_names(dataset: Dataset) -> None:
         )
 
 
+def _check_is_array(what: str, given: Any, cure: str) -> None:
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError(
+            f"{what} is a masked array, and what is masked would be trained on; expected one "
+            "without: keep the images that have no mask, or give what is masked a value by filled()"
+        )
+    if not hasattr(given, "dtype") or not hasattr(given.dtype, "kind"):
+        raise DataError(f"{what} is a {type(given).__name__}; expected an array: {cure}")
+
+
 def check_images(what: str, images: Any) -> None:
     """uint8 (N, H, W, C)"""
-    if not hasattr(images, "dtype"):
-        raise DataError(
-            f"{what} is a {type(images).__name__}; expected an array: np.asarray(images, np.uint8)"
-        )
+    _check_is_array(what, images, "np.asarray(images, np.uint8)")
     found = f"{what} has shape {images.shape} and type {images.dtype}"
     if images.dtype.kind == "O":
         raise DataError(
@@ -164,7 +171,9 @@ def check_images(what: str, images: Any) -> None:
             "the pixels as they were: a model normalises them itself by mean and std"
         )
     if images.dtype != np.uint8:
-        raise DataError(f"{found}; expected pixels of 8 bits, uint8, from 0 to 255")
+        cure = ". Black and white become 0 and 255 by images * np.uint8(255)"
+        cure = cure if images.dtype.kind == "b" else ""
+        raise DataError(f"{found}; expected pixels of 8 bits, uint8, from 0 to 255{cure}")
     shape = images.shape
     if len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) > 0:
         return
@@ -180,10 +189,7 @@ def check_images(what: str, images: Any) -> None:
 
 def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
     """Integers (N,) or (N, H, W)"""
-    if not hasattr(labels, "dtype"):
-        raise DataError(
-            f"{what} is a {type(labels).__name__}; expected an array: np.asarray(labels)"
-        )
+    _check_is_array(what, labels, "np.asarray(labels)")
     found = f"{what} has shape {labels.shape} and type {labels.dtype}"
     shape, number = labels.shape, f"{images.shape[0]} images"
     if len(shape) == 2 and shape[1] == 1:
@@ -194,7 +200,9 @@ def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
             "zeros for each image becomes numbers by labels.argmax(1)"
         )
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{found}; expected whole numbers, such as int64, that count from 0")
+        raise DataError(
+            f"{found}; expected whole numbers that count from 0: labels.astype(np.int64)"
+        )
     if len(shape) not in (1, 3):
         raise DataError(f"{found}; expected one label for each image, or one for each pixel")
     if shape[0] != images.shape[0]:

@@ -133,7 +133,7 @@ def _outermost(root: Path) -> Path:
     """The folder that has several others: what an archive unpacks to is often one deeper."""
     for _ in range(3):
         inside = entries(root)
-        if len(inside) != 1 or not inside[0].is_dir():
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name.lower() in TRAIN + TEST:
             break
         if not any(path.is_dir() for path in entries(inside[0])):
             break
@@ -145,16 +145,35 @@ def _pictures(root: Path) -> list[Picture]:
     """Every file in a folder of a class, in order of path. Reading tells which are pictures."""
     folders = {path.name.lower(): path for path in entries(root) if path.is_dir()}
     train = next((folders[name] for name in TRAIN if name in folders), None)
-    test = next((folders[name] for name in TEST if name in folders), None)
     if train is None and folders and set(folders) <= set(TEST):
-        raise DataError(f"{root} has no folder `train`; expected one beside {', '.join(folders)}")
+        first = next(iter(folders.values()))
+        raise DataError(
+            f"{root} has no folder `train`; expected one beside {', '.join(folders)}. To train on "
+            f"what is in {first.name}, and keep a fifth of it for testing, give that folder itself"
+        )
     if train is not None:
         found = _labelled(root, train, "train")
         if not found and any(path.is_dir() for path in entries(train)):  # or it is of a class
             found = _of_classes(train, "train")
         if found:
-            return found + (_of_test(root, test) if test else [])
+            used = [train.name]
+            for test in (folders[name] for name in TEST if name in folders):
+                if kept := _of_test(root, test):
+                    found += kept
+                    used.append(test.name)
+                    break
+            _tell_unused(root, [path.name for path in folders.values()], used)
+            return found
     return _labelled(root, root, "train") or _of_classes(root, "train")
+
+
+def _tell_unused(root: Path, folders: list[str], used: list[str]) -> None:
+    """Note what lies beside the folders for training and testing."""
+    if left := [name for name in folders if name not in used]:
+        note(
+            f"{root}: {', '.join(left)} {'is' if len(left) == 1 else 'are'} left out; it is "
+            f"trained on {used[0]} and tested on {used[1] if used[1:] else 'a fifth of that'}"
+        )
 
 
 def _of_test(root: Path, test: Path) -> list[Picture]:

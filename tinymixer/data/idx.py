@@ -99,7 +99,7 @@ KMNIST = Layout(
     "KMNIST",
     ("kmnist", "kuzushiji"),
     ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    (),
+    (8, 7, 0, 1, 4, 2, 4, 8, 1, 1),
     ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     (
         "bdb82020997e1d708af4cf47b453dcf7",
@@ -118,20 +118,21 @@ _OTHERS = ("emnist", "qmnist")  # which have MNIST's name in theirs, and other c
 def locate(layout: Layout, folder: Path) -> Path | None:
     """The folder or archive that holds the data set, up to three folders deeper; or None.
 
-    One with its name comes before one without a name, and one with another's name is passed over.
+    One with its name comes before one without, or with another's name but its first labels.
     """
     if not folder.is_dir():
         return folder if folder.is_file() and recognises(layout, folder) else None
     whole, parts, left = [], [], LOOKED_AT
     for place, name in _places(folder, _named(folder.absolute().name), 3):
-        if left <= 0 or name not in (layout.name, None):
+        if left <= 0:
             continue
         inside = entries(place)[:left]
         left -= len(inside)
         found = {part for path in inside for part in _parts(path)}
         if len(found) == len(PARTS):
-            whole.append((name is None, place))
-        elif found and name:
+            if name in (layout.name, None) or recognises(layout, place):
+                whole.append((name != layout.name, place))
+        elif found and name == layout.name:
             parts.append(place)
         for path in inside:
             own = _named(path.name) or name
