@@ -189,7 +189,9 @@ def test_a_vision_permutator_stays_on_its_grid(tmp_path):
     old = moved("vip_nano", image_size=(16, 64))
     said = {"model": "vip_nano", "model_options": {"image_size": (16, 64)}}
     save_state(old, tmp_path / "w.npz", record=said)
-    with pytest.raises(CheckpointError, match=r"one image size: keep image_size=\(16, 64\)"):
+    with pytest.raises(
+        CheckpointError, match=r"one image size: keep image_size=16,64 and patch_sizes=4,2"
+    ):
         start_from(create_model("vip_nano"), tmp_path / "w.npz")
     assert start_from(create_model("vip_nano", image_size=(16, 64)), tmp_path / "w.npz").new == ()
 

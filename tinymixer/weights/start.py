@@ -132,7 +132,8 @@ def require_same_places(model: Any, source: Weights, name: str | None = None) ->
         raise CheckpointError(
             f"{source.name}: a Vision Permutator cuts its channels into a segment for each place "
             f"of its grid, so these weights are for one image size: keep image_size="
-            f"{then.image_size} and patch_sizes={_places(then)[1]}, and resize the images"
+            f"{','.join(map(str, then.image_size))} and patch_sizes="
+            f"{','.join(map(str, _places(then)[1]))}, and resize the images"
         )
 
 

@@ -84,12 +84,19 @@ def _models(names: Iterable[str]) -> dict[str, str]:
 
 
 def _taken(found: Unwrapped, prefix: str) -> Unwrapped:
-    """Of what was found, the names that begin with `prefix`, without it."""
+    """The names without the prefix that those of a model begin with.
+
+    What is beside a container, "mixer/...", is left out; beside the names of a part,
+    "backbone....", there may be those of its head.
+    """
     inside = {x: place for x, place in found.names.items() if x.startswith(prefix)}
+    beside = {x: place for x, place in found.names.items() if x not in inside}
     notes = [f"the names were taken without {prefix!r}, which they begin with"]
-    if others := dict.fromkeys(_split(x)[0] or x for x in found.names if x not in inside):
-        notes.append(f"beside them, {_some(list(others))} was left out")
-    names = {x.removeprefix(prefix): place for x, place in inside.items()}
+    if beside and prefix.endswith("/"):
+        firsts = dict.fromkeys(_split(x)[0] or x for x in beside)
+        notes.append(f"beside them, {_some(list(firsts))} was left out")
+        beside = {}
+    names = beside | {x.removeprefix(prefix): place for x, place in inside.items()}
     return Unwrapped(names, (*found.notes, *notes))
 
 
