@@ -113,7 +113,7 @@ TEXTS = {
     "UTF-16": ("Weights".encode("utf-16"), 'is a text that begins with "Weights"'),
     "script": (b"#!/bin/sh\nrm -rf x\n", "is a script"),
     "YAML": (b"model: mixer_b16\nepochs: 300\n", "is a text"),
-    "one byte": (b"\7", "has no more than 1 bytes|begins like no file"),
+    "one byte": (b"\7", "has no more than 1 byte\\.|begins like no file"),
     "zeros": (bytes(5000), "holds nothing but zeros, as after a download"),
 }
 ARCHIVES = {

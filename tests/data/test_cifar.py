@@ -323,7 +323,7 @@ def test_a_flipped_bit_in_an_archive_is_noticed(ten, tmp_path):
 
 def test_an_archive_without_the_files_is_refused(ten, tmp_path):
     path = tar_gz(tmp_path / archive_name(ten, "binary"), {"holiday.jpg": b"x"})
-    with pytest.raises(DataError, match=r"6 of its files missing: data_batch_1.bin"):
+    with pytest.raises(DataError, match=r"6 files missing: data_batch_1.bin"):
         cifar.read(ten, path)
 
 

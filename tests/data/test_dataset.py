@@ -112,7 +112,7 @@ WRONG = {  # what is wrong: the change, what the message says
     "labels that are floats": ({"train_labels": LABELS * 1.0}, "expected whole numbers"),
     "truths": ({"train_labels": LABELS > 1}, "bool; expected whole numbers"),
     "words": ({"train_labels": np.array(["cat"] * N)}, "expected whole numbers"),
-    "too few labels": ({"train_labels": LABELS[1:]}, "30 train images have 29 labels"),
+    "too few labels": ({"train_labels": LABELS[1:]}, "29 labels for 30 train images"),
     "four axes": ({"train_labels": IMAGES.astype(int)}, "one label for each image, or one"),
     "a map too small": ({"train_labels": np.zeros((N, H, H), int)}, r"for each pixel, \(30, 7, 5"),
     "a map and a class": ({"train_labels": np.zeros((N, H, W), int)}, "both for images, or both"),

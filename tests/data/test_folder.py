@@ -33,7 +33,7 @@ def test_mixed_pictures_of_three_classes(tmp_path):
         (root / name).write_bytes(b"x")
         (root / "red" / name).write_bytes(b"x")
     before = sorted(root.rglob("*"))
-    with pytest.warns(Note, match="3 of 63 pictures cannot be read and are left out: ") as notes:
+    with pytest.warns(Note, match="3 of 63 pictures cannot be read; left out: ") as notes:
         dataset = load(root, image_size=16)
     assert len(notes) == 1
     said = str(notes[0].message)

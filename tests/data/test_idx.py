@@ -162,8 +162,8 @@ WRONG = {
     "absurd": (head(2**32 - 1, 2**32 - 1, 2**32 - 1) + b"x", "states 4294967295 x"),
     "floats": (head(N, H, W, kind=13) + bytes(4 * N * H * W), "no IDX file of bytes"),
     "labels": (head(N) + bytes(N), "with 3 axes; it begins 00000801"),
-    "another count": (head(N - 1, H, W) + bytes((N - 1) * H * W), "59 train images have 60 labels"),
-    "none": (head(0, H, W), "0 train images have 60 labels"),
+    "another count": (head(N - 1, H, W) + bytes((N - 1) * H * W), "60 labels for 59 train images"),
+    "none": (head(0, H, W), "60 labels for 0 train images"),
     "a web page": (b"<!DOCTYPE html><title>404</title>", "it is a web page"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
     "half packed": (gzip.compress(IMAGES)[:-9], "is not a complete .gz file"),
@@ -196,5 +196,5 @@ def test_a_missing_file_is_named(tmp_path):
     made = files(arrays())
     del made["t10k-images-idx3-ubyte"]
     unpacked(tmp_path / "mnist", made)
-    with pytest.raises(DataError, match="1 of its files missing: t10k-images-idx3-ubyte"):
+    with pytest.raises(DataError, match="1 file missing: t10k-images-idx3-ubyte"):
         data.load("mnist", tmp_path)

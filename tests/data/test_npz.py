@@ -120,7 +120,7 @@ WRONG = {
         keras(y_train=WORDS[LABELS]),
         r"holds text; expected numbers; class_names, labels = np.un",
     ),
-    "fewer labels": (keras(y_train=LABELS[1:]), "30 train images have 29 labels"),
+    "fewer labels": (keras(y_train=LABELS[1:]), "29 labels for 30 train images"),
     "another size": (keras(x_test=TEST[:, 1:]), "training images are 6x7 .*, test images 5x7"),
     "below 0": (keras(y_train=LABELS - 1), "train label -1 is not one of its"),
     "more classes than names": (keras(y_train=LABELS + 1, class_names=WORDS), "train label 3 is"),

@@ -15,13 +15,13 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         "{model}, {params:,} parameters, {gelu}-GELU, {precision}".format(**found)
         + (", without twins" if found["reference"] else ""),
-        f"{what} step"
-        + ", {batch} images in micro-batches of {micro_batch}, {threads} thread".format(**found)
-        + "s" * (found["threads"] > 1),
+        f"{what} step, {counted(found['batch'], 'image')} in micro-batches of "
+        f"{found['micro_batch']}, {counted(found['threads'], 'thread')}",
         "result           agrees with the plain operations on a single tape",
         "speed            {images_s:,.1f} images/s, {gflop_s:,.1f} GFLOP/s".format(**found),
-        "time             {median_ms:.1f} ms, median of {timed_steps} steps ({min_ms:.1f} to "
-        "{max_ms:.1f})".format(**found),
+        "time             {median_ms:.1f} ms, median of ".format(**found)
+        + counted(found["timed_steps"], "step")
+        + " ({min_ms:.1f} to {max_ms:.1f})".format(**found),
         "processor time   {cpu_s_per_step:.3f} s a step".format(**found),
         f"peak memory      {'not known on this system' if peak is None else f'{peak:,.0f} MiB'}",
         "loss             "
@@ -62,9 +62,9 @@ def _graph(found: str | list[dict[str, int]]) -> str:
     if isinstance(found, str):
         return f"none, launch by launch instead: {found}"
     graphs = [
-        f"{sum(kinds.values()):,} nodes ("
+        f"{counted(sum(kinds.values()), 'node')} ("
         + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-        + f"), {host_copies(kinds)} copies between host and device"
+        + f"), {counted(host_copies(kinds), 'copy')} between host and device"
         for kinds in found
     ]
     return "; ".join(graphs) or "none yet, which takes two steps"

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         lines.append(
             (
                 library["internal_api"],
-                f"{library['version']}, {kind}, {library['num_threads']} threads",
+                f"{library['version']}, {kind}, {counted(library['num_threads'], 'thread')}",
             )
         )
     lines.append(("bits", f"those of {Machine.here()}; with others the last digits may differ"))

@@ -233,7 +233,8 @@ def _summary(rows: list[Row]) -> str:
             worst.append(f"{method} {max(errors):.1e} (at most {tolerance:.0e})")
     failed = sum(row.verdict == FAILED for row in rows)
     return (
-        f"{len(rows) - models} operations in {cases} cases, {models} models; {failed} failed; "
+        f"{counted(len(rows) - models, 'operation')} in {counted(cases, 'case')}, "
+        f"{counted(models, 'model')}; {failed} failed; "
         f"worst relative error: {', '.join(worst)}"
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from tinymixer.arrays import short
 from tinymixer.cli.options import add_set, find_checkpoint
 from tinymixer.data import Dataset, Source
-from tinymixer.errors import DataError, TinymixerError
+from tinymixer.errors import DataError, TinymixerError, counted
 from tinymixer.models import MODELS, RaftMLP, VisionPermutator, list_models
 from tinymixer.summary import blueprint
 from tinymixer.train import checkpoint
@@ -77,7 +77,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
     classes = num_classes_in(weights, model, layout)
     if classes is not None and given.get("num_classes", classes) != classes:
         raise TinymixerError(
-            f"{weights.name} is of {classes:,} classes; leave out "
+            f"{weights.name} is of {counted(classes, 'class')}; leave out "
             f"num_classes={short(given['num_classes'])}"
         )
     facts = known(type(model).__name__, layout, classes)
@@ -149,7 +149,8 @@ class Ready:
         dataset = source.load(data_dir)
         if len(dataset.mean) != self.model.channels:
             raise DataError(
-                f"{dataset.name} has images of {_channels(len(dataset.mean))}, but the model takes "
+                f"{dataset.name} has images of "
+                f"{counted(len(dataset.mean), 'channel')}, but the model takes "
                 f"{self.model.channels}; give it images of its kind"
             )
         dataset = replace(dataset, mean=self.mean, std=self.std)
@@ -231,10 +232,6 @@ def among(log_p: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.concatenate([log_p[:, places], best], axis=1)
 
 
-def _channels(n: int) -> str:
-    return f"{n} channel{'s' * (n != 1)}"
-
-
 def _plain(name: str) -> str:
     return name.replace("_", " ")
 
@@ -297,7 +294,8 @@ class Init:
         learned = trainer.model.learned_parameters()
         if stuck := [name for name in started.new if name not in learned]:
             raise TinymixerError(
-                f"--freeze backbone: {self.path} has no {stuck[0]} ({len(stuck)} such arrays), so "
+                f"--freeze backbone: {self.path} has no {stuck[0]} "
+                f"({counted(len(stuck), 'such array')}), so "
                 "it would stay as it is drawn; leave out --freeze, or choose the weights' own model"
             )
         return started

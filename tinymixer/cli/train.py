@@ -32,7 +32,7 @@ from tinymixer.cli.recipe import (
     given_source,
 )
 from tinymixer.data import Source
-from tinymixer.errors import CheckpointError, DataMissing
+from tinymixer.errors import CheckpointError, DataMissing, counted
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.stopping import Stopped
@@ -102,10 +102,10 @@ def run(args: argparse.Namespace) -> int:
     trainer = _resumed(args, options) if args.resume else _fresh(args, options)
     config, out, images = trainer.config, trainer.out, trainer.split.train_images
     if not args.quiet:
-        where = "the GPU" if args.device == "gpu" else f"{trainer.workers.count} workers"
+        where = "the GPU" if args.device == "gpu" else counted(trainer.workers.count, "worker")
         print(
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on "
-            f"{trainer.dataset.name}, {len(images):,} images, {where} -> {out}"
+            f"{trainer.dataset.name}, {counted(len(images), 'image')}, {where} -> {out}"
         )
     try:
         last = trainer.run()[-1]

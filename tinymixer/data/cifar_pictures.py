@@ -14,6 +14,7 @@ import numpy as np
 from tinymixer.data import label_table
 from tinymixer.data.cifar_layout import SIDE, Layout, Records
 from tinymixer.data.containers import Member
+from tinymixer.errors import counted
 
 _PARTS = ("train", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -41,12 +42,14 @@ def read(layout: Layout, members: Iterable[Member]) -> dict[str, Records]:
     for member in members:
         if part := part_of(member):
             if member.size > _MOST_BYTES or not member.whole:
-                raise ValueError(f"{member.name} has {member.size} bytes, expected a small picture")
+                raise ValueError(
+                    f"{member.name} has {counted(member.size, 'byte')}, expected a small picture"
+                )
             if part == "test" and len(found[part]) >= layout.test_records and not _class(member):
                 continue  # Kaggle's 300,000 pictures without labels
             found[part].append((member.name, _class(member), member.read()))
             if len(found[part]) > most:
-                raise ValueError(f"more than {most:,} pictures are in {part}")
+                raise ValueError(f"more than {counted(most, 'picture')} are in {part}")
         elif member.base.lower().endswith(".csv") and member.size <= label_table.MOST_BYTES:
             table = label_table.labels_of(member.read())
             if table is not None and "submission" not in member.base.lower():
@@ -78,7 +81,7 @@ def _files(
 ) -> dict[str, Records]:
     expected = sum(map(layout.records, files))
     if len(pictures) != expected:
-        raise ValueError(f"{part} has {len(pictures):,} pictures, expected {expected:,}")
+        raise ValueError(f"{part} has {counted(len(pictures), 'picture')}, expected {expected:,}")
     numbers = {name: i for i, name in enumerate(layout.class_names)}
     records = np.empty((expected, layout.record_bytes), np.uint8)
     rows = []

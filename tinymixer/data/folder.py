@@ -26,7 +26,7 @@ from tinymixer.data import label_table
 from tinymixer.data.containers import Member, Unreadable, entries, members
 from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.order import kept_for_testing, mixed
-from tinymixer.errors import DataError, brief, harmless, note, printable
+from tinymixer.errors import DataError, brief, counted, harmless, note, printable
 from tinymixer.files import write_atomically
 from tinymixer.options import Whole
 
@@ -223,7 +223,7 @@ def _labelled(root: Path, folder: Path, part: str) -> list[Picture]:
             best = found, len(inside) - len(found)
     pictures, unnamed = best
     if unnamed:
-        note(f"{folder}: {unnamed} files are left out, because no table of labels names them")
+        note(f"{folder}: left out {counted(unnamed, 'file')} that no table of labels names")
     return pictures
 
 
@@ -232,7 +232,7 @@ def _class_names(root: Path, pictures: list[Picture]) -> tuple[str, ...]:
     names = sorted({picture.kind for picture in pictures if picture.part != "test"})
     if len(names) < 2:
         raise DataError(
-            f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; expected at "
+            f"{root} has {counted(len(names), 'class')}; expected at "
             "least two folders, each with the pictures of a class"
         )
     if others := sorted({picture.kind for picture in pictures} - set(names)):
@@ -254,7 +254,7 @@ def _squares(root: Path, pictures: list[Picture], side: int) -> tuple[np.ndarray
     shape = (len(pictures), side, side, 3)
     if np.prod(shape, dtype=float) > MOST_BYTES:
         raise DataError(
-            f"{root}: {len(pictures):,} pictures of {side}x{side} pixels are more than "
+            f"{root}: {counted(len(pictures), 'picture')} of {side}x{side} pixels are more than "
             f"{MOST_BYTES >> 30} GiB; use fewer, or a smaller --image-size"
         )
     stated = [[str(p.path), p.member.size, _changed(p.path)] for p in pictures]
@@ -337,6 +337,6 @@ def _tell(root: Path, pictures: list[Picture], reasons: dict[int, str]) -> None:
     ]
     more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     note(
-        f"{root}: {len(reasons)} of {len(pictures)} pictures cannot be read and are left out: "
+        f"{root}: {len(reasons)} of {counted(len(pictures), 'picture')} cannot be read; left out: "
         f"{', '.join(first)}{more}"
     )

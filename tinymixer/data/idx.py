@@ -19,7 +19,7 @@ from tinymixer.data.containers import Member, Unreadable, entries, members
 from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.download import Source, fetch
 from tinymixer.data.storing import write_folder
-from tinymixer.errors import DataError, brief
+from tinymixer.errors import DataError, brief, counted
 
 PARTS = {  # of a Dataset: the published name of its file
     "train_images": "train-images-idx3-ubyte",
@@ -219,11 +219,13 @@ def read(layout: Layout, path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{part.replace('_', ' ')} are there twice: {member.name}")
             found[part] = _array(member, AXES[part.partition("_")[2]])
         if missing := [name for part, name in PARTS.items() if part not in found]:
-            raise ValueError(f"{len(missing)} of its files missing: {', '.join(missing)}")
+            raise ValueError(f"{counted(len(missing), 'file')} missing: {', '.join(missing)}")
         for which in ("train", "test"):
             images, labels = found[f"{which}_images"], found[f"{which}_labels"]
             if len(images) != len(labels) or not images.size:
-                raise ValueError(f"{len(images)} {which} images have {len(labels)} labels")
+                raise ValueError(
+                    f"{counted(len(labels), 'label')} for {counted(len(images), f'{which} image')}"
+                )
             if labels.max() >= len(layout.class_names):
                 raise ValueError(f"{which} label {labels.max()}, expected 0 to 9")
         other = _by_labels(found["train_labels"])
@@ -256,7 +258,9 @@ def _array(member: Member, axes: int) -> np.ndarray:
     if not member.whole:
         raise ValueError(f"{member.base} is not a regular file")
     if member.size > containers.MOST_BYTES:
-        raise ValueError(f"{member.base} has {member.size} bytes, which no file of it has")
+        raise ValueError(
+            f"{member.base} has {counted(member.size, 'byte')}, which no file of it has"
+        )
     content = member.read()
     if content.startswith(b"\x1f\x8b"):
         content = _unpacked(member.base, content)
@@ -265,7 +269,8 @@ def _array(member: Member, axes: int) -> np.ndarray:
     head = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < head:
         raise ValueError(
-            f"{member.base} is no IDX file of bytes with {axes} axes; it begins {content[:4].hex()}"
+            f"{member.base} is no IDX file of bytes with {counted(axes, 'axis')}; "
+            f"it begins {content[:4].hex()}"
         )
     shape = tuple(np.frombuffer(content[4:head], ">u4").tolist())
     if math.prod(shape) != len(content) - head:

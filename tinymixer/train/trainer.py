@@ -22,7 +22,7 @@ from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.data.folder import keep_apart
 from tinymixer.engine import no_grad
-from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, note
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, counted, note
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
 from tinymixer.files import lock
@@ -172,7 +172,8 @@ class Trainer:
             trained = min(header.step * header.config.batch_size, images)
             if header.progress.images != trained:
                 raise ValueError(
-                    f"it says {header.step} steps but {header.progress.images} images, expected "
+                    f"it says {counted(header.step, 'step')} but "
+                    f"{counted(header.progress.images, 'image')}, expected "
                     f"{trained}"
                 )
             trainer._left = left

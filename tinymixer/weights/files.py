@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from tinymixer import arrays
-from tinymixer.errors import CheckpointError, brief
+from tinymixer.errors import CheckpointError, brief, counted
 from tinymixer.files import write_atomically
 from tinymixer.weights import kinds, msgpack, pytorch
 
@@ -126,7 +126,7 @@ def read_file(path: Path | str) -> dict[str, np.ndarray]:
     with opened(path) as file, _explained(path, file.kind):
         size = sum(stored.nbytes for stored in file.stored.values())
         if size > max(MOST, 4 * path.stat().st_size):
-            raise ValueError(f"it unpacks to {size:,} bytes")
+            raise ValueError(f"it unpacks to {counted(size, 'byte')}")
         if file.refused:
             raise not_read(str(path), *next(iter(file.refused.items())))
         return {name: file.read(name) for name in file.stored if name != RECORD}
@@ -171,7 +171,7 @@ def _kind(file: IO[bytes]) -> str:
     if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):
         return "Flax"
     if size < 8:
-        raise Foreign(f"has no more than {size} bytes. {kinds.DOWNLOAD}")
+        raise Foreign(f"has no more than {counted(size, 'byte')}. {kinds.DOWNLOAD}")
     raise Foreign(
         "begins like no file of weights that tinymixer reads: those of NumPy (.npz), safetensors, "
         "PyTorch (.pth) and Flax (.msgpack). If it should be one of these, download it again"

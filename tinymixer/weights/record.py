@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymixer import nn
 from tinymixer.arrays import ArrayFile, short
-from tinymixer.errors import CheckpointError, brief
+from tinymixer.errors import CheckpointError, brief, counted
 from tinymixer.models import create_model
 from tinymixer.weights.files import RECORD
 
@@ -83,7 +83,7 @@ def _described(said: Mapping[str, Any], sizes: Sequence[int]) -> Any:
     options = said["model_options"] or {}
     names, classes = said["class_names"], options.get("num_classes")
     if names and classes is not None and len(names) != classes:
-        raise ValueError(f"it has {len(names)} names for {short(classes)} classes")
+        raise ValueError(f"it has {counted(len(names), 'name')} for num_classes={short(classes)}")
     if said["model"] is None:
         return None
     numbers = sum(sizes)

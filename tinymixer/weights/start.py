@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.errors import CheckpointError
+from tinymixer.errors import CheckpointError, counted
 from tinymixer.models import VisionPermutator, create_model
 from tinymixer.models.mixer import Isotropic
 from tinymixer.models.segmentation import Segmenter
@@ -59,7 +59,7 @@ class Started:
     ignored: tuple[str, ...]
 
     def __str__(self) -> str:
-        words = [f"{len(self.kept)} arrays kept"]
+        words = [f"{counted(len(self.kept), 'array')} kept"]
         for what in ("resized", "new", "ignored"):
             if names := getattr(self, what):
                 words.append(f"{what}: {some(names)}")
