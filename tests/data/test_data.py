@@ -104,7 +104,7 @@ def test_a_folder_under_the_name_of_an_archive_is_read_as_a_folder(ten, tmp_path
     folder = tmp_path / "cifar-10-binary.tar.gz"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"tar\.gz: data_batch_1 has 1 bytes, expected 61460 to"):
+    with pytest.raises(DataError, match=r"tar\.gz: data_batch_1 has 1 byte, expected 61,460 to"):
         data.add(folder, tmp_path)
 
 

@@ -83,7 +83,7 @@ def damaged(layout: Layout, where: Path, what: str) -> DataError:
 def _check_size(layout: Layout, file: str, name: str, size: int) -> None:
     allowed = layout.sizes(file, name)
     if size not in allowed:
-        expected = str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
+        expected = " to ".join(f"{n:,}" for n in dict.fromkeys((allowed[0], allowed[-1])))
         raise ValueError(f"{name} has {counted(size, 'byte')}, expected {expected}")
 
 

@@ -180,7 +180,7 @@ def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
         length = response.headers.get("Content-Length", "")
         total = offset + int(length) if length.isdecimal() else None
         if (total or 0) > limits.size:
-            raise _Failed(f"offers {counted(total or 0, 'byte')}, expected at most {limits.size}")
+            raise _Failed(f"offers {counted(total or 0, 'byte')}, expected at most {limits.size:,}")
         _remember(part, source.url, response.headers)
         with (
             part.open("ab" if offset else "wb") as out,
@@ -197,7 +197,7 @@ def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
             out.flush()
             os.fsync(out.fileno())
     if total is not None and offset + received < total:
-        raise ConnectionError(f"broke off after {offset + received} of {counted(total, 'byte')}")
+        raise ConnectionError(f"broke off after {offset + received:,} of {counted(total, 'byte')}")
 
 
 def _copy(
