@@ -331,8 +331,8 @@ def test_float64_mixed_into_float32_is_told_with_the_cure():
         (lambda dy: dy[:2], r"Returns.backward: the gradient of input 0 is float64 \(2,\)"),
         (lambda dy: dy.sum(), r"the gradient of input 0 is float64 \(\); expected float64 \(3,\)"),
         (lambda dy: dy.astype(np.float32), r"is float32 \(3,\); expected float64 \(3,\)"),
-        (lambda dy: (dy, dy), "Returns.backward returned 2 gradients for 1 inputs"),
-        (lambda dy: (), "Returns.backward returned 0 gradients for 1 inputs"),
+        (lambda dy: (dy, dy), "Returns.backward returned 2 gradients for 1 input"),
+        (lambda dy: (), "Returns.backward returned 0 gradients for 1 input"),
     ],
     ids=["shape", "0-d", "dtype", "too many", "too few"],
 )

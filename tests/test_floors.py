@@ -18,6 +18,7 @@ FLOORS = {
     "files": 0,
     "launcher": 0,
     "options": 0,
+    "processors": 0,
     "shapes": 0,
     "engine": 1,
     "protocols": 1,

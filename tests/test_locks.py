@@ -229,3 +229,130 @@ def test_where_there_are_no_locks_the_age_of_a_part_decides(tmp_path, monkeypatc
     os.utime(part, (time.time() - age,) * 2)
     write_atomically(tmp_path / "x", b"new")
     assert part.exists() == left
+
+
+# --- Windows ------------------------------------------------------------------------------------
+
+
+class Msvcrt:
+    """The locks of Windows, which holds one for each open file, by those of this system."""
+
+    LK_NBLCK, LK_UNLCK = "lock", "unlock"
+
+    def locking(self, number, how, n):
+        import fcntl
+
+        assert (os.lseek(number, 0, os.SEEK_CUR), n) == (files.LOCKED, 1)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB if how == "lock" else fcntl.LOCK_UN)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Windows as far as a file is concerned: it removes and replaces none that is open here."""
+    opened, unlink, replace = set(), os.unlink, os.replace
+    open_, close = os.open, os.close
+
+    def opening(path, *arguments, **named):
+        number = open_(path, *arguments, **named)
+        opened.add((number, os.path.abspath(path)))
+        return number
+
+    def closing(number):
+        opened.difference_update([pair for pair in opened if pair[0] == number])
+        close(number)
+
+    def refused(path):
+        paths = set()
+        for number, name in [*opened]:
+            try:
+                os.fstat(number)
+                paths.add(name)
+            except OSError:
+                opened.discard((number, name))
+        if os.path.abspath(path) in paths:
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+
+    def removing(path, **named):
+        refused(path)
+        unlink(path, **named)
+
+    def replacing(source, target):
+        refused(source)
+        refused(target)
+        replace(source, target)
+
+    for name, new in {
+        "open": opening,
+        "close": closing,
+        "unlink": removing,
+        "replace": replacing,
+    }.items():
+        monkeypatch.setattr(os, name, new)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "msvcrt", Msvcrt())
+    monkeypatch.setattr(files, "PATIENCE", 2)
+    return opened
+
+
+@posix
+def test_on_windows_a_lock_is_for_one_and_leaves_nothing(path, windows):
+    test_a_lock_is_for_one_and_leaves_nothing(path)
+    assert not windows
+
+
+@posix
+def test_on_windows_a_file_may_seem_another_one_by_its_name(path, windows, monkeypatch):
+    """`os.stat` and `os.fstat` have had other numbers for one file, which looked like a new one."""
+    monkeypatch.setattr(os.path, "samestat", lambda a, b: False)
+    with lock(path, "the box"):
+        pass
+
+
+@posix
+def test_on_windows_a_file_is_replaced_as_soon_as_its_reader_has_left(tmp_path, windows):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    number = os.open(path, os.O_RDONLY)
+    threading.Timer(3 * files.LOOK_AGAIN, os.close, [number]).start()
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@posix
+def test_on_windows_a_reader_that_stays_is_waited_for_in_vain(tmp_path, windows, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    number = os.open(path, os.O_RDONLY)
+    with pytest.raises(PermissionError, match="Access is denied"):
+        write_atomically(path, b"new")
+    os.close(number)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_elsewhere_a_file_that_may_not_be_replaced_is_not_tried_again(tmp_path, monkeypatch):
+    tries = []
+
+    def refuse(source, target):
+        tries.append(source)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError):
+        write_atomically(tmp_path / "x", b"new")
+    assert len(tries) == 1
+
+
+@posix
+@pytest.mark.parametrize(("age", "left"), [(1, True), (60, False)])
+def test_on_windows_a_part_that_is_about_to_be_renamed_stays(tmp_path, windows, age, left):
+    part = tmp_path / ".x.0badcafe.part"
+    part.write_bytes(b"whole, closed and unlocked")
+    os.utime(part, (time.time() - age,) * 2)
+    write_atomically(tmp_path / "x", b"new")
+    assert part.exists() == left

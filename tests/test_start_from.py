@@ -161,6 +161,41 @@ def test_what_sees_other_than_colours_or_grey_begins_anew(layout, before, now, t
     np.testing.assert_array_equal(new.state()[name], begun)
 
 
+@pytest.mark.parametrize("name", ["mixer_pico", "sparse_mlp_nano"])
+@pytest.mark.parametrize("layout", ["official", "timm", "tinymixer"])
+def test_as_many_tokens_of_another_grid_are_resized(name, layout, tmp_path):
+    """4 x 16 and 8 x 8 have maps of the same shapes, and neighbours are others."""
+    if name == "sparse_mlp_nano" and layout != "tinymixer":
+        pytest.skip("never released")
+    sizes = {"image_size": (16, 64), "patch_size": 4}
+    old, new = moved(name, **sizes), create_model(name, image_size=32, patch_size=4)
+    save_state(old, tmp_path / "w.npz", layout, record={"model": name, "model_options": sizes})
+    started = start_from(new, tmp_path / "w.npz")
+    assert started.resized
+    assert not started.new
+    assert all("token" in x or "linear" in x for x in started.resized)
+    theirs = old.state()
+    for array in started.resized:
+        assert (new.state()[array] != theirs[array]).any()
+    again = create_model(name, **sizes)
+    assert not start_from(again, tmp_path / "w.npz").resized
+    if layout == "tinymixer":
+        return
+    square = state_in(create_model(name), layout)  # as released: of square images
+    assert start_from(create_model(name, **sizes), square).resized
+
+
+def test_a_vision_permutator_stays_on_its_grid(tmp_path):
+    old = moved("vip_nano", image_size=(16, 64))
+    said = {"model": "vip_nano", "model_options": {"image_size": (16, 64)}}
+    save_state(old, tmp_path / "w.npz", record=said)
+    with pytest.raises(
+        CheckpointError, match=r"one image size: keep image_size=16,64 and patch_sizes=4,2"
+    ):
+        start_from(create_model("vip_nano"), tmp_path / "w.npz")
+    assert start_from(create_model("vip_nano", image_size=(16, 64)), tmp_path / "w.npz").new == ()
+
+
 def test_a_patch_of_four_channels_is_resized_as_one_of_four():
     old, new = (moved("mixer_pico", channels=4, patch_size=P) for P in (4, 8))
     started = start_from(new, state_in(old, "timm"))

@@ -18,6 +18,7 @@ from tinymixer.weights import (
     read_weights,
     save_state,
     shapes_in,
+    start_from,
     state_in,
 )
 from tinymixer.weights.unwrap import unwrapped
@@ -147,7 +148,113 @@ def test_an_expanded_tensor_beside_the_weights_is_no_damage(write, tmp_path):
     with read_weights(path) as weights:
         assert weights.keys() == TIMM.keys()
     path.write_bytes(write({"state_dict": TIMM | {"mask": mask}}))
-    with pytest.raises(CheckpointError, match="'state_dict/mask' is a tensor that repeats"):
+    with read_weights(path) as weights:
+        assert weights.keys() == TIMM.keys()
+        assert any("mask was left out, a tensor that repeats" in note for note in weights.notes)
+    path.write_bytes(write({"state_dict": TIMM | {"norm.weight": mask}}))
+    with pytest.raises(CheckpointError, match=r"'norm\.weight' is a tensor that repeats"):
+        load_state(MODEL, path)
+
+
+BUFFERS = {
+    "blocks.0.attn_mask": np.ones((4, 4)) > 0,
+    "blocks.0.relative_position_index": np.arange(16).reshape(4, 4),
+    "seen": np.array([3], np.int32),
+    "table": np.zeros(3, np.uint8),
+    "norm.num_batches_tracked": STEPS,
+}
+
+
+@pytest.mark.parametrize("write", [zip_file, legacy_file, "npz", "safetensors"])
+def test_masks_and_indices_beside_the_weights_are_not_called_quantised(write, tmp_path):
+    arrays, path = TIMM | BUFFERS, tmp_path / "x"
+    if write == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **arrays, comment="beside them", made=np.datetime64("2026-01-01"))
+    elif write == "safetensors":
+        pytest.importorskip("safetensors.numpy").save_file(arrays, path)
+    else:
+        path.write_bytes(write({"model": arrays}))
+    again = create_model("mixer_pico")
+    load_state(again, path)
+    np.testing.assert_array_equal(again.head.W.data, MODEL.head.W.data)
+    assert start_from(create_model("mixer_pico"), path).new == ()
+
+
+def test_quantised_weights_are_called_so():
+    small = {x: a.astype(np.int8) if a.ndim > 1 else a for x, a in TIMM.items()}
+    said = r"'stem.proj.weight' is an array of int8, as quantised weights are.* as float32"
+    for use in (load_state, start_from):
+        with pytest.raises(CheckpointError, match=said):
+            use(create_model("mixer_pico"), small)
+    packed = {x.replace("head.weight", "head.qweight"): a for x, a in TIMM.items()}
+    packed["head.qweight"] = np.zeros((8, 10), np.int32)
+    said = "missing: head.weight .*Quantised weights are not read, and head.qweight is int32"
+    with pytest.raises(CheckpointError, match=said):
+        load_state(create_model("mixer_pico"), packed)
+
+
+SEVERAL = {  # what is read, and the keys of the models in it
+    "student and teacher": (
+        {
+            "student": prefixed("module.backbone.") | {"module.head.last.weight": np.ones(3)},
+            "teacher": prefixed("backbone.", EMA) | {"head.last.weight": np.ones(3)},
+            "optimizer": MOMENTS,
+            "epoch": STEPS,
+        },
+        ["student/module.backbone", "teacher/backbone"],
+    ),
+    "within names": (
+        {"state_dict": prefixed("student.") | prefixed("teacher.", EMA)},
+        ["state_dict/student", "state_dict/teacher"],
+    ),
+    "G and D": ({"G": TIMM, "D": EMA, "optim_G": MOMENTS}, ["G", "D"]),
+    "numbered": ({0: TIMM, 1: EMA}, ["0", "1"]),
+    "a tree": (
+        {"params": {"a": nested(OFFICIAL), "b": nested(OFFICIAL)}},
+        ["params/a", "params/b"],
+    ),
+    "ours": ({"a": MODEL.state(), "b": MODEL.state()}, ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize(("source", "keys"), SEVERAL.values(), ids=SEVERAL)
+def test_of_several_models_one_has_to_be_chosen(source, keys):
+    said = f"holds several models: {', '.join(keys)}. Choose one with --checkpoint-key"
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        read_weights(source)
+    for key in (*keys, *(key.partition("/")[0] for key in keys if not key.startswith(("st", "p")))):
+        with read_weights(source, key=key) as weights:
+            assert start_from(create_model("mixer_pico"), weights).new == ()
+    with pytest.raises(CheckpointError, match=f"has no 'ghost', but .*{re.escape(keys[0][0])}"):
+        read_weights(source, key="ghost")
+
+
+def test_the_model_that_is_chosen_is_the_one_that_is_read():
+    source, _ = SEVERAL["student and teacher"]
+    with read_weights(source, key="teacher") as weights:
+        np.testing.assert_array_equal(weights["head.bias"].read(), EMA["head.bias"])
+        assert "head.last.weight" in weights
+    with read_weights(source, key="student") as weights:
+        np.testing.assert_array_equal(weights["head.bias"].read(), TIMM["head.bias"])
+
+
+def test_one_model_beside_what_is_none_is_taken():
+    critic = {"critic": {"0.weight": np.ones((3, 3), np.float32)}, "mixer": TIMM}
+    with read_weights(critic) as weights:
+        assert weights.keys() == TIMM.keys()
+        assert "beside them, critic was left out" in weights.notes
+
+
+@pytest.mark.parametrize("write", [zip_file, legacy_file])
+def test_weights_under_a_number_are_read_and_odd_names_are_no_damage(write, tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(write({0: TIMM}))
+    with read_weights(path) as weights:
+        assert weights.keys() == TIMM.keys()
+        assert weights.notes == ("the names were taken without '0/', which they begin with",)
+    path.write_bytes(write({f"a\x1b[2J{name}": array for name, array in TIMM.items()}))
+    with pytest.raises(CheckpointError, match=r"has names that tinymixer does not read: 'a.x1b"):
         read_weights(path)
 
 
@@ -327,7 +434,7 @@ def test_a_file_says_what_its_weights_are_of(suffix, tmp_path):
         ({"model_options": {"ghost": 1}}, "no option 'ghost'"),
         ({"model_options": {"num_blocks": 10**12}}, "a larger model than the file holds"),
         ({"model_options": {"channels_mlp_dim": 60_000}}, "a larger model than there is room"),
-        ({"class_names": ["cat"]}, "1 names for 10 classes"),
+        ({"class_names": ["cat"]}, "1 name for num_classes=10"),
         ({"class_names": ["a\nb"] * 10}, "its class_names is"),
         ({"mean": [1, 2]}, "its mean is"),
         ({"std": [0.0, 1, 1]}, "its std is"),
@@ -340,6 +447,35 @@ def test_a_record_that_lies_is_refused(lie, says, tmp_path):
     np.savez(tmp_path / "x.npz", record=text, **TIMM)
     with pytest.raises(CheckpointError, match=rf"has a damaged record of its model \(.*{says}"):
         read_weights(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        ({"model": "nope"}, "no model 'nope'"),
+        ({"model": "mixer_nano"}, "larger model than|is not the model whose weights are written"),
+        ({"model": "vip_nano"}, "larger model than|is not the model whose weights are written"),
+        ({"model_options": {"patch_size": 8}}, "is not the model whose weights are written"),
+        ({"model_options": {"ghost": 1}}, "no option 'ghost'"),
+        ({"class_names": ["cat"]}, "1 name for num_classes=10"),
+        ({"class_names": ["a\nb"] * 10}, "its class_names is"),
+        ({"mean": np.ones(3)}, "ndarray is not JSON"),
+        ({"std": [float("nan")]}, "its std is"),
+    ],
+)
+def test_a_record_that_could_not_be_read_is_not_written(lie, says, tmp_path):
+    with pytest.raises(ValueError, match=f"^record: .*{says}"):
+        save_state(MODEL, tmp_path / "x.npz", "timm", record=RECORD | lie)
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_a_record_of_tuples_and_of_another_number_of_classes_is_written(tmp_path):
+    names = {"class_names": tuple(RECORD["class_names"])}
+    save_state(MODEL, tmp_path / "x.npz", record=RECORD | names)
+    other = create_model("mixer_pico", num_classes=7)
+    save_state(other, tmp_path / "y.npz", record={"model": "mixer_pico"})
+    for file in ("x.npz", "y.npz"):
+        assert read_weights(tmp_path / file).record["model"] == "mixer_pico"
 
 
 def test_half_precision_is_written_and_numbers_that_it_cannot_hold_are_refused(tmp_path):

@@ -9,8 +9,9 @@ that it states with those that are needed, and only then reads numbers; an array
 costs no memory. The content decides which of the two kinds a file is, not its name.
 
 * Only regular files are opened: no folder, pipe or device.
-* An array holds whole or floating-point numbers, little-endian; no text, no objects, no pickle.
-  bfloat16, which NumPy does not have, is read as float32, which holds all its numbers.
+* An array holds whole or floating-point numbers, or truth values, little-endian; no text, no
+  objects, no pickle. One of another type is named, and not read. bfloat16, which NumPy does not
+  have, is read as float32, which holds all its numbers.
 * It fills its place in the file exactly, is read whole, and its CRC-32, where the file has one,
   is right. No name is there twice, and no two arrays share a byte.
 """
@@ -30,9 +31,11 @@ from typing import IO, Any
 
 import numpy as np
 
-TYPES = [np.dtype(kind + size) for kind in "fiu" for size in "1248" if kind + size != "f1"]
+NUMBERS = [np.dtype(kind + size) for kind in "fiu" for size in "1248" if kind + size != "f1"]
+TYPES = [*NUMBERS, np.dtype(bool)]
 NPY = {dtype.str: dtype for dtype in TYPES}  # by the name that an .npz file has for it
-SAFETENSORS = {f"{dtype.kind.upper()}{8 * dtype.itemsize}": dtype for dtype in TYPES}
+SAFETENSORS = {f"{dtype.kind.upper()}{8 * dtype.itemsize}": dtype for dtype in NUMBERS}
+SAFETENSORS["BOOL"] = np.dtype(bool)
 MOST_ARRAYS = 50_000
 MOST_DIRECTORY = 2**24  # bytes, of an .npz file's table of contents
 MOST_HEAD = 2**12  # bytes, of an array's head in an .npz file: its type and shape
@@ -41,12 +44,8 @@ MOST_HEADS = 2**22  # bytes, of all of them together in a .safetensors file
 CHUNK = 2**20  # bytes read at once
 
 
-class UnknownNumbers(ValueError):
-    """A whole file with numbers of a type that NumPy does not have; args[0] is its name."""
-
-
-class NoNumbers(ValueError):
-    """A whole file in which an array holds something else than numbers of a type that is read."""
+class OddName(ValueError):
+    """A whole file in which an array has a name that cannot be shown in a line."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Stored:
 class ArrayFile:
     """An open file of arrays: `stored` says what it states of each, `read` reads one.
 
-    Beside them it may hold texts (metadata), arrays of kinds that are not read (refused: which
-    kind), and what is no array (ignored: what it is), each by name.
+    Beside them it may hold texts (metadata), arrays of kinds that are not read (refused: "an array
+    of type '<c8'"), and what is no array (ignored: what it is), each by name.
     """
 
     kind = ""  # what such a file is called
@@ -99,7 +98,7 @@ class ArrayFile:
 def opened(path: Path, *, compressed: bool = True, text: bool = False) -> Iterator[ArrayFile]:
     """The file of arrays at `path`; without `compressed`, it is refused if an array is.
 
-    With `text`, an array of an .npz file may hold words of up to MOST_LETTERS letters.
+    With `text`, an array of an .npz file may hold words of up to MOST_LETTERS letters or bytes.
 
     Raises OSError for what cannot be opened or is no regular file; ValueError, or what Python's
     `zipfile` raises, for what breaks a rule.
@@ -156,7 +155,11 @@ class Npz(ArrayFile):
         require_names([x.filename.removesuffix(".npy") for x in members])
         for name, member in self._members.items():
             with archive.open(member) as content:
-                self.stored[name], self._heads[name] = _npy_head(content, name, text)
+                dtype, fortran, shape, self._heads[name] = _npy_head(content, name)
+            if (kind := _npy_type(dtype, text)) is None:
+                self.refused[name] = f"an array of type {short(dtype)}"
+                continue
+            self.stored[name] = stated(name, shape, kind, fortran=fortran)
             if self._heads[name] + self.stored[name].nbytes != member.file_size:
                 raise ValueError(f"array {short(name)} does not have the size that it states")
 
@@ -188,8 +191,18 @@ def with_small_directory(file: IO[bytes], most: int = MOST_ARRAYS) -> IO[bytes]:
     return file
 
 
-def _npy_head(content: IO[bytes], name: str, words: bool) -> tuple[Stored, int]:
-    """What the first bytes of a .npy file state, and how many they are."""
+def _npy_type(descr: Any, words: bool) -> np.dtype | None:
+    """The type of the numbers, or words, of a .npy file that calls it so; None for another."""
+    if not isinstance(descr, str):
+        return None
+    letters = re.fullmatch(r"(?:<U|\|S)(\d{1,4})", descr) if words else None
+    if letters and 1 <= int(letters[1]) <= MOST_LETTERS:
+        return np.dtype(descr)
+    return NPY.get(descr)
+
+
+def _npy_head(content: IO[bytes], name: str) -> tuple[Any, bool, Any, int]:
+    """The type, order and shape that a .npy file states first, and the bytes that takes."""
     start = content.read(8)
     width = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4}.get(start)
     if width is None:
@@ -204,15 +217,9 @@ def _npy_head(content: IO[bytes], name: str, words: bool) -> tuple[Stored, int]:
         head = None
     if not isinstance(head, dict) or head.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError(f"array {short(name)} has a damaged head")
-    dtype, fortran = head["descr"], head["fortran_order"]
-    letters = re.fullmatch(r"<U(\d{1,4})", dtype) if words and isinstance(dtype, str) else None
-    if letters and 1 <= int(letters[1]) <= MOST_LETTERS and isinstance(fortran, bool):
-        return stated(name, head["shape"], np.dtype(dtype), fortran=fortran), 8 + width + length
-    if not isinstance(dtype, str) or dtype not in NPY:
-        raise NoNumbers(f"array {short(name)} is of type {short(dtype)}, {_EXPECTED}")
-    if not isinstance(fortran, bool):
+    if not isinstance(head["fortran_order"], bool):
         raise ValueError(f"array {short(name)} has a damaged head")
-    return stated(name, head["shape"], NPY[dtype], fortran=fortran), 8 + width + length
+    return head["descr"], head["fortran_order"], head["shape"], 8 + width + length
 
 
 class Safetensors(ArrayFile):
@@ -239,7 +246,7 @@ class Safetensors(ArrayFile):
             raise ValueError(f"it holds more than {MOST_ARRAYS:,} arrays")
         require_names(list(heads))
         self._file, self._starts = file, {}
-        unknown, ends = [], {}
+        ends = {}
         for name, head in heads.items():
             if not isinstance(head, dict) or head.keys() != {"dtype", "shape", "data_offsets"}:
                 raise ValueError(f"array {short(name)} has a damaged head")
@@ -250,7 +257,7 @@ class Safetensors(ArrayFile):
                 raise ValueError(f"array {short(name)} has a damaged place")
             self._starts[name], ends[name] = 8 + length + offsets[0], 8 + length + offsets[1]
             if dtype not in SAFETENSORS and dtype != "BF16":
-                unknown.append(dtype)
+                self.refused[name] = f"an array of type {short(dtype)}"
                 continue
             kind = SAFETENSORS.get(dtype, SAFETENSORS["F32"])
             self.stored[name] = stated(name, tuple(shape), kind, bfloat16=dtype == "BF16")
@@ -263,15 +270,10 @@ class Safetensors(ArrayFile):
             reached = ends[name]
         if reached != size:
             raise ValueError("its arrays do not end where the file ends")
-        if unknown:
-            raise UnknownNumbers(short(unknown[0]).strip("'"))
 
     def read(self, name: str) -> np.ndarray:
         self._file.seek(self._starts[name])
         return numbers(self._file, self.stored[name], name)
-
-
-_EXPECTED = f"expected numbers: {', '.join(dtype.name for dtype in NPY.values())}, little-endian"
 
 
 def stated(name: str, shape: Any, dtype: np.dtype, **how: bool) -> Stored:
@@ -304,13 +306,13 @@ def are_counts(found: Any, kind: type[list] | type[tuple]) -> bool:
 
 
 def require_names(names: list[str]) -> None:
-    """Raise ValueError for a name that is there twice, or that cannot be shown in a line."""
+    """Raise ValueError for a name that is there twice, OddName for one that no line can show."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
             raise ValueError(f"array {short(name)} is there twice")
         if not name.isprintable() or len(name) > 500:
-            raise ValueError(f"{short(name)} is not a name for an array")
+            raise OddName(f"{short(name)} is not a name for an array")
         seen.add(name)
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymixer.backend import Array, array_module, common_device
+from tinymixer.errors import counted
 from tinymixer.options import require
 from tinymixer.protocols import Protocols, as_array, described
 from tinymixer.shapes import check_shapes, seen
@@ -268,8 +269,9 @@ def checked_gradients(node: Function, inputs: tuple, gradients: Any) -> Iterator
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(inputs):
         raise ValueError(
-            f"{type(node).__name__}.backward returned {len(gradients)} gradients for "
-            f"{len(inputs)} inputs; expected one each, None where there is none"
+            f"{type(node).__name__}.backward returned "
+            f"{counted(len(gradients), 'gradient')} for "
+            f"{counted(len(inputs), 'input')}; expected one each, None where there is none"
         )
     for i, (x, dx) in enumerate(zip(inputs, gradients, strict=True)):
         if x is None or dx is None:

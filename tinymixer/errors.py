@@ -67,6 +67,18 @@ def _escaped(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
+def counted(n: float, noun: str) -> str:
+    """ "1 class", "2 classes", "50,000 images", "0.5 epochs": a number and what it counts."""
+    number = f"{n:g}" if isinstance(n, float) else f"{n:,}"
+    if n == 1:
+        return f"{number} {noun}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        noun = f"{noun[:-1]}ie"
+    elif noun.endswith("axis"):
+        noun = f"{noun[:-2]}e"
+    return f"{number} {noun}{'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
+
+
 def brief(reason: object, most: int = 400) -> str:
     """What another library says is wrong, on one line that can be part of a message of ours."""
     return printable(" ".join(str(reason).split()), most)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import math
 import os
 import platform
 import secrets
@@ -17,6 +18,8 @@ from tinymixer.errors import InUseError, note, printable
 
 STALE = 3600  # seconds without a write that make a part a leftover, where files cannot be locked
 LOOK_AGAIN = 0.1  # seconds between two looks at a lock that another process holds
+LOCKED = 2**30  # the byte that Windows locks, far behind those that others read
+PATIENCE = 10  # seconds for which a file that Windows does not replace is tried again
 
 # --- Whole files --------------------------------------------------------------------------------
 
@@ -38,9 +41,9 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
-            if sys.platform == "win32":
+            if _on_windows():
                 file.close()  # it renames no open file
-            os.replace(part, path)
+            replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -55,21 +58,43 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
             os.close(folder)
 
 
+def replace(source: Path, target: Path) -> None:
+    """Rename a file, in the place of `target` if that is there.
+
+    Windows refuses it while another process reads one of them: it is tried again for PATIENCE
+    seconds. Raises OSError.
+    """
+    begin = time.monotonic()
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if not _on_windows() or time.monotonic() - begin > PATIENCE:
+                raise
+            time.sleep(LOOK_AGAIN)
+
+
 def _remove_leftovers(path: Path) -> None:
     """Remove what writers of `path` left beside it when they crashed, so that nothing piles up.
 
-    A part is left over if no process holds its lock; where there are no locks, its age decides.
+    A part is left over if no process holds its lock; where there are no locks, its age decides. On
+    Windows a part loses its lock before it is renamed, and is left over a while later.
     """
+    unlocked = 2 * PATIENCE if _on_windows() else -math.inf
+    oldest = {True: unlocked, None: STALE, False: math.inf}
     for part in path.parent.glob(f".{glob.escape(path.name)}.*part"):
         with contextlib.suppress(OSError):  # another process may be removing it too
             if not stat.S_ISREG(part.lstat().st_mode):
                 continue
             number, ours = _open_locked(part, os.O_RDWR)
-            try:
-                if ours or (ours is None and time.time() - part.stat().st_mtime > STALE):
-                    part.unlink()
-            finally:
-                os.close(number)
+            os.close(number)  # Windows removes no open file
+            if time.time() - part.stat().st_mtime > oldest[ours]:
+                part.unlink()
+
+
+def _on_windows() -> bool:
+    return sys.platform == "win32"
 
 
 # --- Locks --------------------------------------------------------------------------------------
@@ -143,10 +168,11 @@ def _acquired(
         try:
             stack.enter_context(folder_for_now(path.parent))
             number, ours = _open_locked(path, os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:  # the process that made the folder has just removed it
-            tries += 1
+        except (FileNotFoundError, PermissionError):  # another process has just removed the folder,
+            tries += 1  # or removes it, on Windows
             if tries == 10:
                 raise
+            time.sleep(LOOK_AGAIN / 10)
             continue
         if ours is not False and _key(number) not in _held:
             return number, ours
@@ -175,7 +201,8 @@ def _open_locked(path: Path, flags: int) -> tuple[int, bool | None]:
                 raise OSError(errno.EINVAL, "it is not a regular file", str(path))
             ours = _lock_now(number)
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(opened, os.stat(path)):
+                # On Windows no open file is removed, and its two numbers may differ by how one asks
+                if _on_windows() or os.path.samestat(opened, os.stat(path)):
                     return number, ours
         except BaseException:
             os.close(number)
@@ -189,7 +216,7 @@ def _lock_now(number: int) -> bool | None:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(number, 2**30, os.SEEK_SET)  # a byte far behind those that others read
+            os.lseek(number, LOCKED, os.SEEK_SET)
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
             os.lseek(number, 0, os.SEEK_SET)
         else:
@@ -205,10 +232,22 @@ def _lock_now(number: int) -> bool | None:
 
 
 def _release(path: Path, number: int) -> None:
-    """Remove the lock file while it is locked, so that it is no other process's; then close it."""
+    """Remove the lock file while it is locked, so that it is no other process's; then close it.
+
+    Windows removes no open file: neither this one before it is closed, nor another process's.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(number, LOCKED, os.SEEK_SET)
+        msvcrt.locking(number, msvcrt.LK_UNLCK, 1)  # when it is closed, it is unlocked some time
+        os.close(number)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return
     with contextlib.suppress(OSError):
         if os.path.samestat(os.fstat(number), os.stat(path)):
-            path.unlink()  # Windows removes no open file; one that is not locked stops nothing
+            path.unlink()
     os.close(number)
 
 

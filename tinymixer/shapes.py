@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymixer.errors import counted
+
 KINDS = {  # of numbers: the dtypes that they may have, and how to come by them
     "floats": ("fc", "an array of floating point numbers. Convert: {}.astype(np.float32)"),
     "integers": ("iu", "an array of integers. Convert: {}.astype(np.int64)"),
@@ -88,7 +90,7 @@ def assigned(name: str, line: str, given: list[Given]) -> list[tuple[Argument, G
             arguments[at:at] = [argument] * (n - len(arguments))
             break
     if not sum(not argument.optional for argument in arguments) <= n <= len(arguments):
-        raise TypeError(f"{name}: expected {line}; got {n} argument{'s' * (n != 1)}")
+        raise TypeError(f"{name}: expected {line}; got {counted(n, 'argument')}")
     return list(zip(arguments, given, strict=False))
 
 

@@ -159,7 +159,7 @@ def test_what_cannot_be_started_from_is_refused_in_one_line(run, here, capsys):
         (("--init", "w.npz", "--model", "mixer_micro"), "mixer_micro"),
         (
             ("--init", "v.npz", "--model", "vip_nano", "--set", "image_size=64"),
-            "keep image_size=32",
+            "keep image_size=32,32",
         ),
         (("--freeze", "backbone"), "name the file with --init"),
         (("--resume", run, "--init", "w.npz"), "leave out --init"),
@@ -217,7 +217,7 @@ def test_weights_that_segment_are_called_so(here, capsys):
     refused(capsys, here, ("train", "--init", "s", *FEW, "--out", "run"), segments)
 
 
-def test_a_backbone_beside_a_head_is_not_taken_for_a_model_that_segments(here, capsys):
+def test_a_backbone_beside_a_head_is_a_model_that_classifies(here, capsys):
     model = moved("mixer_pico", **SYSTEMS["mixer_pico"])
     save_state(model, "w.npz", "timm")
     with np.load("w.npz") as file:
@@ -225,8 +225,38 @@ def test_a_backbone_beside_a_head_is_not_taken_for_a_model_that_segments(here, c
     np.savez("v.npz", **named)
     Image.new("RGB", (32, 32)).save("mine.png")
     own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
-    wrong = ("predict", "mine.png", "--weights", "v.npz", *own)
-    refused(capsys, here, wrong, "left over: backbone.stem.proj.weight")
+    said = []
+    for file in ("w.npz", "v.npz"):
+        assert call("predict", "mine.png", "--weights", file, *own, "--out", "out") == 0
+        said.append(capsys.readouterr().out)
+    assert said[1].replace("v.npz", "w.npz").endswith(said[0])
+    assert "the names were taken without 'backbone.'" in said[1]
+
+
+def test_of_a_file_of_two_models_one_is_chosen(here, capsys):
+    model = moved("mixer_pico", **SYSTEMS["mixer_pico"])
+    save_state(model, "w.npz", "timm")
+    with np.load("w.npz") as file:
+        named = {f"{key}.{x}": i + file[x] for i, key in enumerate("ab") for x in file.files}
+    np.savez("v.npz", **named)
+    Image.new("RGB", (32, 32)).save("mine.png")
+    own = ("--model", "mixer_pico", *words(SYSTEMS["mixer_pico"]))
+    several = "v.npz: it holds several models: a, b. Choose one with --checkpoint-key"
+    for argv in (
+        ("predict", "mine.png", "--weights", "v.npz", *own),
+        ("eval", "--weights", "v.npz", *own, "--dataset", "shapes"),
+        ("convert", "v.npz", "out.npz", *own),
+        ("train", "--init", "v.npz", *own, *FEW, "--out", "run"),
+    ):
+        refused(capsys, here, argv, several)
+    assert call("convert", "v.npz", "out.npz", *own, "--checkpoint-key", "a", "--to", "timm") == 0
+    with np.load("w.npz") as file, np.load("out.npz") as out:
+        np.testing.assert_array_equal(file["head.bias"], out["head.bias"])
+    assert call("predict", "mine.png", "--weights", "v.npz", *own, "--checkpoint-key", "b") == 0
+    key = ("--checkpoint-key", "b")
+    assert call("train", "--init", "v.npz", *own, *FEW, "--out", "run", *key) == 0
+    refused(capsys, here, ("predict", "mine.png", "--run", "run", *key), "belong to --weights FILE")
+    refused(capsys, here, ("train", *FEW, "--out", "new", *key), "name it with --init")
 
 
 def test_the_form_of_gelu_stays_with_the_weights_under_another_models_name(here, capsys):

@@ -2,13 +2,17 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import TINY, call, no_network, refused
 
+from tinymixer import data
 from tinymixer.cli.options import find_checkpoint
 from tinymixer.errors import DataError
+from tinymixer.train.config import Config
+from tinymixer.train.trainer import Trainer
 
 
 def test_plot_draws_what_was_learned(run):
@@ -46,6 +50,17 @@ def test_without_its_images_the_rest_is_drawn_and_a_batch_is_refused(
     assert "layers.png is not drawn" in capsys.readouterr().out
     assert "curves.png" in os.listdir("new")
     refused(capsys, here, ("plot", "--run", run, "--batch"), "there is no such data set")
+
+
+def test_a_run_of_images_in_memory_is_plotted_with_those_that_are_named(here, capsys):
+    shapes = data.load("shapes", train_size=60, test_size=20)
+    config = Config(model="mixer_pico", epochs=1, model_options={"num_blocks": 1})
+    Trainer(config, replace(shapes, name="mine"), here / "run", quiet=True, workers=1).run()
+    refused(capsys, here, ("plot", "--run", "run", "--batch"), "was made in memory")
+    assert call("plot", "--run", "run", "--batch", "--dataset", "shapes", "--train-size", 60) == 0
+    assert call("plot", "--run", "run", "--dataset", "shapes", "--train-size", 60) == 0
+    assert "layers.png is not drawn" not in capsys.readouterr().out
+    assert {"batch.png", "layers.png"} <= set(os.listdir("run"))
 
 
 def test_the_newest_run_is_meant_if_none_is_named(run, here, capsys):

@@ -168,12 +168,45 @@ def test_a_pattern_is_predicted_and_one_name_in_two_folders_is_no_error(photos, 
     [
         (("nothing",), "there is no picture in nothing"),
         (("photos/*.jpg",), "no picture matches photos/*.jpg"),
-        (("nothing/*.png", "photos"), "no picture matches nothing/*.png"),
+        (("photos/*.txt", "nothing"), "no picture matches photos/*.txt"),
     ],
 )
 def test_a_folder_or_pattern_without_pictures_is_named(words, named, photos, run, here, capsys):
     (here / "nothing").mkdir()
     refused(capsys, here, ("predict", *words, "--run", run), named)
+
+
+@pytest.mark.parametrize("empty", ["nothing", "photos/*.jpg", "gone/*"])
+@pytest.mark.parametrize("good", [("photos/p*",), ("photos/p5.png",)])
+def test_what_holds_no_picture_is_named_at_the_end_and_the_rest_predicted(
+    empty, good, photos, run, here, capsys
+):
+    (here / "nothing").mkdir()
+    assert call("predict", empty, *good, "--run", run, "--out", "out") == 2
+    lines, errors = (text.splitlines() for text in capsys.readouterr())
+    assert lines[-1] == "wrote out/predictions.csv"
+    assert len(table(here / "out" / "predictions.csv")) == len(lines) - 2 >= 1
+    [error] = errors
+    assert f"no picture {'in' if empty == 'nothing' else 'matches'} {empty}; give fil" in error
+
+
+@pytest.mark.parametrize(
+    ("word", "out"),
+    [
+        ("photos", "photos"),
+        ("photos", "photos/more/new"),
+        ("photos", None),
+        ("photos/*.png", "photos"),
+        ("photos/**/p*", "photos/more"),
+        ("p*/p5.png", "photos/../photos"),
+    ],
+)
+def test_predictions_are_not_written_among_the_pictures(word, out, photos, run, here, capsys):
+    if out is None:
+        run = run.rename(photos / "run")
+    argv = ("predict", word, "--run", run, *(("--out", out) if out else ()))
+    refused(capsys, here, argv, f"is among the pictures of {word}, and they would be taken")
+    assert call("predict", "photos/p5.png", "--run", run, "--out", "photos") == 0
 
 
 def test_many_pictures_are_drawn_on_numbered_pages(photos, run, here, capsys, monkeypatch):
@@ -205,6 +238,8 @@ def test_of_many_damaged_pictures_the_first_are_named(run, here, capsys):
 def test_no_picture_is_replaced_by_what_is_drawn(photos, run, here, capsys):
     Image.new("RGB", (40, 40)).save(photos / "predictions.png")
     argv = ("predict", "photos/p*.png", "--run", run, "--out", "photos")
+    refused(capsys, here, argv, "photos, where the predictions are written, is among the pictures")
+    argv = ("predict", *photos.glob("p*.png"), "--run", run, "--out", "photos")
     refused(capsys, here, argv, "photos/predictions.png is one of the pictures")
     Image.new("RGB", (40, 40)).save(photos / "x.png")
     os.link(photos / "x.png", photos / "prediction-x.png")  # the same under the other name

@@ -161,7 +161,7 @@ def test_a_run_resumes_with_the_options_that_it_began_with(here):
         (("--model", "mixer_nano"), "model"),
         (("--dataset", "cifar10"), "dataset"),
         (("--val-size", 3), "val_size"),
-        (("--epochs", 0.5), "has done 1 epochs already; give more"),
+        (("--epochs", 0.5), "has done 1 epoch already; give more"),
         (("--train-size", 21), "train_size"),
         (("--set", "gelu=erf"), "model_options"),
         (("--set", "hidden_dim=8,8"), "model_options"),

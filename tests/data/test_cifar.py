@@ -197,9 +197,9 @@ def swap(files):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"data_batch_3.bin has 61459 bytes, expected 61460\."),
-        (empty, r"data_batch_3.bin has 0 bytes, expected 61460\."),
-        (lengthen, r"data_batch_3.bin has 61461 bytes, expected 61460\."),
+        (truncate, r"data_batch_3.bin has 61,459 bytes, expected 61,460\."),
+        (empty, r"data_batch_3.bin has 0 bytes, expected 61,460\."),
+        (lengthen, r"data_batch_3.bin has 61,461 bytes, expected 61,460\."),
         (mislabel, r"data_batch_3.bin, record 17: labels 10, expected 0 to 9\."),
         (unbalance, r"training files: \d+ records of class \d, expected 10 "),
         (repeat, r"training files: \d+ records of class \d, expected 10 \(are two files swapped"),
@@ -280,7 +280,7 @@ def test_a_member_of_the_wrong_size_is_not_read(ten, tmp_path):
     members = members_of(ten, fake_files(ten), "python")
     members["cifar-10-batches-py/data_batch_1"] = bytes(2**21)
     path = tar_gz(tmp_path / archive_name(ten, "python"), members)
-    with pytest.raises(DataError, match=r"data_batch_1 has 2097152 bytes, expected 61460 to"):
+    with pytest.raises(DataError, match=r"data_batch_1 has 2,097,152 bytes, expected 61,460 to"):
         cifar.read(ten, path)
 
 
@@ -323,7 +323,7 @@ def test_a_flipped_bit_in_an_archive_is_noticed(ten, tmp_path):
 
 def test_an_archive_without_the_files_is_refused(ten, tmp_path):
     path = tar_gz(tmp_path / archive_name(ten, "binary"), {"holiday.jpg": b"x"})
-    with pytest.raises(DataError, match=r"6 of its files missing: data_batch_1.bin"):
+    with pytest.raises(DataError, match=r"6 files missing: data_batch_1.bin"):
         cifar.read(ten, path)
 
 

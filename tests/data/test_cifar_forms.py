@@ -11,7 +11,7 @@ from fake_cifar import SMALL, fake_files, tar_gz
 
 from tinymixer import data
 from tinymixer.data import cifar
-from tinymixer.errors import DataError, DataMissing
+from tinymixer.errors import DataError, DataMissing, Note
 
 FORMS = {
     "cifar10": ("binary", "python", "matlab", "pictures", "table", "parquet"),
@@ -126,7 +126,8 @@ def test_kaggles_folder_has_no_labels_for_its_test(tmp_path):
     unpacked(tmp_path, cifar_forms.table(layout, files, tests=False))
     with pytest.raises(DataError, match=r"test pictures have no labels.* --dataset folder:PATH"):
         data.load("cifar10", tmp_path)
-    own = data.load(f"folder:{tmp_path / 'cifar-10'}")
+    with pytest.warns(Note, match="test is left out; it is trained on train and tested on a fif"):
+        own = data.load(f"folder:{tmp_path / 'cifar-10'}")
     assert (len(own.train_images), len(own.test_images)) == (80, 20)
     assert own.class_names == tuple(sorted(layout.class_names))
 

@@ -1,5 +1,7 @@
 """A Dataset takes what can be learned from, and refuses what would train silently wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,12 @@ WRONG = {  # what is wrong: the change, what the message says
     "signed": ({"train_images": IMAGES.astype(np.int8)}, "int8; expected pixels of 8 bits"),
     "black or white": ({"train_images": IMAGES > 9}, "bool; expected pixels of 8 bits"),
     "a list": ({"train_images": IMAGES.tolist()}, r"train_images is a list; .*np\.asarray"),
+    "masked": ({"train_images": np.ma.masked_greater(IMAGES, 9)}, "train_images is a masked array"),
+    "masked labels": ({"test_labels": np.ma.masked_equal(GOOD["test_labels"], 1)}, "is a masked"),
+    "of another library": (
+        {"train_images": SimpleNamespace(shape=IMAGES.shape, dtype="torch.uint8")},
+        r"train_images is a SimpleNamespace; expected an array: np\.asarray",
+    ),
     "several sizes": ({"train_images": SEVERAL}, "several sizes; resize them"),
     "no channel": ({"train_images": IMAGES[..., 0]}, r"Give grey images a channel: images\["),
     "flat": ({"train_images": IMAGES.reshape(N, -1)}, r"expected \(images, height, width, chan"),
@@ -104,7 +112,7 @@ WRONG = {  # what is wrong: the change, what the message says
     "labels that are floats": ({"train_labels": LABELS * 1.0}, "expected whole numbers"),
     "truths": ({"train_labels": LABELS > 1}, "bool; expected whole numbers"),
     "words": ({"train_labels": np.array(["cat"] * N)}, "expected whole numbers"),
-    "too few labels": ({"train_labels": LABELS[1:]}, "30 train images have 29 labels"),
+    "too few labels": ({"train_labels": LABELS[1:]}, "29 labels for 30 train images"),
     "four axes": ({"train_labels": IMAGES.astype(int)}, "one label for each image, or one"),
     "a map too small": ({"train_labels": np.zeros((N, H, H), int)}, r"for each pixel, \(30, 7, 5"),
     "a map and a class": ({"train_labels": np.zeros((N, H, W), int)}, "both for images, or both"),

@@ -33,7 +33,7 @@ def test_mixed_pictures_of_three_classes(tmp_path):
         (root / name).write_bytes(b"x")
         (root / "red" / name).write_bytes(b"x")
     before = sorted(root.rglob("*"))
-    with pytest.warns(Note, match="3 of 63 pictures cannot be read and are left out: ") as notes:
+    with pytest.warns(Note, match="3 of 63 pictures cannot be read; left out: ") as notes:
         dataset = load(root, image_size=16)
     assert len(notes) == 1
     said = str(notes[0].message)
@@ -73,6 +73,42 @@ def test_folders_for_training_and_testing(train, test, tmp_path):
     assert dataset.train_images.shape[1:] == (32, 32, 3)
     first = colour_of(dataset.train_images[:3])
     assert sorted(first) == [0, 1, 2]  # the first images are of all classes
+
+
+def test_what_lies_beside_training_and_test_is_named(tmp_path):
+    for name, count in (("train", 5), ("val", 3), ("test", 2)):
+        flowers(tmp_path / "x" / name, count=count)
+    with pytest.warns(Note, match="val is left out; it is trained on train and tested on test"):
+        dataset = load(tmp_path / "x")
+    assert (len(dataset.train_images), len(dataset.test_images)) == (15, 6)
+    (tmp_path / "x" / "unlabelled").mkdir()
+    with pytest.warns(Note, match="unlabelled, val are left out"):
+        load(tmp_path / "x")
+
+
+def test_a_test_folder_without_classes_leaves_it_to_the_next(tmp_path):
+    flowers(tmp_path / "x" / "train", count=5)
+    (tmp_path / "x" / "test").mkdir()
+    picture("red", 0).save(tmp_path / "x" / "test" / "1.png")
+    with pytest.warns(Note, match="test is left out; it is trained on train and tested on a fif"):
+        assert len(load(tmp_path / "x").test_images) == 3
+    flowers(tmp_path / "x" / "val", count=3)
+    with pytest.warns(Note, match="test is left out; it is trained on train and tested on val"):
+        assert len(load(tmp_path / "x").test_images) == 9
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_test_folder_alone_is_not_trained_on(name, tmp_path):
+    flowers(tmp_path / "x" / name, count=5)
+    with pytest.raises(DataError, match=f"no folder `train`; .*beside {name}. To train on what is"):
+        load(tmp_path / "x")
+    assert len(load(tmp_path / "x" / name).test_images) == 3
+
+
+def test_a_training_folder_alone_gives_a_fifth_for_testing(tmp_path):
+    flowers(tmp_path / "x" / "train", count=5)
+    dataset = load(tmp_path / "x")
+    assert (dataset.name, len(dataset.test_images)) == ("x", 3)
 
 
 def test_one_folder_more_is_stepped_over(tmp_path):

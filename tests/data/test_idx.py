@@ -80,6 +80,11 @@ def test_the_three_are_told_apart(tmp_path):
     assert_loaded(data.load("fashion_mnist", tmp_path), fashion)
     with pytest.raises(DataError, match="these are the files of MNIST"):
         data.load("fashion_mnist", tmp_path / "loose")
+    kmnist = arrays(idx.KMNIST.begins)
+    unpacked(tmp_path / "other" / "MNIST", files(kmnist))
+    assert_loaded(data.load("kmnist", tmp_path / "other" / "MNIST"), kmnist)
+    with pytest.raises(DataError, match="these are the files of KMNIST"):
+        data.load("mnist", tmp_path / "other")
 
 
 @pytest.mark.parametrize("packed", ["tar.gz", "zip", "folder"])
@@ -87,6 +92,7 @@ def test_add_tells_by_the_labels_or_the_name(packed, tmp_path):
     for name, begins, place in (
         ("mnist", idx.MNIST.begins, "archive"),
         ("fashion_mnist", idx.FASHION.begins, "archive"),
+        ("kmnist", idx.KMNIST.begins, "archive"),
         ("kmnist", (), "kmnist"),
     ):
         made = arrays(begins)
@@ -156,8 +162,8 @@ WRONG = {
     "absurd": (head(2**32 - 1, 2**32 - 1, 2**32 - 1) + b"x", "states 4294967295 x"),
     "floats": (head(N, H, W, kind=13) + bytes(4 * N * H * W), "no IDX file of bytes"),
     "labels": (head(N) + bytes(N), "with 3 axes; it begins 00000801"),
-    "another count": (head(N - 1, H, W) + bytes((N - 1) * H * W), "59 train images have 60 labels"),
-    "none": (head(0, H, W), "0 train images have 60 labels"),
+    "another count": (head(N - 1, H, W) + bytes((N - 1) * H * W), "60 labels for 59 train images"),
+    "none": (head(0, H, W), "60 labels for 0 train images"),
     "a web page": (b"<!DOCTYPE html><title>404</title>", "it is a web page"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
     "half packed": (gzip.compress(IMAGES)[:-9], "is not a complete .gz file"),
@@ -190,5 +196,5 @@ def test_a_missing_file_is_named(tmp_path):
     made = files(arrays())
     del made["t10k-images-idx3-ubyte"]
     unpacked(tmp_path / "mnist", made)
-    with pytest.raises(DataError, match="1 of its files missing: t10k-images-idx3-ubyte"):
+    with pytest.raises(DataError, match="1 file missing: t10k-images-idx3-ubyte"):
         data.load("mnist", tmp_path)

@@ -83,6 +83,13 @@ def test_names_of_classes_in_bytes_or_beside(tmp_path):
     (tmp_path / "names.txt").write_text("one\ntwo\nthree", encoding="utf-8")
     assert saved(tmp_path / "x.npz", **keras()).class_names == ("one", "two", "three")
     assert saved(tmp_path / "x.npz", **keras(classes=WORDS)).class_names == ("cat", "dog", "Eule")
+    encoded = np.char.encode(np.array(["cat", "dog", "façade"]), "utf-8")
+    assert saved(tmp_path / "x.npz", **keras(names=encoded)).class_names == ("cat", "dog", "façade")
+
+
+def test_arrays_of_any_type_beside_them_are_left_alone(tmp_path):
+    others = {"made": np.datetime64("2026-01-01"), "who": np.array([{}]), "z": np.zeros(2, "c8")}
+    assert len(saved(tmp_path / "x.npz", **keras(**others)).train_images) == N
 
 
 def test_classes_of_pixels(tmp_path):
@@ -109,8 +116,11 @@ WRONG = {
     "channels first": (keras(x_train=TRAIN.transpose(0, 3, 1, 2)), "Put the channels last"),
     "one-hot": (keras(y_train=np.eye(K, dtype=int)[LABELS]), r"labels\.argmax\(1\)"),
     "labels that are floats": (keras(y_test=TEST_LABELS / 1), "expected whole numbers"),
-    "words for labels": (keras(y_train=WORDS[LABELS]), "y_train holds text; expected numbers"),
-    "fewer labels": (keras(y_train=LABELS[1:]), "30 train images have 29 labels"),
+    "words for labels": (
+        keras(y_train=WORDS[LABELS]),
+        r"holds text; expected numbers; class_names, labels = np.un",
+    ),
+    "fewer labels": (keras(y_train=LABELS[1:]), "29 labels for 30 train images"),
     "another size": (keras(x_test=TEST[:, 1:]), "training images are 6x7 .*, test images 5x7"),
     "below 0": (keras(y_train=LABELS - 1), "train label -1 is not one of its"),
     "more classes than names": (keras(y_train=LABELS + 1, class_names=WORDS), "train label 3 is"),
@@ -121,11 +131,23 @@ WRONG = {
     "other names": ({"pictures": TRAIN}, "has no array images or x or X .*; it has pictures"),
     "nothing": ({}, "it has none"),
     "no images": (keras(x_train=TRAIN[:0], y_train=LABELS[:0]), "no images to train on"),
-    "objects": (keras(x_train=np.array([{}] * N)), "array 'x_train' is of type '|O', expected num"),
+    "objects": (
+        keras(x_train=np.array([{}] * N)),
+        "x_train is an array of type '|O'; expected num",
+    ),
     "names in two axes": (keras(class_names=WORDS[None]), r"class_names has shape \(1, 3\)"),
     "numbers for names": (keras(class_names=np.arange(3)), "class_names is of type int64; expec"),
-    "bytes for names": (keras(class_names=np.arange(3).astype(np.uint8)), "is no .npz file"),
-    "deep names": (keras(class_names=np.frombuffer(b"[" * 90_000, np.uint8)), "cannot be read"),
+    "bytes for names": (
+        keras(class_names=np.arange(3).astype(np.uint8)),
+        "of type uint8; expected text",
+    ),
+    "deep names": (keras(class_names=np.frombuffer(b"[" * 90_000, np.uint8)), "expected text, or"),
+    "objects for names": (
+        keras(class_names=WORDS.astype(object)),
+        r"expected text, such as np\.arr",
+    ),
+    "truths for labels": (keras(y_train=LABELS > 1), r"type bool; .* labels\.astype\(np\.int64\)"),
+    "truths for images": (keras(x_train=TRAIN > 9), r"become 0 and 255 by images \* np\.uint8"),
 }
 
 

@@ -61,6 +61,7 @@ def bombs():
     found = {
         "photo.jpg": (saved(np.tile(photo, (4, 3)), "JPEG"), [10_800, 10_000]),
         "photo12.jpg": (saved(np.stack([photo] * 3, -1), "JPEG", progressive=True), [3600, 2500]),
+        "wide.png": (png(9000, 9000, 8, 2, bytes(9000 * 27_001)), [9000, 9000]),
         "pixels.png": (png(60_000, 60_000, 8, 2, bytes(2**24)), "60000 × 60000"),
         "side.png": (png(10**8, 1, 1, 0, bytes(2**24)), "1 × 100000000"),
         "deep.png": (png(12_000, 12_000, 16, 6, bytes(2**24)), "12000 × 12000"),

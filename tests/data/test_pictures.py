@@ -81,6 +81,28 @@ def test_a_large_picture_comes_smaller_and_looks_the_same(kind, tmp_path):
     assert np.abs(difference).mean() < 2
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "transparent RGB"])
+@pytest.mark.parametrize("size", [None, (1, 1)])
+def test_a_png_is_the_same_in_bands_and_whole(mode, size, tmp_path, monkeypatch):
+    """Rows are written as differences from the one above, which may be in the band before."""
+    rng = np.random.default_rng(1)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 7, 4)).astype(np.uint8)).resize((61, 53), 3)
+    noise = rng.integers(0, 2, (53, 61, 4)).astype(np.uint8)
+    picture = Image.fromarray(np.asarray(smooth) ^ noise)
+    options = {"transparency": picture.getpixel((9, 9))[:3]} if mode == "transparent RGB" else {}
+    picture = picture.quantize(200) if mode == "P" else picture.convert(mode.split()[-1])
+    (tmp_path / "x.png").write_bytes(saved(picture, "PNG", **options))
+    monkeypatch.setattr(pictures, "LEAST", 2)
+    whole = np.asarray(read_picture(tmp_path / "x.png", size))
+    monkeypatch.setattr(pictures, "BAND", 200)
+    np.testing.assert_array_equal(np.asarray(read_picture(tmp_path / "x.png", size)), whole)
+    if size is None:
+        with Image.open(tmp_path / "x.png") as image:
+            white = Image.new("RGBA", image.size, "white")
+            wanted = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        np.testing.assert_array_equal(whole, np.asarray(wanted))
+
+
 def test_what_is_transparent_is_white_in_every_size(tmp_path):
     x = np.zeros((2048, 2048, 4), np.uint8)
     x[:, :1024, 3] = 255

@@ -188,7 +188,7 @@ def test_an_error_of_a_millionth_in_one_of_20_000():
     x = normal(20_000)
     right = check_function(ops.GELU(), x)
     right.raise_on_failure()
-    assert "all 20000 elements together" in str(right)
+    assert "all 20,000 elements together" in str(right)
     assert 0 < right.coverage.noticed < 1e-6
     report = check_function(wrong(ops.GELU, change)(), x)
     assert "dx[17777]" in str(report)
@@ -250,7 +250,7 @@ def test_one_wrong_element_of_ten_million():
 
 def test_the_report_says_what_was_covered():
     report = check(lambda x, y: x * y.sum(), normal(3), normal(2500))
-    assert "covered: all 3 elements one at a time, 2500 elements together" in str(report)
+    assert "covered: all 3 elements one at a time, 2,500 elements together" in str(report)
 
 
 # ------------------------------------------------------------------ odd inputs and functions

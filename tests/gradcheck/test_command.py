@@ -20,7 +20,7 @@ def test_the_command_reports_one_operation(tmp_path, capsys):
     assert re.search(
         r"^GELU +3 +\d\.\de-1\d +\d\.\de-1\d +- +\d\.\d\d +dx\[.*\] +passed$", out, re.M
     )
-    assert "1 operations in 3 cases, 0 models; 0 failed" in out
+    assert "1 operation in 3 cases, 0 models; 0 failed" in out
     assert f"NumPy {np.__version__}" in out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["rows"][0]["name"] == "GELU"

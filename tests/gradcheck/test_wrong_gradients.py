@@ -19,7 +19,7 @@ from tinymixer.gradcheck import check, check_function, check_model
         (wrong(ops.GELU, lambda dx: -dx), [normal(S)], "the sign"),
         (wrong(ops.GELU, lambda dx: 0 * dx), [normal(S)], "all zero"),
         (wrong(ops.GELU, lambda dx: 0.5 * dx), [normal(S)], "factor 0.5"),
-        (wrong(ops.GELU, lambda dx: dx / 0), [normal(S)], "7 elements are not finite"),
+        (wrong(ops.GELU, lambda dx: dx / 0), [normal(S)], "7 elements not finite"),
         (wrong(ops.GELU, np.flip), [normal(S)], "reversed along axis 0"),
         (wrong(ops.GELU, lambda dx: np.roll(dx, 1)), [normal(S)], "shifted by one along axis 0"),
         (

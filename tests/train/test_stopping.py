@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinymixer.train.stopping import Stopped, StopSignal
+
 TRAIN = [
     *("--dataset", "shapes", "--train-size", "320", "--test-size", "50", "--epochs", "2"),
     *("--set", "hidden_dim=16", "--set", "num_blocks=2", "--set", "dropout=0.1"),
@@ -107,6 +109,15 @@ def gone(pid):
             return True
         time.sleep(0.05)
     return False
+
+
+@pytest.mark.skipif(not STOPS, reason="there is no signal to send in its place")
+def test_the_break_of_windows_asks_for_a_stop_too(monkeypatch):
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR2, raising=False)
+    stop = StopSignal()
+    with pytest.raises(Stopped, match="SIGUSR2"), stop.heard(None):
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
 
 
 @pytest.mark.skipif(not STOPS, reason="Windows cannot send these signals to another process")

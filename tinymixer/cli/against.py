@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 
 SAME_WORK = ("what", "batch", "threads", "gelu", "precision", "params")
 SAME_LOSS = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 1e-2}  # relative, before and after an update
@@ -38,7 +38,10 @@ def compare(args: argparse.Namespace) -> int:
         )
     for name, (mine, other) in differing.items():
         print(f"      note: not the same work: {name} is {mine} here and {other} there")
-    rounds = f"median of {args.rounds} rounds of {last['this']['timed_steps']} steps"
+    rounds = (
+        f"median of {counted(args.rounds, 'round')} of "
+        f"{counted(last['this']['timed_steps'], 'step')}"
+    )
     print(f"{ratio:10.3f} times as many images/s, {rounds}, in turn")
     return 0
 

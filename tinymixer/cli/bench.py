@@ -21,7 +21,7 @@ from tinymixer.cli.options import (
     output_file,
 )
 from tinymixer.engine import no_grad
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 from tinymixer.fast import reference_ops
 from tinymixer.fast.gpu.launches import Launches
 from tinymixer.fast.gpu.products import PRECISIONS
@@ -215,12 +215,13 @@ def _bench(args: argparse.Namespace, ranks: Ranks) -> int:
         )
     if rows and not args.json:
         print(
-            f"\nTime of a step in ms, one thread for all {batch} images. The tape also adds the "
+            f"\nTime of a step in ms, one thread for all of "
+            f"{counted(batch, 'image')}. The tape also adds the "
             f"gradients that meet in one Tensor.\n{profile_table(rows)}"
         )
     if args.plot:
         what = "Inference" if args.infer else "Training"
-        title = f"{what} step of {args.model}, {batch} images: where the time goes"
+        title = f"{what} step of {args.model}, {counted(batch, 'image')}: where the time goes"
         figures = load_figures()
         figures.save(figures.profile(rows, title), args.plot)
         if not args.json:

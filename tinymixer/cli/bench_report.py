@@ -1,10 +1,11 @@
 """The figures of `tinymixer bench`, in words."""
 
-import os
 import platform
 from typing import Any
 
+from tinymixer.errors import counted
 from tinymixer.fast.gpu.graphs import host_copies
+from tinymixer.processors import processors
 
 
 def report(found: dict[str, Any]) -> str:
@@ -14,14 +15,14 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         "{model}, {params:,} parameters, {gelu}-GELU, {precision}".format(**found)
         + (", without twins" if found["reference"] else ""),
-        f"{what} step"
-        + ", {batch} images in micro-batches of {micro_batch}, {threads} thread".format(**found)
-        + "s" * (found["threads"] > 1)
-        + (" of {processes} processes".format(**found) if found["processes"] > 1 else ""),
+        f"{what} step, {counted(found['batch'], 'image')} in micro-batches of "
+        f"{found['micro_batch']}, {counted(found['threads'], 'thread')}"
+        + (f" of {found['processes']} processes" if found["processes"] > 1 else ""),
         "result           agrees with the plain operations on a single tape",
         "speed            {images_s:,.1f} images/s, {gflop_s:,.1f} GFLOP/s".format(**found),
-        "time             {median_ms:.1f} ms, median of {timed_steps} steps ({min_ms:.1f} to "
-        "{max_ms:.1f})".format(**found),
+        "time             {median_ms:.1f} ms, median of ".format(**found)
+        + counted(found["timed_steps"], "step")
+        + " ({min_ms:.1f} to {max_ms:.1f})".format(**found),
         "processor time   {cpu_s_per_step:.3f} s a step".format(**found),
         f"peak memory      {'not known on this system' if peak is None else f'{peak:,.0f} MiB'}",
         "loss             "
@@ -52,7 +53,7 @@ def report(found: dict[str, Any]) -> str:
         lines.append(f"graph            {_graph(found['graph'])}")
     lines.append(
         f"here             tinymixer {found['tinymixer']}, NumPy {found['numpy']}, Python "
-        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors"
+        f"{platform.python_version()}, {platform.machine()}, {counted(processors(), 'processor')}"
     )
     return "\n".join(lines)
 
@@ -62,9 +63,9 @@ def _graph(found: str | list[dict[str, int]]) -> str:
     if isinstance(found, str):
         return f"none, launch by launch instead: {found}"
     graphs = [
-        f"{sum(kinds.values()):,} nodes ("
+        f"{counted(sum(kinds.values()), 'node')} ("
         + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-        + f"), {host_copies(kinds)} copies between host and device"
+        + f"), {counted(host_copies(kinds), 'copy')} between host and device"
         for kinds in found
     ]
     return "; ".join(graphs) or "none yet, which takes two steps"

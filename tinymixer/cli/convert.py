@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer.cli.options import add_set, find_checkpoint, output_file
-from tinymixer.cli.own_weights import about, require_classifier
+from tinymixer.cli.own_weights import about, add_key, require_classifier
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models, options_of
 from tinymixer.summary import blueprint
@@ -61,11 +61,13 @@ def add_options(parser: Any) -> None:
         help="where IN holds averaged weights (EMA) and raw ones, take the raw; default: averaged",
     )
     add_set(parser)
+    add_key(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     try:
-        with read_weights(find_checkpoint(args.source), average=not args.raw) as weights:
+        path, key = find_checkpoint(args.source), args.checkpoint_key
+        with read_weights(path, average=not args.raw, key=key) as weights:
             lines = _convert(args, weights)
     except TinymixerError:
         raise

@@ -7,6 +7,7 @@ from typing import Any
 from tinymixer import data
 from tinymixer.cli import Parser
 from tinymixer.cli.options import add_data_dir
+from tinymixer.errors import counted
 
 
 def add_options(parser: Any) -> None:
@@ -51,7 +52,7 @@ def download(args: argparse.Namespace) -> int:
     dataset = data.download(args.name, args.data_dir)
     print(
         f"{dataset.name}: {len(dataset.train_images):,} training and "
-        f"{len(dataset.test_images):,} test images, all checked"
+        f"{counted(len(dataset.test_images), 'test image')}, all checked"
     )
     return 0
 

@@ -1,7 +1,6 @@
 """tinymixer doctor: what this machine has."""
 
 import argparse
-import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,9 @@ import tinymixer
 from tinymixer import data
 from tinymixer.backend import why_no_gpu
 from tinymixer.cli.options import add_data_dir
+from tinymixer.errors import counted
 from tinymixer.fast.gpu.doctor import gpu_parts
+from tinymixer.processors import processors
 from tinymixer.train.machine import Machine
 
 
@@ -27,14 +28,17 @@ def run(args: argparse.Namespace) -> int:
     lines = [("tinymixer", tinymixer.__version__), ("Python", platform.python_version())]
     lines += [(name, _version(name)) for name in ("numpy", "matplotlib", "pillow", "tqdm")]
     lines.append(
-        ("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors")
+        (
+            "system",
+            f"{platform.system()} {platform.machine()}, {counted(processors(), 'processor')}",
+        )
     )
     for library in threadpool_info():
         kind = library.get("architecture") or library["user_api"]
         lines.append(
             (
                 library["internal_api"],
-                f"{library['version']}, {kind}, {library['num_threads']} threads",
+                f"{library['version']}, {kind}, {counted(library['num_threads'], 'thread')}",
             )
         )
     lines.append(("bits", f"those of {Machine.here()}; with others the last digits may differ"))

@@ -1,7 +1,7 @@
 """tinymixer eval."""
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tinymixer.cli.options import (
     save_pictures,
     writable_folder,
 )
-from tinymixer.cli.recipe import add_fields, add_tta, given_fields
+from tinymixer.cli.recipe import add_other_images, add_tta, given_fields
 from tinymixer.data import Source
 from tinymixer.data.folder import keep_apart
 from tinymixer.errors import DataError
@@ -45,11 +45,7 @@ def add_options(parser: Any) -> None:
     add_tta(parser)
     add_run(parser)
     own_weights.add_weights(parser)
-    add_fields(
-        parser.add_argument_group("other images of the same classes"),
-        Source,
-        **dict.fromkeys((f.name for f in fields(Source)), "what the run was trained on"),
-    )
+    add_other_images(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import signal
 import time
@@ -23,7 +22,7 @@ from tinymixer import nn
 from tinymixer.cli import own_function
 from tinymixer.cli.options import load_figures, output_file
 from tinymixer.engine import Tensor
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 from tinymixer.fast.cpu import keep_freed_memory
 from tinymixer.files import write_atomically
 from tinymixer.gradcheck import CASES, Finding, Report, check_model
@@ -34,6 +33,7 @@ from tinymixer.gradcheck.show import curve_figure, error_against_step
 from tinymixer.gradcheck.subject import of_function, of_model
 from tinymixer.gradcheck.verdict import FAILED, PASSED, TOLERANCES, UNDECIDED
 from tinymixer.models import MODELS, create_model
+from tinymixer.processors import processors
 
 SMALL = ("_nano", "_pico")  # other models of a system are made of the same parts
 IN_TRAINING = 3  # images, where a batch normalises: one alone would have the mean of its batch
@@ -176,7 +176,7 @@ def _rows(jobs: Sequence[Job]) -> Iterator[Row]:
     """Each in turn; many are shared by processes, as threads wait for one another's Python."""
     models = sum(name in MODELS for name, _ in jobs)
     worth = models + (len(jobs) - models) // OPERATIONS_OF_A_PROCESS
-    processes = min(os.cpu_count() or 1, MOST_PROCESSES, worth)
+    processes = min(processors(), MOST_PROCESSES, worth)
     if processes < 2:
         yield from map(_row, jobs)
         return
@@ -266,7 +266,8 @@ def _summary(rows: list[Row]) -> str:
             worst.append(f"{method} {max(errors):.1e} (at most {tolerance:.0e})")
     failed = sum(row.verdict == FAILED for row in rows)
     return (
-        f"{len(rows) - models} operations in {cases} cases, {models} models; {failed} failed; "
+        f"{counted(len(rows) - models, 'operation')} in {counted(cases, 'case')}, "
+        f"{counted(models, 'model')}; {failed} failed; "
         f"worst relative error: {', '.join(worst)}"
     )
 
@@ -274,8 +275,8 @@ def _summary(rows: list[Row]) -> str:
 def _versions(start: float) -> str:
     return (
         f"tinymixer {tinymixer.__version__}, NumPy {np.__version__}, Python "
-        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, float64; "
-        f"{time.perf_counter() - start:.0f} s"
+        f"{platform.python_version()}, {platform.machine()}, "
+        f"{counted(processors(), 'processor')}, float64; {time.perf_counter() - start:.0f} s"
     )
 
 

@@ -16,9 +16,8 @@ import numpy as np
 from tinymixer.arrays import short
 from tinymixer.cli.options import add_set, find_checkpoint
 from tinymixer.data import Dataset, Source
-from tinymixer.errors import DataError, TinymixerError
-from tinymixer.models import MODELS, RaftMLP, VisionPermutator, list_models, options_of
-from tinymixer.nn import sides
+from tinymixer.errors import DataError, TinymixerError, counted
+from tinymixer.models import MODELS, RaftMLP, VisionPermutator, list_models
 from tinymixer.summary import blueprint
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config
@@ -33,6 +32,7 @@ from tinymixer.weights import (
     read_weights,
 )
 from tinymixer.weights.known import IMAGENET_MEAN, IMAGENET_STD
+from tinymixer.weights.start import require_same_places
 
 TIED = (RaftMLP, VisionPermutator)  # systems whose weights are for the grid of one image size
 Colours = tuple[float, ...]  # of each colour, in pixel units, 0..255
@@ -69,15 +69,15 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
     channels = options.pop("channels", len(said.get("mean", "rgb")))
     options.pop("num_classes", None)
     try:
-        _require_same_grid(weights, name, options)
         model: Any = blueprint(name, channels=channels, **options)
     except (ValueError, TypeError) as error:
         raise TinymixerError(str(error)) from error
+    require_same_places(model, weights, name)
     layout = find_layout(model, weights) if layout == "auto" else layout
     classes = num_classes_in(weights, model, layout)
     if classes is not None and given.get("num_classes", classes) != classes:
         raise TinymixerError(
-            f"{weights.name} is of {classes:,} classes; leave out "
+            f"{weights.name} is of {counted(classes, 'class')}; leave out "
             f"num_classes={short(given['num_classes'])}"
         )
     facts = known(type(model).__name__, layout, classes)
@@ -99,19 +99,6 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
         None if mean is None else tuple(mean),
         None if std is None else tuple(std),
     )
-
-
-def _require_same_grid(weights: Weights, name: str, options: dict[str, Any]) -> None:
-    """Raise TinymixerError for a grid on which the weights of a Vision Permutator mean nothing."""
-    said = weights.record.get("model_options", {}) if weights.record.get("model") == name else {}
-    now, then = options_of(name, **options), options_of(name, **said)
-    sizes = [(sides(x["image_size"]), x.get("patch_sizes")) for x in (now, then)]
-    if MODELS[name][0] is VisionPermutator and sizes[0] != sizes[1]:
-        raise TinymixerError(
-            f"{name} cuts its channels into a segment for each place of its grid, so its weights "
-            f"are for one image size: keep image_size={then['image_size']} and "
-            f"patch_sizes={then['patch_sizes']}, and resize the images"
-        )
 
 
 def require_classifier(weights: Weights, cure: str) -> None:
@@ -162,7 +149,8 @@ class Ready:
         dataset = source.load(data_dir)
         if len(dataset.mean) != self.model.channels:
             raise DataError(
-                f"{dataset.name} has images of {_channels(len(dataset.mean))}, but the model takes "
+                f"{dataset.name} has images of "
+                f"{counted(len(dataset.mean), 'channel')}, but the model takes "
                 f"{self.model.channels}; give it images of its kind"
             )
         dataset = replace(dataset, mean=self.mean, std=self.std)
@@ -195,18 +183,30 @@ def add_weights(parser: Any) -> None:
         "--model", metavar="NAME", help="model that they are of, if the file does not say"
     )
     add_set(group)
+    add_key(group)
+
+
+def add_key(parser: Any) -> None:
+    parser.add_argument(
+        "--checkpoint-key",
+        default="",
+        metavar="KEY",
+        help="the model that is meant in a file of several, by its name there, such as teacher",
+    )
 
 
 def load(args: argparse.Namespace) -> Ready | None:
     """The model of --weights; None without. Lines say what was unwrapped and what is assumed."""
     if args.weights is None:
-        if args.model or args.set:
-            raise TinymixerError("--model and --set belong to --weights FILE; a run knows its own")
+        if args.model or args.set or args.checkpoint_key:
+            raise TinymixerError(
+                "--model, --set and --checkpoint-key belong to --weights FILE; a run knows its own"
+            )
         return None
     if args.run:
         raise TinymixerError("--weights and --run both name a model; give one of them")
     path = find_checkpoint(args.weights)
-    with read_weights(path) as weights:
+    with read_weights(path, key=args.checkpoint_key) as weights:
         require_classifier(weights, "name its run with --run")
         found = about(weights, args.model, dict(args.set))
         sizes = {"num_classes": found.num_classes, "channels": found.channels}
@@ -232,10 +232,6 @@ def among(log_p: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.concatenate([log_p[:, places], best], axis=1)
 
 
-def _channels(n: int) -> str:
-    return f"{n} channel{'s' * (n != 1)}"
-
-
 def _plain(name: str) -> str:
     return name.replace("_", " ")
 
@@ -250,6 +246,7 @@ def add_init(parser: Any) -> None:
         metavar="FILE",
         help="weights to start from: published, converted, or a run's folder or checkpoint",
     )
+    add_key(parser)
 
 
 @dataclass(frozen=True)
@@ -258,6 +255,7 @@ class Init:
 
     path: Path
     about: About
+    key: str = ""
 
     def config(self, config: Config) -> Config:
         """`config` with the model of the weights, and a note of what the run began from."""
@@ -291,11 +289,13 @@ class Init:
     def start(self, trainer: Trainer) -> Started:
         """Give the trainer these weights. Raises TinymixerError if new ones would stay frozen."""
         same_classes = self.about.class_names in (None, tuple(trainer.dataset.class_names))
-        started = trainer.start_from(self.path, self.about.layout, keep_head=same_classes)
+        with read_weights(self.path, key=self.key) as weights:
+            started = trainer.start_from(weights, self.about.layout, keep_head=same_classes)
         learned = trainer.model.learned_parameters()
         if stuck := [name for name in started.new if name not in learned]:
             raise TinymixerError(
-                f"--freeze backbone: {self.path} has no {stuck[0]} ({len(stuck)} such arrays), so "
+                f"--freeze backbone: {self.path} has no {stuck[0]} "
+                f"({counted(len(stuck), 'such array')}), so "
                 "it would stay as it is drawn; leave out --freeze, or choose the weights' own model"
             )
         return started
@@ -306,10 +306,12 @@ def find_init(args: argparse.Namespace) -> Init | None:
     if args.init is None:
         if getattr(args, "freeze", "none") != "none":
             raise TinymixerError("--freeze keeps weights as they begin; name the file with --init")
+        if getattr(args, "checkpoint_key", ""):
+            raise TinymixerError("--checkpoint-key is of a file of weights; name it with --init")
         return None
-    path = find_checkpoint(args.init)
+    path, key = find_checkpoint(args.init), getattr(args, "checkpoint_key", "")
     given = dict(args.set)
-    with read_weights(path) as weights:
+    with read_weights(path, key=key) as weights:
         if getattr(args, "task", "classify") == "classify":
             require_classifier(weights, "start from it with --task segment")
         sizes = {key: given.pop(key) for key in ("num_classes", "channels") if key in given}
@@ -321,7 +323,7 @@ def find_init(args: argparse.Namespace) -> Init | None:
         found.options.pop("image_size", None)
         if MODELS[found.model][0] in TIED:
             found.options["image_size"] = list(found.image_size)
-    return Init(path, found)
+    return Init(path, found, key)
 
 
 def _of_colours(numbers: Colours, colours: int) -> Colours:

@@ -14,7 +14,8 @@ from tinymixer.cli.options import (
     save_pictures,
     writable_folder,
 )
-from tinymixer.data import IGNORED
+from tinymixer.cli.recipe import add_other_images, given_fields
+from tinymixer.data import IGNORED, Source
 from tinymixer.data.draws import permutation
 from tinymixer.errors import DataError
 from tinymixer.models import MLPMixer
@@ -43,6 +44,7 @@ def add_options(parser: Any) -> None:
         help="draw instead the first images of the run as the model sees them: augmented, with the "
         "classes that it learns",
     )
+    add_other_images(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_checkpoint(args.run)
     model, saved = load_model(path)
     if args.batch:
-        figure = _batch(_training_step(model, saved, args.data_dir))
+        figure = _batch(_training_step(model, saved, args))
         save_pictures({"batch.png": figure}, writable_folder(args.out or path.parent))
         return 0
     out = writable_folder(args.out or path.parent)
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if saved.header.history:
         pictures["curves.png"] = figures.curves(saved.header.history)
     try:
-        step = _training_step(model, saved, args.data_dir)
+        step = _training_step(model, saved, args)
         indices = _first_images(step, IMAGES)
         pictures["layers.png"] = figures.layers(layer_figures(step, indices, epoch=0))
     except DataError as error:
@@ -75,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _training_step(model: Any, saved: Checkpoint, data_dir: str | None) -> TrainingStep:
+def _training_step(model: Any, saved: Checkpoint, args: argparse.Namespace) -> TrainingStep:
     """A step of the run's training, without dropout. Raises DataError if its images are missing."""
     header = saved.header
-    dataset = header.load_dataset(data_dir)
+    dataset = header.load_dataset(args.data_dir, **given_fields(args, Source))
     given = DatasetRecord.of(dataset)
     if differs := header.dataset.difference(given, ("class_names", "image_size", "channels")):
         raise DataError(f"the run was trained on {differs}, so these are other images")

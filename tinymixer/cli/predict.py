@@ -48,8 +48,8 @@ def add_options(parser: Any) -> None:
     parser.description = (
         "Show what a trained model sees in your pictures: its five most probable classes, or the "
         "classes of the pixels of one that segments, printed and drawn. Of several pictures it "
-        f"draws sheets and writes a table, {TABLE}. Pictures that cannot be read are named at the "
-        "end, and the exit code is then 2."
+        f"draws sheets and writes a table, {TABLE}. Pictures that cannot be read, and folders and "
+        "patterns without any, are named at the end, and the exit code is then 2."
     )
     parser.set_defaults(func=run)
     parser.add_argument(
@@ -67,7 +67,9 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     load_figures()
-    sources = find_pictures(args.images)
+    sources, empty = find_pictures(args.images)
+    if not sources:
+        raise DataError(empty[0])
     own = own_weights.load(args)
     if own is not None:
         sees, out = Sees(own.model.to(args.device), own, False, args.device, args.tta), own.out
@@ -77,18 +79,25 @@ def run(args: argparse.Namespace) -> int:
         pixels = TASKS[saved.header.config.task].pixels
         sees = Sees(model.to(args.device), saved.header.dataset, pixels, args.device, args.tta)
         out = args.out or path.parent
-    return _predict_all(sources, sees, out) if len(sources) > 1 else _predict(sources[0], sees, out)
+    _keep_apart(args.images, out)
+    if len(sources) == 1 and not empty:
+        return _predict(sources[0], sees, out)
+    code = _predict_all(sources, sees, out)
+    for problem in empty:
+        code = complain(problem)
+    return code
 
 
 # --- Which pictures -----------------------------------------------------------------------------
 
 
-def find_pictures(words: Iterable[str]) -> list[Path]:
+def find_pictures(words: Iterable[str]) -> tuple[list[Path], list[str]]:
     """Files as they are named; those in folders and of patterns in the order in which people count.
 
-    Raises DataError for a folder without pictures and a pattern that matches none.
+    And a sentence for each folder without pictures and each pattern that matches none.
     """
     found: dict[Path, None] = {}
+    empty: list[str] = []
     for word in words:
         path = Path(word)
         if path.is_dir():
@@ -106,15 +115,32 @@ def find_pictures(words: Iterable[str]) -> list[Path]:
         pictures = sorted(filter(is_picture, inside), key=_natural)
         if not pictures:
             what = "there is no picture in" if path.is_dir() else "no picture matches"
-            raise DataError(f"{what} {path}; give files, folders or patterns of pictures")
+            empty.append(f"{what} {path}; give files, folders or patterns of pictures")
         found |= dict.fromkeys(pictures)
-    return list(found)
+    return list(found), empty
 
 
 def _natural(path: Path) -> list[Any]:
     """Sorts 2.jpg before 10.jpg."""
     words = re.split(r"(\d+)", str(path).lower())
     return [int(word) if i % 2 else word for i, word in enumerate(words)]
+
+
+def _keep_apart(words: Iterable[str], out: Path) -> None:
+    """Raise DataError if what is drawn would be a picture when the same words are given again."""
+    place = out.resolve()
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            among = place.is_relative_to(path.resolve())
+        else:  # of a pattern: a file that is named alone is no folder of pictures
+            matched = [] if path.exists() else glob.iglob(word, recursive=True)
+            among = place in {Path(x).resolve() for x in set(map(os.path.dirname, matched))}
+        if among:
+            raise DataError(
+                f"{out}, where the predictions are written, is among the pictures of {word}, and "
+                "they would be taken for pictures the next time; choose another folder with --out"
+            )
 
 
 def _keep_sources(sources: list[Path], written: Iterable[Path]) -> None:

@@ -33,6 +33,13 @@ def add_fields(
         )
 
 
+def add_other_images(parser: Any) -> None:
+    """Options for the fields of a Source: `given_fields` says which of a run's are changed."""
+    group = parser.add_argument_group("other images of the same classes")
+    kept = dict.fromkeys((field.name for field in fields(Source)), "what the run was trained on")
+    add_fields(group, Source, **kept)
+
+
 def _options_of(dataclass: type) -> list[Field]:
     return [field for field in fields(dataclass) if "help" in field.metadata]
 

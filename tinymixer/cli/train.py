@@ -32,7 +32,7 @@ from tinymixer.cli.recipe import (
     given_source,
 )
 from tinymixer.data import Source
-from tinymixer.errors import CheckpointError, DataMissing, TinymixerError
+from tinymixer.errors import CheckpointError, DataMissing, TinymixerError, counted
 from tinymixer.train import checkpoint
 from tinymixer.train.config import Config, recipe
 from tinymixer.train.mpi import world
@@ -123,7 +123,7 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
         where = "the GPU" if args.device == "gpu" else trainer.shared_by
         print(
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on "
-            f"{trainer.dataset.name}, {len(images):,} images, {where} -> {out}"
+            f"{trainer.dataset.name}, {counted(len(images), 'image')}, {where} -> {out}"
         )
     try:
         last = trainer.run()[-1]

@@ -21,7 +21,7 @@ from tinymixer.data.containers import Unreadable, members
 from tinymixer.data.dataset import Dataset
 from tinymixer.data.download import alone_in
 from tinymixer.data.source import MOST_IMAGES, NAMES, OWN, Source
-from tinymixer.errors import DataError, DataMissing, brief
+from tinymixer.errors import DataError, DataMissing, brief, counted
 
 __all__ = [
     "IGNORED",
@@ -132,7 +132,7 @@ def _first(dataset: Dataset, train_size: int | None, test_size: int | None) -> D
         there = len(getattr(dataset, f"{part}_images"))
         if size is not None and size > there:
             raise DataError(
-                f"{dataset.name}: {part}_size={size}: expected at most {there:,} images"
+                f"{dataset.name}: {part}_size={size}: expected at most {counted(there, 'image')}"
             )
         if size is not None:
             for kind in ("images", "labels"):

@@ -18,7 +18,7 @@ from tinymixer.data.containers import entries, members
 from tinymixer.data.dataset import Dataset
 from tinymixer.data.download import fetch
 from tinymixer.data.storing import write_folder
-from tinymixer.errors import DataError, brief
+from tinymixer.errors import DataError, brief, counted
 
 __all__ = [
     "CIFAR10",
@@ -83,8 +83,8 @@ def damaged(layout: Layout, where: Path, what: str) -> DataError:
 def _check_size(layout: Layout, file: str, name: str, size: int) -> None:
     allowed = layout.sizes(file, name)
     if size not in allowed:
-        expected = str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
-        raise ValueError(f"{name} has {size} bytes, expected {expected}")
+        expected = " to ".join(f"{n:,}" for n in dict.fromkeys((allowed[0], allowed[-1])))
+        raise ValueError(f"{name} has {counted(size, 'byte')}, expected {expected}")
 
 
 def _of_folder(layout: Layout, path: Path) -> dict[str, Records]:
@@ -123,7 +123,7 @@ def _of_archive(layout: Layout, path: Path) -> dict[str, Records]:
     if others and not best:
         return _of_pictures(layout, path)
     if missing := sorted(set(layout.files) - best.keys()):
-        raise ValueError(f"{len(missing)} of its files missing: {', '.join(missing)}")
+        raise ValueError(f"{counted(len(missing), 'file')} missing: {', '.join(missing)}")
     return best
 
 
@@ -135,12 +135,14 @@ def _of_pictures(layout: Layout, path: Path) -> dict[str, Records]:
         if not member.base.endswith(".parquet"):
             continue
         if member.size > parquet.MOST_FILE:
-            raise ValueError(f"{member.name} has {member.size} bytes, which no file of it has")
+            raise ValueError(
+                f"{member.name} has {counted(member.size, 'byte')}, which no file of it has"
+            )
         try:
             count, rows = parquet.rows(member.read(), layout.label_columns)
             part = {train: "training", test: "test"}.get(count)
             if part is None:
-                raise ValueError(f"{count:,} rows, expected {train:,} or {test:,}")
+                raise ValueError(f"{counted(count, 'row')}, expected {train:,} or {test:,}")
             if part in parts:
                 raise ValueError(f"the {part} images are there twice")
             records = np.empty((count, layout.record_bytes), np.uint8)
@@ -201,7 +203,7 @@ def _check_labels(layout: Layout, files: dict[str, Records]) -> None:
             counts = np.bincount(labels, minlength=classes)
             wrong = np.flatnonzero(counts != len(labels) // classes)
             if wrong.size:
-                what = f"{part} files: {counts[wrong[0]]} records of class {wrong[0]}"
+                what = f"{part} files: {counted(counts[wrong[0]], 'record')} of class {wrong[0]}"
                 what += f", expected {len(labels) // classes} (are two files swapped or identical?)"
                 raise ValueError(what)
 

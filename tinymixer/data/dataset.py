@@ -12,7 +12,7 @@ import numpy as np
 from tinymixer.backend import Array, device_of, to_device, to_numpy
 from tinymixer.data.augment import IGNORED
 from tinymixer.data.source import Source
-from tinymixer.errors import DataError, brief
+from tinymixer.errors import DataError, brief, counted
 from tinymixer.options import Number
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -135,7 +135,7 @@ def _check_class_names(dataset: Dataset) -> None:
         )
     if not 2 <= len(names) <= MOST_CLASSES:
         raise DataError(
-            f"{where}: {len(names)} {'class' if len(names) == 1 else 'classes'}; expected 2 to "
+            f"{where}: {counted(len(names), 'class')}; expected 2 to "
             f"{MOST_CLASSES:,}, because there must be something to tell apart"
         )
     for i, name in enumerate(names):
@@ -147,12 +147,19 @@ def _check_class_names(dataset: Dataset) -> None:
         )
 
 
+def _check_is_array(what: str, given: Any, cure: str) -> None:
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError(
+            f"{what} is a masked array, and what is masked would be trained on; expected one "
+            "without: keep the images that have no mask, or give what is masked a value by filled()"
+        )
+    if not hasattr(given, "dtype") or not hasattr(given.dtype, "kind"):
+        raise DataError(f"{what} is a {type(given).__name__}; expected an array: {cure}")
+
+
 def check_images(what: str, images: Any) -> None:
     """uint8 (N, H, W, C)"""
-    if not hasattr(images, "dtype"):
-        raise DataError(
-            f"{what} is a {type(images).__name__}; expected an array: np.asarray(images, np.uint8)"
-        )
+    _check_is_array(what, images, "np.asarray(images, np.uint8)")
     found = f"{what} has shape {images.shape} and type {images.dtype}"
     if images.dtype.kind == "O":
         raise DataError(
@@ -164,7 +171,9 @@ def check_images(what: str, images: Any) -> None:
             "the pixels as they were: a model normalises them itself by mean and std"
         )
     if images.dtype != np.uint8:
-        raise DataError(f"{found}; expected pixels of 8 bits, uint8, from 0 to 255")
+        cure = ". Black and white become 0 and 255 by images * np.uint8(255)"
+        cure = cure if images.dtype.kind == "b" else ""
+        raise DataError(f"{found}; expected pixels of 8 bits, uint8, from 0 to 255{cure}")
     shape = images.shape
     if len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) > 0:
         return
@@ -180,12 +189,9 @@ def check_images(what: str, images: Any) -> None:
 
 def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
     """Integers (N,) or (N, H, W)"""
-    if not hasattr(labels, "dtype"):
-        raise DataError(
-            f"{what} is a {type(labels).__name__}; expected an array: np.asarray(labels)"
-        )
+    _check_is_array(what, labels, "np.asarray(labels)")
     found = f"{what} has shape {labels.shape} and type {labels.dtype}"
-    shape, number = labels.shape, f"{images.shape[0]} images"
+    shape, number = labels.shape, counted(images.shape[0], "image")
     if len(shape) == 2 and shape[1] == 1:
         raise DataError(f"{found}; expected one number for each of {number}: labels[:, 0]")
     if len(shape) == 2:
@@ -194,14 +200,17 @@ def check_shape_of_labels(what: str, labels: Any, images: Array) -> None:
             "zeros for each image becomes numbers by labels.argmax(1)"
         )
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{found}; expected whole numbers, such as int64, that count from 0")
+        raise DataError(
+            f"{found}; expected whole numbers that count from 0: labels.astype(np.int64)"
+        )
     if len(shape) not in (1, 3):
         raise DataError(f"{found}; expected one label for each image, or one for each pixel")
     if shape[0] != images.shape[0]:
         whose, _, name = what.rpartition(": ")
         part = "test" if "test" in name else "train"
         raise DataError(
-            f"{whose}: {images.shape[0]} {part} images have {shape[0]} labels; "
+            f"{whose}: {counted(shape[0], 'label')} for "
+            f"{counted(images.shape[0], f'{part} image')}; "
             "expected one label for each image"
         )
     if len(shape) == 3 and shape != images.shape[:3]:
@@ -230,7 +239,7 @@ def _check_parts_agree(dataset: Dataset) -> None:
 
 def _size(shape: tuple[int, ...]) -> str:
     height, width, channels = shape
-    return f"{height}x{width} with {channels} {'channel' if channels == 1 else 'channels'}"
+    return f"{height}x{width} with {counted(channels, 'channel')}"
 
 
 def _check_colours(dataset: Dataset) -> None:
@@ -240,8 +249,8 @@ def _check_colours(dataset: Dataset) -> None:
         given = getattr(dataset, name)
         if not isinstance(given, tuple | list | np.ndarray) or len(given) != dataset.channels:
             raise DataError(
-                f"{dataset.name}: {name}={brief(repr(given), 60)}; expected {dataset.channels} "
-                f"{'number' if dataset.channels == 1 else 'numbers'}, one for each channel"
+                f"{dataset.name}: {name}={brief(repr(given), 60)}; expected "
+                f"{counted(dataset.channels, 'number')}, one for each channel"
             )
         for number in given:
             if number not in numbers:
@@ -257,7 +266,8 @@ def _check_labels(dataset: Dataset, part: str, labels: Array) -> None:
     known = (labels != IGNORED) | (labels.ndim < 3)
     if not known.any():
         raise DataError(
-            f"{dataset.name}: none of its {len(labels)} {part} images has a label; expected at "
+            f"{dataset.name}: not one of {counted(len(labels), f'{part} image')} "
+            f"has a label; expected at "
             f"least one. Use more images, or give their pixels a class instead of {IGNORED}"
         )
     lowest, highest = (f(labels, where=known, initial=0) for f in (np.min, np.max))

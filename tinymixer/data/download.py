@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from tinymixer.errors import DataMissing
-from tinymixer.files import folder_for_now, lock
+from tinymixer.errors import DataMissing, counted
+from tinymixer.files import folder_for_now, lock, replace
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,14 @@ def _fetch_from(source: Source, folder: Path, limits: Limits, patient: bool) -> 
             if _size(part) <= had:
                 raise _Failed(str(error)) from error
     else:
-        raise _Failed(f"broke off {limits.attempts} times, {_size(part)} bytes received")
+        raise _Failed(
+            f"broke off {counted(limits.attempts, 'time')}, {counted(_size(part), 'byte')} received"
+        )
     md5 = _md5(part)
     if md5 != source.md5:
         part.unlink()
         raise _Failed(f"checksum {md5}, expected {source.md5}")
-    os.replace(part, target)
+    replace(part, target)
     _tag(part).unlink(missing_ok=True)
     return target
 
@@ -178,7 +180,7 @@ def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
         length = response.headers.get("Content-Length", "")
         total = offset + int(length) if length.isdecimal() else None
         if (total or 0) > limits.size:
-            raise _Failed(f"offers {total} bytes, expected at most {limits.size}")
+            raise _Failed(f"offers {counted(total or 0, 'byte')}, expected at most {limits.size:,}")
         _remember(part, source.url, response.headers)
         with (
             part.open("ab" if offset else "wb") as out,
@@ -195,7 +197,7 @@ def _receive(source: Source, part: Path, limits: Limits, patient: bool) -> None:
             out.flush()
             os.fsync(out.fileno())
     if total is not None and offset + received < total:
-        raise ConnectionError(f"broke off after {offset + received} of {total} bytes")
+        raise ConnectionError(f"broke off after {offset + received:,} of {counted(total, 'byte')}")
 
 
 def _copy(
@@ -211,7 +213,7 @@ def _copy(
     while chunk := response.read1(2**16):
         received += len(chunk)
         if received > room:
-            raise _Failed(f"sends more than {limits.size} bytes")
+            raise _Failed(f"sends more than {counted(limits.size, 'byte')}")
         out.write(chunk)
         bar.update(len(chunk))
         seconds = time.monotonic() - start

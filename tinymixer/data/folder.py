@@ -26,7 +26,7 @@ from tinymixer.data import label_table
 from tinymixer.data.containers import Member, Unreadable, entries, members
 from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.order import kept_for_testing, mixed
-from tinymixer.errors import DataError, brief, harmless, note, printable
+from tinymixer.errors import DataError, brief, counted, harmless, note, printable
 from tinymixer.files import write_atomically
 from tinymixer.options import Whole
 
@@ -133,7 +133,7 @@ def _outermost(root: Path) -> Path:
     """The folder that has several others: what an archive unpacks to is often one deeper."""
     for _ in range(3):
         inside = entries(root)
-        if len(inside) != 1 or not inside[0].is_dir():
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name.lower() in TRAIN + TEST:
             break
         if not any(path.is_dir() for path in entries(inside[0])):
             break
@@ -145,16 +145,35 @@ def _pictures(root: Path) -> list[Picture]:
     """Every file in a folder of a class, in order of path. Reading tells which are pictures."""
     folders = {path.name.lower(): path for path in entries(root) if path.is_dir()}
     train = next((folders[name] for name in TRAIN if name in folders), None)
-    test = next((folders[name] for name in TEST if name in folders), None)
     if train is None and folders and set(folders) <= set(TEST):
-        raise DataError(f"{root} has no folder `train`; expected one beside {', '.join(folders)}")
+        first = next(iter(folders.values()))
+        raise DataError(
+            f"{root} has no folder `train`; expected one beside {', '.join(folders)}. To train on "
+            f"what is in {first.name}, and keep a fifth of it for testing, give that folder itself"
+        )
     if train is not None:
         found = _labelled(root, train, "train")
         if not found and any(path.is_dir() for path in entries(train)):  # or it is of a class
             found = _of_classes(train, "train")
         if found:
-            return found + (_of_test(root, test) if test else [])
+            used = [train.name]
+            for test in (folders[name] for name in TEST if name in folders):
+                if kept := _of_test(root, test):
+                    found += kept
+                    used.append(test.name)
+                    break
+            _tell_unused(root, [path.name for path in folders.values()], used)
+            return found
     return _labelled(root, root, "train") or _of_classes(root, "train")
+
+
+def _tell_unused(root: Path, folders: list[str], used: list[str]) -> None:
+    """Note what lies beside the folders for training and testing."""
+    if left := [name for name in folders if name not in used]:
+        note(
+            f"{root}: {', '.join(left)} {'is' if len(left) == 1 else 'are'} left out; it is "
+            f"trained on {used[0]} and tested on {used[1] if used[1:] else 'a fifth of that'}"
+        )
 
 
 def _of_test(root: Path, test: Path) -> list[Picture]:
@@ -204,7 +223,7 @@ def _labelled(root: Path, folder: Path, part: str) -> list[Picture]:
             best = found, len(inside) - len(found)
     pictures, unnamed = best
     if unnamed:
-        note(f"{folder}: {unnamed} files are left out, because no table of labels names them")
+        note(f"{folder}: left out {counted(unnamed, 'file')} that no table of labels names")
     return pictures
 
 
@@ -213,7 +232,7 @@ def _class_names(root: Path, pictures: list[Picture]) -> tuple[str, ...]:
     names = sorted({picture.kind for picture in pictures if picture.part != "test"})
     if len(names) < 2:
         raise DataError(
-            f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; expected at "
+            f"{root} has {counted(len(names), 'class')}; expected at "
             "least two folders, each with the pictures of a class"
         )
     if others := sorted({picture.kind for picture in pictures} - set(names)):
@@ -235,7 +254,7 @@ def _squares(root: Path, pictures: list[Picture], side: int) -> tuple[np.ndarray
     shape = (len(pictures), side, side, 3)
     if np.prod(shape, dtype=float) > MOST_BYTES:
         raise DataError(
-            f"{root}: {len(pictures):,} pictures of {side}x{side} pixels are more than "
+            f"{root}: {counted(len(pictures), 'picture')} of {side}x{side} pixels are more than "
             f"{MOST_BYTES >> 30} GiB; use fewer, or a smaller --image-size"
         )
     stated = [[str(p.path), p.member.size, _changed(p.path)] for p in pictures]
@@ -318,6 +337,6 @@ def _tell(root: Path, pictures: list[Picture], reasons: dict[int, str]) -> None:
     ]
     more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     note(
-        f"{root}: {len(reasons)} of {len(pictures)} pictures cannot be read and are left out: "
+        f"{root}: {len(reasons)} of {counted(len(pictures), 'picture')} cannot be read; left out: "
         f"{', '.join(first)}{more}"
     )

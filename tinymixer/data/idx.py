@@ -19,7 +19,7 @@ from tinymixer.data.containers import Member, Unreadable, entries, members
 from tinymixer.data.dataset import Dataset, measure_colours
 from tinymixer.data.download import Source, fetch
 from tinymixer.data.storing import write_folder
-from tinymixer.errors import DataError, brief
+from tinymixer.errors import DataError, brief, counted
 
 PARTS = {  # of a Dataset: the published name of its file
     "train_images": "train-images-idx3-ubyte",
@@ -99,7 +99,7 @@ KMNIST = Layout(
     "KMNIST",
     ("kmnist", "kuzushiji"),
     ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    (),
+    (8, 7, 0, 1, 4, 2, 4, 8, 1, 1),
     ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     (
         "bdb82020997e1d708af4cf47b453dcf7",
@@ -118,20 +118,21 @@ _OTHERS = ("emnist", "qmnist")  # which have MNIST's name in theirs, and other c
 def locate(layout: Layout, folder: Path) -> Path | None:
     """The folder or archive that holds the data set, up to three folders deeper; or None.
 
-    One with its name comes before one without a name, and one with another's name is passed over.
+    One with its name comes before one without, or with another's name but its first labels.
     """
     if not folder.is_dir():
         return folder if folder.is_file() and recognises(layout, folder) else None
     whole, parts, left = [], [], LOOKED_AT
     for place, name in _places(folder, _named(folder.absolute().name), 3):
-        if left <= 0 or name not in (layout.name, None):
+        if left <= 0:
             continue
         inside = entries(place)[:left]
         left -= len(inside)
         found = {part for path in inside for part in _parts(path)}
         if len(found) == len(PARTS):
-            whole.append((name is None, place))
-        elif found and name:
+            if name in (layout.name, None) or recognises(layout, place):
+                whole.append((name != layout.name, place))
+        elif found and name == layout.name:
             parts.append(place)
         for path in inside:
             own = _named(path.name) or name
@@ -218,11 +219,13 @@ def read(layout: Layout, path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{part.replace('_', ' ')} are there twice: {member.name}")
             found[part] = _array(member, AXES[part.partition("_")[2]])
         if missing := [name for part, name in PARTS.items() if part not in found]:
-            raise ValueError(f"{len(missing)} of its files missing: {', '.join(missing)}")
+            raise ValueError(f"{counted(len(missing), 'file')} missing: {', '.join(missing)}")
         for which in ("train", "test"):
             images, labels = found[f"{which}_images"], found[f"{which}_labels"]
             if len(images) != len(labels) or not images.size:
-                raise ValueError(f"{len(images)} {which} images have {len(labels)} labels")
+                raise ValueError(
+                    f"{counted(len(labels), 'label')} for {counted(len(images), f'{which} image')}"
+                )
             if labels.max() >= len(layout.class_names):
                 raise ValueError(f"{which} label {labels.max()}, expected 0 to 9")
         other = _by_labels(found["train_labels"])
@@ -255,7 +258,9 @@ def _array(member: Member, axes: int) -> np.ndarray:
     if not member.whole:
         raise ValueError(f"{member.base} is not a regular file")
     if member.size > containers.MOST_BYTES:
-        raise ValueError(f"{member.base} has {member.size} bytes, which no file of it has")
+        raise ValueError(
+            f"{member.base} has {counted(member.size, 'byte')}, which no file of it has"
+        )
     content = member.read()
     if content.startswith(b"\x1f\x8b"):
         content = _unpacked(member.base, content)
@@ -264,7 +269,8 @@ def _array(member: Member, axes: int) -> np.ndarray:
     head = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < head:
         raise ValueError(
-            f"{member.base} is no IDX file of bytes with {axes} axes; it begins {content[:4].hex()}"
+            f"{member.base} is no IDX file of bytes with {counted(axes, 'axis')}; "
+            f"it begins {content[:4].hex()}"
         )
     shape = tuple(np.frombuffer(content[4:head], ">u4").tolist())
     if math.prod(shape) != len(content) - head:

@@ -4,6 +4,8 @@ import csv
 import io
 from pathlib import PurePosixPath
 
+from tinymixer.errors import counted
+
 MOST_BYTES = 2**25
 _NAMES = ("id", "image", "image_id", "filename", "file", "name", "path")
 _LABELS = ("label", "class", "category", "target")
@@ -27,7 +29,9 @@ def labels_of(content: bytes) -> dict[str, str] | None:
             if not line:
                 continue
             if len(line) != len(head):
-                raise ValueError(f"line {lines.line_num} has {len(line)} entries, not {len(head)}")
+                raise ValueError(
+                    f"line {lines.line_num} has {counted(len(line), 'entry')}, not {len(head)}"
+                )
             key = stem(line[name].strip())
             if found.setdefault(key, line[label].strip()) != line[label].strip():
                 raise ValueError(f"line {lines.line_num} gives picture {key[:60]!r} another class")

@@ -10,6 +10,7 @@ names.txt beside the file; without them, classes are called by their numbers. Ot
 file are left alone. No pickle is read.
 """
 
+import contextlib
 import json
 import sys
 import zipfile
@@ -77,7 +78,7 @@ def load(file: str | Path, seed: int) -> Dataset:
 
 
 def _name(archive: ArrayFile, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in archive.stored), None)
+    return next((name for name in names if name in {**archive.stored, **archive.refused}), None)
 
 
 def _read(
@@ -93,11 +94,17 @@ def _read(
             f"{path} has no array {' or '.join(missing[0])}; it has "
             f"{brief(', '.join(archive.stored) or 'none', 200)}"
         )
+    for part in (*wanted, "class_names"):
+        if (name := there[part]) in archive.refused:
+            expected = "text, such as np.array(names)" if part == "class_names" else "numbers"
+            raise DataError(f"{path}: {name} is {archive.refused[name]}; expected {expected}")
     stored = {part: archive.stored[str(there[part])] for part in wanted}
     for part, head in stored.items():
         what = f"{path}: {there[part]}"
-        if head.dtype.kind == "U":
-            raise DataError(f"{what} holds text; expected numbers")
+        if head.dtype.kind in "US":
+            cure = "; class_names, labels = np.unique(labels, return_inverse=True) makes them of it"
+            cure = cure if part.endswith("labels") else ""
+            raise DataError(f"{what} holds text; expected numbers{cure}")
         grey = len(head.shape) == 3 and head.dtype == np.uint8
         if part.endswith("images") and not grey:
             check_images(what, head)
@@ -127,12 +134,16 @@ def _class_names(path: Path, archive: ArrayFile, name: str | None) -> tuple[str,
             f"{path}: {name} has shape {stored.shape}; expected one name for each class"
         )
     array = archive.read(name)
+    if stored.dtype.kind == "S":
+        return tuple(x.decode(errors="replace") for x in array.tolist())
     if stored.dtype.kind == "U":
         if np.frombuffer(array.tobytes(), "<u4").max(initial=0) > sys.maxunicode:
             raise DataError(f"{path}: {name} has letters that there are not; it is damaged")
         return tuple(str(x) for x in array)
     if stored.dtype == np.uint8:
-        found = json.loads(array.tobytes())
+        found = None
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(array.tobytes())
         if isinstance(found, list) and all(isinstance(x, str) for x in found):
             return tuple(found)
     raise DataError(

@@ -62,16 +62,18 @@ class Needed:
     """What a decoder gets to see, and what else must be known of a picture.
 
     notes: what may say how it is turned. scans: how often its pixels are written. size: (width,
-    height), where a decoder must not see more than it can hold. packed and unpacked: the pixels of
-    a PNG, and the bytes that they must become. white_is_zero: of a TIFF.
+    height), where a decoder must not see more than it can hold. unpacked: the bytes that the pixels
+    of a PNG become. rows: of one that can be decoded band by band; then content is only what comes
+    before its pixels. stream: the pixels of another. white_is_zero: of a TIFF.
     """
 
     content: bytes
     notes: list[bytes] = field(default_factory=list)
     scans: int = 1
     size: tuple[int, int] | None = None
-    packed: bytes = b""
     unpacked: int = 0
+    rows: "Rows | None" = None
+    stream: "Inflated | None" = None
     white_is_zero: bool = False
 
 
@@ -151,7 +153,7 @@ _ADAM7 = (  # first column, first row, columns apart, rows apart, of each pass o
 
 
 def _png(content: bytes) -> Needed:
-    """Header, palette, transparency and pixels, these in one piece."""
+    """Header, palette, transparency and pixels. Those of 8 bits are decoded band by band."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
     before, pixels, notes, at = [content[:8]], [], [], 8
     view = memoryview(content)
@@ -173,14 +175,62 @@ def _png(content: bytes) -> Needed:
             notes.append(bytes(body))
         elif name == b"IEND":
             break
-    packed = b"".join(pixels)
     unpacked = 0
     for left, top, across, down in _ADAM7 if interlaced else _WHOLE:
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
         if columns > 0:
             unpacked += rows * (1 + (columns * depth * _VALUES[colour] + 7) // 8)
-    content = b"".join([*before, _chunk(b"IDAT", packed), _chunk(b"IEND", b"")])
-    return Needed(content, notes, packed=packed, unpacked=unpacked)
+    stream = Inflated(pixels)
+    if depth == 8 and not interlaced:
+        head = b"".join([*before, _chunk(b"IDAT", b"")])
+        return Needed(head, notes, unpacked=unpacked, rows=Rows(before, stream, unpacked // height))
+    content = b"".join([*before, _chunk(b"IDAT", b"".join(pixels)), _chunk(b"IEND", b"")])
+    return Needed(content, notes, unpacked=unpacked, stream=stream)
+
+
+class Inflated:
+    """The bytes that the pieces of a zlib stream become, taken one after the other."""
+
+    def __init__(self, pieces: list[memoryview]):
+        self._pieces = (x[i : i + 2**16] for x in pieces for i in range(0, len(x), 2**16))
+        self._stream, self._rest = zlib.decompressobj(), b""
+
+    def take(self, n: int) -> bytes:
+        """The next n bytes. Raises DataError if there are fewer."""
+        found = []
+        while n > 0:
+            piece = self._rest or next(self._pieces, None)
+            if piece is None or self._stream.eof:
+                raise DataError("its pixels end early; its file is damaged or incomplete")
+            found.append(self._stream.decompress(piece, n))
+            self._rest = self._stream.unconsumed_tail
+            n -= len(found[-1])
+        return b"".join(found)
+
+
+def check_rows(needed: Needed) -> None:
+    """Raise DataError if a PNG has fewer rows than it states: Pillow leaves the rest black."""
+    if needed.stream is not None:
+        for start in range(0, needed.unpacked, 2**20):
+            needed.stream.take(min(2**20, needed.unpacked - start))
+
+
+@dataclass
+class Rows:
+    """The rows of a PNG, of `row` bytes each: some of them at a time, as a PNG of their own."""
+
+    before: list[bytes]
+    stream: Inflated
+    row: int
+
+    def band(self, n: int, above: bytes) -> bytes:
+        """The next n rows. They say how they differ from the one before, which is put `above`."""
+        first = b"\0" + above if above else b""  # 0: a row that differs from none
+        width, _, *rest = struct.unpack_from(">IIBBBBB", self.before[1], 8)
+        header = struct.pack(">IIBBBBB", width, n + bool(above), *rest)
+        pixels = zlib.compress(first + self.stream.take(n * self.row), 0)
+        chunks = [_chunk(b"IHDR", header), *self.before[2:], _chunk(b"IDAT", pixels)]
+        return b"".join([self.before[0], *chunks, _chunk(b"IEND", b"")])
 
 
 def _chunk(name: bytes, body: bytes | memoryview) -> bytes:
@@ -200,16 +250,6 @@ def _transparency(values: bytes | memoryview, depth: int) -> bytes:
     elif depth == 16 and n == 3:
         key = tuple(k >> 8 for k in key)
     return struct.pack(f">{n}H", *(min(k, 0xFFFF) for k in key))
-
-
-def check_rows(needed: Needed) -> None:
-    """Raise DataError if a PNG has fewer rows than it states: Pillow leaves the rest black."""
-    stream, missing, piece = zlib.decompressobj(), needed.unpacked, needed.packed
-    while piece and missing > 0 and not stream.eof:
-        missing -= len(stream.decompress(piece, 2**20))
-        piece = stream.unconsumed_tail
-    if missing > 0:
-        raise DataError("its pixels end early; its file is damaged or incomplete")
 
 
 # --- GIF ----------------------------------------------------------------------------------------

@@ -158,15 +158,15 @@ def _decode(content: bytes, least: int | None) -> Image.Image:
     in_python = {tile[0] for tile in image.tile} & {"ppm", "ppm_plain", "bmp_rle"}
     if in_python and math.prod(whole) > MOST_IN_PYTHON:
         raise _too_large(f"it has {whole[0]} × {whole[1]} pixels in a form that is slow to read")
-    if kind == "PNG":
-        parts.check_rows(needed)
+    parts.check_rows(needed)
     if kind == "TIFF":  # its tags are read when it is loaded, too
         with _quiet(), _no_standard_error():
             image.load()
         if image.mode.startswith("I;16") and needed.white_is_zero:
             image.info["inverted"] = True
-    image.load()
-    upright = _rgb(image, kind, least)
+    if needed.rows is None:
+        image.load()
+    upright = _rgb(image, kind, least, needed.rows)
     turn = TURNS.get(parts.orientation(needed.notes or [image.info.get("exif", b"")]))
     if turn is not None:
         upright = upright.transpose(turn)
@@ -189,7 +189,7 @@ def _too_large(what: str) -> DataError:
     )
 
 
-def _rgb(image: Image.Image, kind: str, least: int | None) -> Image.Image:
+def _rgb(image: Image.Image, kind: str, least: int | None, rows: parts.Rows | None) -> Image.Image:
     """The picture in RGB, band by band: it is never there twice; reduced by a whole number."""
     width, height = image.size
     if image.mode == "F" or (image.mode == "I" and kind not in ("PNG", "PPM")):  # there: 16 bits
@@ -198,14 +198,27 @@ def _rgb(image: Image.Image, kind: str, least: int | None) -> Image.Image:
             "16 bits for each colour. Save it in such a format"
         )
     k = 1 if least is None else max(1, min(width, height) // least)
-    if k == 1 and image.mode == "RGB" and "transparency" not in image.info:
+    if k == 1 and rows is None and image.mode == "RGB" and "transparency" not in image.info:
         return image.convert("RGB")
     rgb = Image.new("RGB", (math.ceil(width / k), math.ceil(height / k)))
-    rows = k * max(1, BAND // (k * width))
-    for top in range(0, height, rows):
-        band = _on_white(image.crop((0, top, width, min(height, top + rows))))
-        rgb.paste(band.reduce(k), (0, top // k))
+    step, above = k * max(1, BAND // (k * width)), b""
+    for top in range(0, height, step):
+        n = min(step, height - top)
+        if rows is None:
+            band = image.crop((0, top, width, top + n))
+        else:
+            band = _decoded(rows.band(n, above))
+            above = band.crop((0, band.height - 1, width, band.height)).tobytes()
+            band = band.crop((0, band.height - n, width, band.height))
+        rgb.paste(_on_white(band).reduce(k), (0, top // k))
     return rgb
+
+
+def _decoded(png: bytes) -> Image.Image:
+    with _quiet():
+        band = PngImagePlugin.PngImageFile(io.BytesIO(png))
+    band.load()
+    return band
 
 
 def _on_white(band: Image.Image) -> Image.Image:

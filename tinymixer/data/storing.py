@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from tinymixer.errors import DataError
-from tinymixer.files import write_atomically
+from tinymixer.files import replace, write_atomically
 
 
 def write_folder(folder: Path, contents: dict[str, bytes], title: str) -> Path:
@@ -22,7 +22,7 @@ def write_folder(folder: Path, contents: dict[str, bytes], title: str) -> Path:
             os.rename(part, folder)  # so that it is never seen with only some of its files
         else:
             for name in contents:
-                os.replace(part / name, folder / name)
+                replace(part / name, folder / name)
     except OSError as error:
         size = sum(map(len, contents.values())) / 1e6
         raise DataError(

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from tinymixer.backend import Array
+from tinymixer.errors import counted
 
 
 def likeliest_cause(
@@ -20,7 +21,10 @@ def likeliest_cause(
     if not np.isfinite(numeric).all():
         return "the forward itself is not finite near this input"
     if not np.isfinite(dx).all():
-        return f"{np.count_nonzero(~np.isfinite(dx))} elements are not finite: 0/0, log 0, overflow"
+        return (
+            f"{counted(int(np.count_nonzero(~np.isfinite(dx))), 'element')} not finite: "
+            f"0/0, log 0, overflow"
+        )
     error = numeric - dx
     largest = np.abs(error).max()
 

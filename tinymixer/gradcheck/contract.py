@@ -9,6 +9,7 @@ import numpy as np
 
 from tinymixer.backend import Array
 from tinymixer.engine import Tensor
+from tinymixer.errors import counted
 
 
 class BrokenContract(Exception):
@@ -85,7 +86,8 @@ def check_gradients(
 ) -> None:
     if len(first) != len(arrays):
         raise BrokenContract(
-            f"backward returns {len(first)} gradients for {len(arrays)} inputs; return one each, "
+            f"backward returns {counted(len(first), 'gradient')} for "
+            f"{counted(len(arrays), 'input')}; return one each, "
             "None for a constant"
         )
     for i, (name, x, dx, same) in enumerate(zip(names, arrays, first, again, strict=True)):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinymixer.backend import Array
+from tinymixer.errors import counted
 from tinymixer.gradcheck import numeric
 from tinymixer.gradcheck.claims import Claims
 from tinymixer.gradcheck.findings import Finding, place, worst_of
@@ -51,8 +52,10 @@ class Coverage:
         return cls(alone, sum(sizes.values()) - alone, float(max(noticed)))
 
     def __str__(self) -> str:
-        parts = [f"{self.singly} elements one at a time"] if self.singly else []
-        parts += [f"{self.together} elements together, in groups"] if self.together else []
+        parts = [f"{counted(self.singly, 'element')} one at a time"] if self.singly else []
+        parts += (
+            [f"{counted(self.together, 'element')} together, in groups"] if self.together else []
+        )
         words = f"covered: all {', '.join(parts)}"
         if not self.noticed:
             return words
@@ -240,7 +243,7 @@ def _number(one: Judged) -> str:
 
 def _count(some: Sequence[Judged]) -> str:
     groups = any(one.claim.index is None for one in some)
-    return f"{len(some)} {'directions' if groups else 'elements' if len(some) > 1 else 'element'}"
+    return counted(len(some), "direction" if groups else "element")
 
 
 def _advice(reason: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
+from tinymixer.errors import counted
 from tinymixer.models.common import CIFAR, IMAGENET, one_per_stage
 from tinymixer.models.options import (
     Channels,
@@ -176,7 +177,8 @@ class RaftMLP(nn.Classifier):
         for C, r in zip(dims, raft_sizes, strict=True):
             if C % r:
                 raise ValueError(
-                    f"RaftMLP: rafts of {r} do not divide {C} channels; choose raft_sizes that "
+                    f"RaftMLP: rafts of {r} do not divide "
+                    f"{counted(C, 'channel')}; choose raft_sizes that "
                     "divide the dims"
                 )
         self.image_size, self.num_classes = nn.sides(image_size), num_classes

@@ -15,6 +15,7 @@ from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
+from tinymixer.errors import counted
 from tinymixer.models.common import CIFAR, IMAGENET, linear_rates
 from tinymixer.models.mixer import Isotropic, MixerBlock
 from tinymixer.models.options import (
@@ -186,7 +187,8 @@ def _positions(blocks: int | Sequence[int], L: int) -> set[int]:
     negative = not isinstance(blocks, Sequence) and blocks < 0
     if negative or any(not -L <= i < L for i in listed):
         raise ValueError(
-            f"SparseMLP: sparse_blocks={blocks!r}, but there are {L} blocks. Give the number of "
+            f"SparseMLP: sparse_blocks={blocks!r}, but it has "
+            f"{counted(L, 'block')}. Give the number of "
             f"sparse ones at the end, or a list of positions from {-L} to {L - 1}"
         )
     return {i % L for i in listed}

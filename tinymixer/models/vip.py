@@ -12,6 +12,7 @@ from typing import Any
 
 from tinymixer import nn, ops
 from tinymixer.engine import Tensor
+from tinymixer.errors import counted
 from tinymixer.models.common import (
     CIFAR,
     IMAGENET,
@@ -162,13 +163,14 @@ class VisionPermutator(nn.Classifier):
             if weighted and attention_ratio > C:
                 raise ValueError(
                     f"VisionPermutator: attention_ratio={attention_ratio} leaves less than one of "
-                    f"{C} channels; choose one of at most {C}"
+                    f"{counted(C, 'channel')}; choose one of at most {C}"
                 )
             cure = "choose patch_sizes that divide both sides"
             H, W = tiled("VisionPermutator", (H, W), P, "a grid", cure)
             if C % H or C % W:
                 raise ValueError(
-                    f"VisionPermutator: {C} channels cannot be cut into one segment for each place "
+                    f"VisionPermutator: {counted(C, 'channel')} cannot be cut "
+                    f"into one segment for each place "
                     f"of a column and of a row of a {H}x{W} grid. Choose a width in dims that "
                     f"{H} and {W} divide, or other patch_sizes"
                 )

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinymixer.backend import Array, array_module
 from tinymixer.engine import Function, Tensor
+from tinymixer.errors import counted
 from tinymixer.ops.elementwise import Exp, Log, Power, Sqrt, Tanh  # noqa: F401
 
 
@@ -226,7 +227,8 @@ class Reshape(Function):
             return x.reshape(self.shape)
         except (ValueError, TypeError):
             raise ValueError(
-                f"Reshape: the {x.size} numbers of x {x.shape} do not fill {self.shape}; expected "
+                f"Reshape: to fill {self.shape} x {x.shape} has "
+                f"{counted(x.size, 'number')}; expected "
                 "whole numbers with that product, one of them -1 for whatever is left"
             ) from None
 
@@ -249,7 +251,7 @@ class Transpose(Function):
     def forward(self, x: Array) -> Array:
         axes = _axes("Transpose", self.axes or tuple(reversed(range(x.ndim))), x.ndim)
         if len(axes) != x.ndim:
-            raise ValueError(f"Transpose: expected all {x.ndim} axes of x {x.shape}, got {axes}")
+            raise ValueError(f"Transpose: expected each axis of x {x.shape} once, got {axes}")
         self.saved = (axes,)
         return x.transpose(axes)
 

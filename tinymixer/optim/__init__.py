@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tinymixer.backend import Array, array_module, device_of
+from tinymixer.errors import counted
 from tinymixer.options import Number, OneOf, Whole, require
 
 BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
@@ -44,7 +45,7 @@ def require_pieces(out: Array, gradients: Sequence[Array | None], starts: np.nda
     if len(starts) != len(gradients) + 1 or starts[-1] > len(out):
         raise ValueError(
             f"gather: expected the {len(gradients)} starts of the gradients and the end of the "
-            f"last, within the {len(out)} numbers of out; got starts {starts}"
+            f"last, within the {counted(len(out), 'number')} of out; got starts {starts}"
         )
     for i, gradient in enumerate(gradients):
         size = int(starts[i + 1] - starts[i])
@@ -54,7 +55,8 @@ def require_pieces(out: Array, gradients: Sequence[Array | None], starts: np.nda
             or gradient.dtype != out.dtype
         ):
             raise ValueError(
-                f"gather: gradient {i} is {_words(_seen(gradient))}; expected {size} numbers of "
+                f"gather: gradient {i} is {_words(_seen(gradient))}; expected "
+                f"{counted(size, 'number')} of "
                 f"{out.dtype}, where out is"
             )
 

@@ -94,6 +94,8 @@ def load(path: Path) -> Checkpoint:
     try:
         with opened(path, compressed=False) as file:
             said = _read_header(path, file)
+            for name, what in file.refused.items():
+                raise ValueError(f"{name} is {what}")
             digest = said.pop("digest")
             header = Header.from_json(said)
             with _fitting(path):

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tinymixer import data, nn
-from tinymixer.errors import CheckpointError, TinymixerError
+from tinymixer.errors import CheckpointError, TinymixerError, counted
 from tinymixer.files import lock, write_atomically
 from tinymixer.summary import summarise
 from tinymixer.train import report
@@ -177,7 +177,8 @@ class Comparison:
             trainer = self._trainer(model)
             if not trainer.finished:
                 if not self.quiet:
-                    report.say(f"{model}: {trainer.config.epochs:.3g} epochs -> {trainer.out}")
+                    epochs = float(f"{trainer.config.epochs:.3g}")
+                    report.say(f"{model}: {counted(epochs, 'epoch')} -> {trainer.out}")
                 trainer.run()
             flipped = None if self.tta == "none" else trainer.test(self.tta)
             run = Result(
@@ -190,10 +191,10 @@ class Comparison:
     def statement(self) -> str:
         """What all models were given, in one line."""
         config, dataset = self.config, self.dataset
-        threads = f"{self.workers} worker{'s' * (self.workers > 1)}"
+        threads = counted(self.workers, "worker")
         return (
             f"Budget: {self.budget} for each model. Data: {dataset.name}, "
-            f"{self.images:,} training and {len(dataset.test_images):,} test images. "
+            f"{self.images:,} training and {counted(len(dataset.test_images), 'test image')}. "
             f"{config.optimizer}, {config.schedule} schedule from {config.lr:g}, batches of "
             f"{config.batch_size}, seed {config.seed}; {threads}, {self.options['device']}."
         )

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from tinymixer import data
 from tinymixer.backend import read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 from tinymixer.fast.gpu.products import precision
 from tinymixer.train.config import Config
 from tinymixer.train.parallel import Workers
@@ -63,7 +63,7 @@ class RangeTest:
         loss, rate = self.smoothed[self.lowest], self.rates[self.lowest]
         if self.suggested is None:
             return (
-                f"no suggestion: in {len(self.rates)} steps the loss fell from "
+                f"no suggestion: in {counted(len(self.rates), 'step')} the loss fell from "
                 f"{self.smoothed[0]:.3f} to {loss:.3f} only; take more --steps, or begin at a "
                 "higher --low"
             )
@@ -92,7 +92,8 @@ def range_test(
     """
     if not (0 < low < high < math.inf and steps >= 10):
         raise TinymixerError(
-            f"a range test from {low:g} to {high:g} in {steps} steps: expected two rates above 0, "
+            f"a range test from {low:g} to {high:g} in {counted(steps, 'step')}: "
+            f"expected two rates above 0, "
             "the lower one first, and at least 10 steps"
         )
     dataset = dataset.to(device)

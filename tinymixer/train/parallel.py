@@ -25,6 +25,7 @@ from tinymixer.engine import Tensor
 from tinymixer.launcher import launched
 from tinymixer.nn import Module
 from tinymixer.optim.muon import Place
+from tinymixer.processors import processors
 from tinymixer.train.ranks import ALONE, Ranks
 
 T = TypeVar("T")
@@ -109,7 +110,8 @@ class Workers:
     ) -> "Workers":
         """`count` workers, or one for each processor that this rank has; a GPU is fed by one."""
         _, _, here = launched()
-        return cls(1 if device == "gpu" else count or max(1, (os.cpu_count() or 1) // here), ranks)
+        usual = min(processors(), max(1, (os.cpu_count() or 1) // here))
+        return cls(1 if device == "gpu" else count or usual, ranks)
 
     def __enter__(self) -> "Workers":
         # entered, not only made: until a thread that set the limit leaves it, no other can

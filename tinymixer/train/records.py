@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymixer import data
-from tinymixer.errors import CheckpointError, DataError, brief
+from tinymixer.errors import CheckpointError, DataError, brief, counted
 from tinymixer.train.config import Config
 from tinymixer.train.machine import Machine
 from tinymixer.train.tasks import TASKS
@@ -92,7 +92,9 @@ class Progress:
         sums = cls(**_numbers(cls, found, what, bounds))
         images = _count(found["images"], f"{what}'s images")
         if sums.correct > images:
-            raise ValueError(f"{what} has {images} images, but {sums.correct:g} correct ones")
+            raise ValueError(
+                f"{what} has {counted(images, 'image')}, but {counted(sums.correct, 'correct one')}"
+            )
         return replace(sums, images=images)
 
 
@@ -163,7 +165,9 @@ class DatasetRecord:
         for name in ("mean", "std"):
             numbers = entries[name]
             if not isinstance(numbers, list) or len(numbers) != channels:
-                raise _wrong(f"{what}'s {name}", numbers, f"a list of {channels} numbers")
+                raise _wrong(
+                    f"{what}'s {name}", numbers, f"a list of {counted(channels, 'number')}"
+                )
             colours[name] = tuple(_number(x, f"{what}'s {name}", *POSITIVE) for x in numbers)
         if not all(colours["std"]):
             raise _wrong(f"{what}'s std", entries["std"], "numbers above 0")
@@ -254,7 +258,8 @@ class Header:
         longer = replace(config, epochs=epochs)
         if longer.steps(per_epoch) <= done_steps:
             raise CheckpointError(
-                f"--epochs {epochs:g}: the run has done {done_steps / per_epoch:g} epochs already; "
+                f"--epochs {epochs:g}: the run has done "
+                f"{counted(done_steps / per_epoch, 'epoch')} already; "
                 "give more, or leave it out"
             )
         extended = (*self.extended, (done_steps / per_epoch, config.epochs))
@@ -287,7 +292,9 @@ class Header:
                 raise ValueError(f"{what}'s history has epoch {figures.epoch:g} at place {i}")
         progress = Progress.from_json(entries["progress"], f"{what}'s progress")
         if (step > 0) != (progress.images > 0):
-            raise ValueError(f"{what} says {step} steps but {progress.images} images")
+            raise ValueError(
+                f"{what} says {counted(step, 'step')} but {counted(progress.images, 'image')}"
+            )
         machine = entries["machine"]
         return cls(
             _config(entries["config"], f"{what}'s config"),

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: heard at any moment, obeyed when a run has reached a good one."""
+"""SIGINT and SIGTERM: heard at any moment, obeyed when a run has reached a good one.
+
+SIGBREAK is what Windows sends for Ctrl-Break, and when the window is closed.
+"""
 
 import signal
 import threading
@@ -6,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+ASKS = ("SIGINT", "SIGTERM", "SIGBREAK")  # those that the system has
 
 
 class Stopped(Exception):
@@ -24,7 +29,7 @@ class StopSignal:
 
     @contextmanager
     def heard(self, folder: Path | None) -> Iterator[None]:
-        """Within it, the first SIGINT or SIGTERM is noted; a second one stops at once.
+        """Within it, the first of these signals is noted; a second one stops at once.
 
         At the end Stopped is raised if one was noted, so that none is lost, even if the run in
         `folder` was as good as done: what comes after it is to stop too. A signal that is ignored
@@ -38,10 +43,11 @@ class StopSignal:
             self.number = number
             signal.signal(number, before[number])
 
+        asks = [getattr(signal, name) for name in ASKS if hasattr(signal, name)]
         self.number = 0  # one that was obeyed already, of a run that goes on
         before = {
             int(n): signal.signal(n, note)
-            for n in (signal.SIGINT, signal.SIGTERM)
+            for n in asks
             if signal.getsignal(n) != signal.SIG_IGN  # by nohup, or a script that must not stop
         }
         try:

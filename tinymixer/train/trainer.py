@@ -24,7 +24,7 @@ from tinymixer.backend import Array, array_module, read_scalars, to_device, to_n
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.data.folder import keep_apart
 from tinymixer.engine import no_grad
-from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, note
+from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, counted, note
 from tinymixer.fast.cpu import return_freed_memory
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
@@ -186,7 +186,8 @@ class Trainer:
             trained = min(header.step * header.config.batch_size, images)
             if header.progress.images != trained:
                 raise ValueError(
-                    f"it says {header.step} steps but {header.progress.images} images, expected "
+                    f"it says {counted(header.step, 'step')} but "
+                    f"{counted(header.progress.images, 'image')}, expected "
                     f"{trained}"
                 )
             trainer._left = left
@@ -257,7 +258,7 @@ class Trainer:
         """Who computes, in words."""
         if self.processes > 1:
             return f"{self.processes} processes"
-        threads = f"{self.workers.count} worker{'s' * (self.workers.count != 1)}"
+        threads = counted(self.workers.count, "worker")
         return threads if self.ranks.size == 1 else f"{self.ranks.size} processes of {threads}"
 
     def _worth_starting(self) -> int:

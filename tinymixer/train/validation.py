@@ -11,7 +11,7 @@ import numpy as np
 from tinymixer.backend import device_of, to_device, to_numpy
 from tinymixer.data import Dataset
 from tinymixer.data.draws import Stream, draws
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 
 
 def held_back(dataset: Dataset, count: int) -> Dataset:
@@ -27,7 +27,8 @@ def held_back(dataset: Dataset, count: int) -> Dataset:
     N = len(dataset.train_images)
     if count >= N:
         raise TinymixerError(
-            f"--val-size {count}: {dataset.name} has {N:,} training images, and some have to be "
+            f"--val-size {count}: {dataset.name} has "
+            f"{counted(N, 'training image')}, and some have to be "
             "left to train on; hold back fewer"
         )
     chosen = _shares(to_numpy(dataset.train_labels)).argsort(kind="stable")[:count]

@@ -30,8 +30,8 @@ from tinymixer.weights.layouts import (
     find_layout,
     other_system,
 )
-from tinymixer.weights.record import checked
-from tinymixer.weights.source import COUNTER, Weights, read_weights
+from tinymixer.weights.record import written
+from tinymixer.weights.source import Weights, read_weights
 from tinymixer.weights.start import Started, start_from
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
     "state_in",
 ]
 
-RUNNING = ".running_var"
+RUNNING, COUNTER = ".running_var", ".num_batches_tracked"
 Source = Weights | Mapping[str, Any] | Path | str
 
 
@@ -91,14 +91,16 @@ def save_state(
 
     record is what the file then says of itself (see record.py); dtype "float16" or "float32",
     otherwise the model's. Raises ValueError for another kind of file, a layout that the model's
-    system does not have, or numbers that float16 is too small for.
+    system does not have, a record of another model, or numbers that float16 is too small for.
     """
     if dtype not in (None, "float16", "float32"):
         raise ValueError(f"dtype={dtype!r}: expected float16 or float32")
     arrays = state_in(model, layout)
     if dtype is not None:
         arrays = {name: _narrowed(name, array, dtype) for name, array in arrays.items()}
-    write_file(Path(path), arrays, None if record is None else checked(record))
+    sizes = [array.size for array in arrays.values()]
+    said = None if record is None else written(record, model, sizes)
+    write_file(Path(path), arrays, said)
 
 
 def _narrowed(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
@@ -146,12 +148,11 @@ def num_classes_in(source: Source, model: Module, layout: str = "auto") -> int |
     return None
 
 
-def _as_ours(
-    model: Module, theirs: Mapping[str, InFile], layout: str, source: str
-) -> dict[str, np.ndarray]:
+def _as_ours(model: Module, theirs: Weights, layout: str, source: str) -> dict[str, np.ndarray]:
     """Our arrays by name, or CheckpointError with all that is wrong."""
     ours: dict[str, np.ndarray] = {}
     expected = correspondence(model, layout)
+    theirs.require_read(expected)
     shapes = {name: their_shape(parts) for name, parts in expected.items()}
     wrong = {
         "missing": [f"{name} {shape}" for name, shape in shapes.items() if name not in theirs],
@@ -163,15 +164,18 @@ def _as_ours(
         "left over": [
             f"{name} {array.shape}"
             for name, array in theirs.items()
-            if name not in expected and not name.endswith(COUNTER)
+            if name not in expected and array.dtype.kind == "f"  # others are masks and places
         ],
     }
     if not any(wrong.values()):
         ours, wrong["not finite"] = _read(model, theirs, expected)
     if any(wrong.values()):
         hint = ""
+        whole = [x for x, array in theirs.items() if array.dtype.kind in "iu"]
         if system := other_system(model, theirs):
             hint = f". These are the names of {system}"
+        elif wrong["missing"] and whole:
+            hint = f". Quantised weights are not read, and {whole[0]} is {theirs[whole[0]].dtype}"
         elif re.search(r"-\d+-of-\d+\.\w+$", source):
             hint = ". It is one of several parts: give the index beside them (.index.json)"
         raise CheckpointError(

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from tinymixer import arrays
-from tinymixer.errors import CheckpointError, brief
+from tinymixer.errors import CheckpointError, brief, counted
 from tinymixer.files import write_atomically
 from tinymixer.weights import kinds, msgpack, pytorch
 
@@ -126,8 +126,18 @@ def read_file(path: Path | str) -> dict[str, np.ndarray]:
     with opened(path) as file, _explained(path, file.kind):
         size = sum(stored.nbytes for stored in file.stored.values())
         if size > max(MOST, 4 * path.stat().st_size):
-            raise ValueError(f"it unpacks to {size:,} bytes")
+            raise ValueError(f"it unpacks to {counted(size, 'byte')}")
+        if file.refused:
+            raise not_read(str(path), *next(iter(file.refused.items())))
         return {name: file.read(name) for name in file.stored if name != RECORD}
+
+
+def not_read(source: str, name: str, what: str) -> CheckpointError:
+    """The error for an array that is needed and is of a kind that is not read."""
+    return CheckpointError(
+        f"{source}: {arrays.short(name)} is {what}, which tinymixer does not read as weights. Save "
+        "them as float32 (or float16, bfloat16, float64) in the program that made them"
+    )
 
 
 def write_file(
@@ -161,7 +171,7 @@ def _kind(file: IO[bytes]) -> str:
     if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):
         return "Flax"
     if size < 8:
-        raise Foreign(f"has no more than {size} bytes. {kinds.DOWNLOAD}")
+        raise Foreign(f"has no more than {counted(size, 'byte')}. {kinds.DOWNLOAD}")
     raise Foreign(
         "begins like no file of weights that tinymixer reads: those of NumPy (.npz), safetensors, "
         "PyTorch (.pth) and Flax (.msgpack). If it should be one of these, download it again"
@@ -211,15 +221,10 @@ def _explained(path: Path | str, kind: str) -> Iterator[None]:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except Foreign as error:
         raise CheckpointError(f"{path} {error}") from error
-    except arrays.UnknownNumbers as error:
+    except arrays.OddName as error:
         raise CheckpointError(
-            f"{path} holds arrays of type {error}, which tinymixer does not read; expected "
-            "float32, float16, bfloat16 or float64. Convert them to float32 with the library that "
-            "made them, in PyTorch by tensor.float(), and save them again"
-        ) from error
-    except arrays.NoNumbers as error:
-        raise CheckpointError(
-            f"{path} holds what is no weights: {error}. Save the weights alone, as float32"
+            f"{path} has names that tinymixer does not read: {error}. Save its arrays under names "
+            "of up to 500 characters that can be printed on one line"
         ) from error
     except (CheckpointError, MemoryError):
         raise

@@ -22,6 +22,7 @@ from tinymixer.arrays import (
     require_names,
     short,
 )
+from tinymixer.errors import counted
 from tinymixer.weights.pickles import Made, read_pickle
 from tinymixer.weights.tensors import Refused, Tensor, storage_length, tensor_of
 
@@ -169,7 +170,7 @@ class LegacyFile(PyTorchFile):
             self._starts[key] = place + 8
             place += 8 + numbers * itemsize
         if place > size:
-            raise ValueError(f"it has {size:,} bytes, and needs {place:,}")
+            raise ValueError(f"it has {counted(size, 'byte')}, and needs {place:,}")
         for name, tensor in self._tensors.items():
             if tensor.key not in self._starts or tensor.length > lengths[tensor.key][0]:
                 raise ValueError(f"the numbers of {short(name)} are not there")

@@ -12,7 +12,7 @@ JSON: the entry "record" of an .npz file, as bytes; the text "record" among the 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymixer import nn
 from tinymixer.arrays import ArrayFile, short
-from tinymixer.errors import CheckpointError, brief
+from tinymixer.errors import CheckpointError, brief, counted
 from tinymixer.models import create_model
 from tinymixer.weights.files import RECORD
 
@@ -41,7 +41,7 @@ def read_record(path: Path | str, file: ArrayFile) -> dict[str, Any]:
         if text is None:
             return {}
         said = checked(json.loads(text))
-        _require_true(said, file)
+        _described(said, [stored.size for stored in file.stored.values()])
         return {key: value for key, value in said.items() if value is not None}
     except CheckpointError:
         raise
@@ -51,22 +51,46 @@ def read_record(path: Path | str, file: ArrayFile) -> dict[str, Any]:
         ) from error
 
 
-def _require_true(said: Mapping[str, Any], file: ArrayFile) -> None:
-    """Raise ValueError for a record of another model than the file can hold.
+def written(record: Mapping[str, Any], model: Any, sizes: Sequence[int]) -> dict[str, Any]:
+    """The record of a file with the weights of `model`, in arrays of these sizes, as it is read.
 
-    So it can be believed: to build the model that it describes takes no more than the file has.
+    Raises ValueError for one that `read_record` would not take, or that is of another model.
+    """
+    try:
+        said = checked(json.loads(json.dumps(record)))
+        built = _described(said, sizes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record: {brief(error)}") from error
+    if built is not None and _backbone(built) != _backbone(model):
+        raise ValueError(
+            f"record: {said['model']} with these model_options is not the model whose weights are "
+            "written; give its own configuration, with all options that differ"
+        )
+    return said
+
+
+def _backbone(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of its arrays. The head says itself of how many classes it is."""
+    return {k: x.shape for k, x in model.state().items() if not k.startswith("head.")}
+
+
+def _described(said: Mapping[str, Any], sizes: Sequence[int]) -> Any:
+    """The model that a record describes, of zeros; None if it names none.
+
+    Raises ValueError for another one than arrays of these sizes can hold. So it can be believed: to
+    build the model that it describes takes no more than the file has.
     """
     options = said["model_options"] or {}
     names, classes = said["class_names"], options.get("num_classes")
     if names and classes is not None and len(names) != classes:
-        raise ValueError(f"it has {len(names)} names for {short(classes)} classes")
+        raise ValueError(f"it has {counted(len(names), 'name')} for num_classes={short(classes)}")
     if said["model"] is None:
-        return
-    numbers = sum(stored.size for stored in file.stored.values())
+        return None
+    numbers = sum(sizes)
     if max(whole_numbers(options), default=0) > max(numbers, LARGEST_SIDE):
         raise ValueError("it describes a larger model than the file holds")
-    zeros: Any = nn.Zeros(numbers, len(file.stored))
-    create_model(said["model"], **options, rng=zeros)
+    zeros: Any = nn.Zeros(numbers, len(sizes))
+    return create_model(said["model"], **options, rng=zeros)
 
 
 def whole_numbers(found: Any) -> Iterator[int]:

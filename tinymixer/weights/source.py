@@ -1,25 +1,23 @@
 """Where weights come from: a file of any kind, a run's checkpoint, or arrays in memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tinymixer import arrays
 from tinymixer.errors import CheckpointError
-from tinymixer.weights.files import RECORD, InFile, InMemory, Shards, opened
+from tinymixer.weights.files import RECORD, InFile, InMemory, Shards, not_read, opened
 from tinymixer.weights.record import read_record
 from tinymixer.weights.unwrap import unwrapped
-
-COUNTER = ".num_batches_tracked"  # of batches, by released code; nothing reads it
 
 
 class Weights(Mapping[str, InFile]):
     """Weights by name, each with a shape and a dtype, and read when asked: `weights[name].read()`.
 
     notes: what was wrapped around them and taken off, in sentences. record: what a file of ours
-    says of its model (see record.py); empty for all others. files: those that they are in. They are
-    closed at the end of a `with`.
+    says of its model (see record.py); empty for all others. files: those that they are in. refused:
+    arrays of kinds that are not read, and which. They are closed at the end of a `with`.
     """
 
     files: tuple[Path, ...] = ()
@@ -31,8 +29,10 @@ class Weights(Mapping[str, InFile]):
         notes: tuple[str, ...] = (),
         record: Mapping[str, Any] | None = None,
         stack: ExitStack | None = None,
+        refused: Mapping[str, str] | None = None,
     ):
         self.name, self.notes, self.record = name, notes, dict(record or {})
+        self.refused = dict(refused or {})
         self._found, self._stack = dict(found), stack or ExitStack()
         self._closed = False
 
@@ -47,6 +47,16 @@ class Weights(Mapping[str, InFile]):
     def __len__(self) -> int:
         return len(self._found)
 
+    def require_read(self, names: Iterable[str]) -> None:
+        """Raise CheckpointError if one of these is there, and is not of floating-point numbers."""
+        for name in names:
+            if name in self.refused:
+                raise not_read(self.name, name, self.refused[name])
+            if name in self._found and self._found[name].dtype.kind != "f":
+                kind = self._found[name].dtype
+                how = ", as quantised weights are" if kind.kind in "iu" else ""
+                raise not_read(self.name, name, f"an array of {kind}{how}")
+
     def __enter__(self) -> "Weights":
         return self
 
@@ -58,20 +68,22 @@ class Weights(Mapping[str, InFile]):
         self._stack.close()
 
 
-def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True) -> Weights:
+def read_weights(
+    source: Mapping[str, Any] | Path | str, *, average: bool = True, key: str = ""
+) -> Weights:
     """The weights in a file of any kind that is known by its content, or in a mapping.
 
     Where averaged and raw weights are there, the averaged are taken; without `average`, the raw.
-    Single whole numbers, which count batches or steps, are left out. No numbers are read before
-    they are asked for. Raises CheckpointError for a file that is not
-    whole, is another thing, or holds weights of kinds that no model has; TypeError for neither a
-    path nor a mapping.
+    Where several models are, `key` says which: the name that it has in the file. Single whole
+    numbers, which count batches or steps, are left out. No numbers are read before they are asked
+    for. Raises CheckpointError for a file that is not whole, is another thing, holds no weights of
+    a kind that a model has, or several models; TypeError for neither a path nor a mapping.
     """
     if isinstance(source, Mapping):
         named, name = InMemory(_flat(source)), "the mapping"
         record = read_record(name, named)  # an opened .npz file of ours is a mapping, too
         named.stored.pop(RECORD, None)
-        return _of(name, named, record, average, ExitStack())
+        return _of(name, named, record, average, key, ExitStack())
     if not isinstance(source, str | Path):
         raise TypeError(
             "weights are read from a path or a mapping of names to arrays, such as model.state(), "
@@ -82,6 +94,8 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
         file = stack.enter_context(opened(path))
         if "header" in file.stored and any(name.startswith("weights/") for name in file.stored):
             stack.close()
+            if key:
+                raise CheckpointError(f"{path} is of a run, and holds one model; leave out {key!r}")
             return _of_run(path, average)
         record = read_record(path, file)
         file.stored.pop(RECORD, None)
@@ -89,7 +103,7 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
             raise CheckpointError(
                 f"{path} is a whole {file.kind} file, and holds no arrays. Give the file of weights"
             )
-        weights = _of(str(path), file, record, average, stack)
+        weights = _of(str(path), file, record, average, key, stack)
         weights.files = (path, *(file.files if isinstance(file, Shards) else ()))
         return weights
     except BaseException:
@@ -97,16 +111,14 @@ def read_weights(source: Mapping[str, Any] | Path | str, *, average: bool = True
         raise
 
 
-def _of(name: str, file: arrays.ArrayFile, record: Any, average: bool, stack: ExitStack) -> Weights:
+def _of(
+    name: str, file: arrays.ArrayFile, record: Any, average: bool, key: str, stack: ExitStack
+) -> Weights:
     """The weights in a file, unwrapped. Raises CheckpointError where they are of no use."""
-    found = unwrapped([*file.stored, *file.refused], average)
-    refused = [place for place in found.names.values() if place in file.refused]
-    if refused:
-        raise CheckpointError(
-            f"{name}: {arrays.short(refused[0])} is {file.refused[refused[0]]}, which "
-            "tinymixer does not read. Save weights as plain arrays of float32 in the program "
-            "that made them"
-        )
+    try:
+        found = unwrapped([*file.stored, *file.refused], average, key)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error}") from error
     if not found.names and file.ignored:
         made = next(iter(file.ignored.values()))
         raise CheckpointError(
@@ -114,26 +126,22 @@ def _of(name: str, file: arrays.ArrayFile, record: Any, average: bool, stack: Ex
             "here, as to make it could run any program. Save its state_dict() in the program "
             "that made it"
         )
-    kinds = {ours: file.stored[place] for ours, place in found.names.items()}
+    refused = {x: file.refused[at] for x, at in found.names.items() if at in file.refused}
+    kinds = {x: file.stored[at] for x, at in found.names.items() if at in file.stored}
     counters = [x for x, kind in kinds.items() if kind.dtype.kind in "iu" and not kind.shape]
-    other = [x for x, kind in kinds.items() if kind.dtype.kind != "f" and x not in counters]
-    if other:
-        several = ", ".join(f"{arrays.short(x)[1:-1]} {kinds[x].dtype}" for x in other[:4])
-        raise CheckpointError(
-            f"{name} holds what are not floating-point numbers: {several}. Quantised weights are "
-            "not read, nor is anything but float32, float16, bfloat16 and float64; save them as "
-            "float32 in the program that made them"
-        )
     notes = found.notes
     if file.ignored:
         several = ", ".join(arrays.short(what) for what in list(file.ignored.values())[:3])
         notes += (f"what is no array was not read: {several}",)
-    inside = {
-        ours: InFile(name, file, place)
-        for ours, place in found.names.items()
-        if ours not in counters
-    }
-    return Weights(name, inside, notes, record, stack)
+    if refused:
+        first, what = next(iter(refused.items()))
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        notes += (f"{arrays.short(first)[1:-1]} was left out, {what}{more}",)
+    inside = {x: InFile(name, file, found.names[x]) for x in kinds if x not in counters}
+    weights = Weights(name, inside, notes, record, stack, refused)
+    if not any(kind.dtype.kind == "f" for kind in kinds.values()):
+        weights.require_read(found.names)
+    return weights
 
 
 def _flat(named: Mapping[str, Any], most: int = 16) -> dict[str, Any]:

@@ -24,14 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.errors import CheckpointError
+from tinymixer.errors import CheckpointError, counted
+from tinymixer.models import VisionPermutator, create_model
 from tinymixer.models.mixer import Isotropic
 from tinymixer.models.segmentation import Segmenter
-from tinymixer.nn import Module
+from tinymixer.nn import BLANK, Module
 from tinymixer.ops.resample import bilinear_matrix
 from tinymixer.weights.fitting import finite, pieces, some, their_shape
 from tinymixer.weights.layouts import Places, correspondence, find_layout
-from tinymixer.weights.source import COUNTER, Weights, read_weights
+from tinymixer.weights.source import Weights, read_weights
 
 ENOUGH = 0.5  # of the numbers of a backbone: with fewer, what was learned is lost in what is new
 
@@ -58,7 +59,7 @@ class Started:
     ignored: tuple[str, ...]
 
     def __str__(self) -> str:
-        words = [f"{len(self.kept)} arrays kept"]
+        words = [f"{counted(len(self.kept), 'array')} kept"]
         for what in ("resized", "new", "ignored"):
             if names := getattr(self, what):
                 words.append(f"{what}: {some(names)}")
@@ -85,6 +86,7 @@ def start_from(
             return start_from(model, weights, layout, keep_head=keep_head)
     inside = isinstance(model, Segmenter) and not any(x.startswith("backbone.") for x in source)
     part, prefix = (model.backbone, "backbone.") if inside else (model, "")
+    require_same_places(part, source)
     if layout == "auto":
         layout = find_layout(part, source)
     places = {
@@ -92,12 +94,14 @@ def start_from(
         for name, found in correspondence(part, layout).items()
         if name in source and (keep_head or not is_head(found[0][0]))
     }
+    source.require_read(places)
     state, arrays = part.state(), dict[str, np.ndarray]()
     resized, unfit = [], []
     for name, place in places.items():
-        if source[name].shape == their_shape(place):
+        fits = source[name].shape == their_shape(place)
+        if fits and _same_grid(part, source, layout, place):
             arrays |= pieces(_read(source, name, state[place[0][0]].dtype), place, state)
-        elif (array := _resized(part, source, name, place)) is not None:
+        elif (array := _resized(part, source, layout, name, place)) is not None:
             arrays[place[0][0]] = array
             resized.append(place[0][0])
         else:
@@ -112,12 +116,37 @@ def start_from(
         new=tuple(name for name in model.state() if name.removeprefix(prefix) not in arrays),
         resized=tuple(prefix + name for name in resized),
         ignored=tuple(
-            name
-            for name in source
-            if not name.endswith(COUNTER)
-            and not any(ours in arrays for ours, _ in places.get(name, ()))
+            name for name in source if not any(ours in arrays for ours, _ in places.get(name, ()))
         ),
     )
+
+
+def require_same_places(model: Any, source: Weights, name: str | None = None) -> None:
+    """Raise CheckpointError for a grid on which the weights of a Vision Permutator mean nothing.
+
+    They have the same shapes on every grid. Which one they are for, their file says, or else the
+    configuration `name`.
+    """
+    then = _said_model(source, name) if isinstance(model, VisionPermutator) else None
+    if isinstance(then, VisionPermutator) and _places(then) != _places(model):
+        raise CheckpointError(
+            f"{source.name}: a Vision Permutator cuts its channels into a segment for each place "
+            f"of its grid, so these weights are for one image size: keep image_size="
+            f"{','.join(map(str, then.image_size))} and patch_sizes="
+            f"{','.join(map(str, _places(then)[1]))}, and resize the images"
+        )
+
+
+def _said_model(source: Weights, name: str | None = None) -> Any:
+    """The model that the file says it is of, or the configuration `name`, without weights."""
+    name, options = source.record.get("model", name), source.record.get("model_options", {})
+    return None if name is None else create_model(name, rng=BLANK, **options)
+
+
+def _places(model: VisionPermutator) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """Image size and patch sizes."""
+    embeds = (stage.embed for stage in model.stages)
+    return model.image_size, tuple(1 if x is None else x.kernel for x in embeds)
 
 
 def is_head(name: str) -> bool:
@@ -127,7 +156,7 @@ def is_head(name: str) -> bool:
 
 def _read(source: Weights, name: str, dtype: np.dtype) -> np.ndarray:
     array = source[name].read()
-    if array.dtype.kind != "f" or not finite(array, dtype):
+    if not finite(array, dtype):
         raise CheckpointError(
             f"{source.name}: {name} {array.dtype} holds what is not a finite number in {dtype}; "
             "these weights are damaged, or of a training that failed. Take others"
@@ -165,7 +194,9 @@ def _require_enough(
 # Resizing -----------------------------------------------------------------------------------------
 
 
-def _resized(model: Any, source: Weights, name: str, place: Places) -> np.ndarray | None:
+def _resized(
+    model: Any, source: Weights, layout: str, name: str, place: Places
+) -> np.ndarray | None:
     """Our array from one of another grid, window or number of colours; None where it is neither."""
     (ours, view), *others = place
     shape, found = model.state()[ours].shape, source[name].shape
@@ -188,7 +219,8 @@ def _resized(model: Any, source: Weights, name: str, place: Places) -> np.ndarra
         if old and new and old[1] != new[1] and {old[1], new[1]} != {1, 3}:
             return None
     else:
-        old, new = _grid_of(theirs[axis], _grid(model)), _grid(model)
+        new = _grid(model)
+        old = _grid_of(source, layout, theirs[axis], new)
     if old is None or new is None:
         return None
     array = _read(source, name, model.state()[ours].dtype).transpose(view.order).reshape(theirs)
@@ -205,11 +237,31 @@ def _grid(model: Any) -> tuple[int, int]:
     return height // P, width // P
 
 
-def _grid_of(tokens: int, like: tuple[int, int]) -> tuple[int, int] | None:
-    """The grid of so many tokens with the proportions of another; None if there is none."""
+def _grid_of(
+    source: Weights, layout: str, tokens: int, like: tuple[int, int]
+) -> tuple[int, int] | None:
+    """The grid of so many tokens that the weights are for; None if there is none.
+
+    The file says it; that of released weights is square; that of others has the proportions of
+    `like`.
+    """
+    said = _said_model(source)
+    if isinstance(said, Isotropic):
+        grid = _grid(said)
+        return grid if math.prod(grid) == tokens else None
+    if layout != "tinymixer" and math.isqrt(tokens) ** 2 == tokens:
+        return (math.isqrt(tokens),) * 2
     H, W = like
     rows = round(math.sqrt(tokens * H / W))
     return (rows, tokens // rows) if rows and rows * rows * W == tokens * H else None
+
+
+def _same_grid(model: Any, source: Weights, layout: str, place: Places) -> bool:
+    """Whether an array of the right shape, if it maps tokens, is for the model's grid too."""
+    if not isinstance(model, Isotropic) or not TOKENS.fullmatch(place[0][0]):
+        return True
+    grid = _grid(model)
+    return _grid_of(source, layout, math.prod(grid), grid) == grid
 
 
 def _window(rows: int, colours: int | None) -> tuple[int, int] | None:

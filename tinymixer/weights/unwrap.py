@@ -8,10 +8,15 @@ part of all names is looked at, again and again, until it says nothing any more:
   that are not averaged, such as running means, come from the raw ones.
 * All names have the same first part: it is a prefix, and is taken off, unless it is a part of a
   model, such as `levels` of a pyramid whose head was left out.
+
+What is left may still be several models, such as `student` and `teacher`: then the user says which.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from tinymixer.weights.layouts import SIGNS
 
 AVERAGED = (
     *("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model"),
@@ -26,6 +31,10 @@ PARTS = (
     *("blocks", "layers", "levels", "network", "stages", "patch_embed", "stem", "norm"),
     *("head", "heads", "classifier"),
 )
+OURS = (  # a name that each model of ours has, as layouts.SIGNS are of released ones
+    *("patch_embed.linear.W", "stages.0.reduction.convolution.linear.W"),
+    *("stages.0.embed.linear.W", "levels.0.embed.scales.0.linear.W"),
+)
 COUNTS = ("n_averaged", "step", "epoch")  # single numbers that stand among names of a model
 FEWEST = 9  # names that a common first part is a prefix of, and not a layer that is alone
 DEEPEST = 16
@@ -39,9 +48,56 @@ class Unwrapped:
     notes: tuple[str, ...]
 
 
-def unwrapped(names: list[str], average: bool = True) -> Unwrapped:
-    """The names of the weights among `names`; without `average`, of the raw ones."""
-    return _without({name: name for name in names}, average, DEEPEST)
+def unwrapped(names: list[str], average: bool = True, key: str = "") -> Unwrapped:
+    """The names of the weights among `names`, or of those in the container `key` among them.
+
+    Without `average`, of the raw ones. Raises ValueError for a key that is not there, and where
+    there are several models.
+    """
+    inside = {name: name for name in names}
+    if key:
+        within = (f"{key}/", f"{key}.")
+        inside = {x[len(key) + 1 :]: x for x in names if x.startswith(within) and x not in within}
+        if not inside:
+            firsts = dict.fromkeys(_split(name)[0] or name for name in names)
+            raise ValueError(f"it has no {key!r}, but {_some(list(firsts))}")
+    found = _without(inside, average, DEEPEST)
+    models = _models(found.names)
+    if len(models) > 1 and "" not in models:
+        places = [found.names[prefix + sign][: -len(sign)] for prefix, sign in models.items()]
+        several = _some([place.rstrip("/.") for place in places])
+        raise ValueError(
+            f"it holds several models: {several}. Choose one with --checkpoint-key, or by "
+            "read_weights(..., key=...)"
+        )
+    for prefix, sign in models.items():
+        if prefix and sign not in OURS:  # which a model of ours may hold as a part
+            return _taken(found, prefix)
+    return found
+
+
+def _models(names: Iterable[str]) -> dict[str, str]:
+    """What comes before the names of each whole model, and the sign by which it is known."""
+    signs = re.compile(rf"(?:^|(?<=[/.]))(?:{'|'.join(map(re.escape, (*SIGNS, *OURS)))})$")
+    found = ((name, signs.search(name)) for name in names)
+    return {name[: sign.start()]: sign[0] for name, sign in found if sign}
+
+
+def _taken(found: Unwrapped, prefix: str) -> Unwrapped:
+    """The names without the prefix that those of a model begin with.
+
+    What is beside a container, "mixer/...", is left out; beside the names of a part,
+    "backbone....", there may be those of its head.
+    """
+    inside = {x: place for x, place in found.names.items() if x.startswith(prefix)}
+    beside = {x: place for x, place in found.names.items() if x not in inside}
+    notes = [f"the names were taken without {prefix!r}, which they begin with"]
+    if beside and prefix.endswith("/"):
+        firsts = dict.fromkeys(_split(x)[0] or x for x in beside)
+        notes.append(f"beside them, {_some(list(firsts))} was left out")
+        beside = {}
+    names = beside | {x.removeprefix(prefix): place for x, place in inside.items()}
+    return Unwrapped(names, (*found.notes, *notes))
 
 
 def _without(names: dict[str, str], average: bool, depth: int) -> Unwrapped:

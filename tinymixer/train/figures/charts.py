@@ -10,6 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from tinymixer.errors import counted
 from tinymixer.train.figures.style import BLUE, GREEN, GREY, INK, MANY, ORANGE, card, chart, label
 from tinymixer.train.profile import OperationTime
 from tinymixer.train.records import EpochFigures
@@ -58,7 +59,7 @@ def _pace(history: Sequence[EpochFigures]) -> str:
     """What the training cost, in one line: the median epoch speaks for all."""
     seconds, speed = (_series(history, key)[1] for key in ("seconds", "images_per_s"))
     epochs = history[-1].epoch
-    words = [f"{epochs:g} epoch{'s' * (epochs != 1)}"]
+    words = [counted(epochs, "epoch")]
     if len(seconds):
         words.append(f"{np.median(seconds):,.1f} s per epoch")
     if len(speed):
