@@ -79,6 +79,11 @@ def test_its_page_finds_pictures_and_files(members):
     assert f"]({ADDRESS}/blob/{tag}/lessons/README.md)" in found
 
 
+def test_every_name_of_the_package_is_there():
+    for name in dir(tinymixer):
+        getattr(tinymixer, name)
+
+
 ALONE = """
 import contextlib, sys
 from pathlib import Path
