@@ -21,7 +21,7 @@ _HOMES = {
     "list_models": "models",
     "no_grad": "engine",
 }
-_MODULES = ("backend", "engine", "errors", "experts", "models", "nn", "ops")
+_MODULES = ("backend", "engine", "errors", "models", "nn", "ops")
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ COMMANDS = {
     "gradcheck": "check every hand-written gradient numerically",
     "bench": "measure the speed of training and inference, and where the time goes",
     "data": "list the data sets, download one, or add an archive",
+    "lessons": "copy the lessons into a folder of your own",
     "doctor": "versions, BLAS, threads, GPU and data sets of this machine",
 }
 
