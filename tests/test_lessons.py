@@ -233,6 +233,24 @@ def test_a_lesson_shows_code_and_does_not_paste_it(lesson):
         assert not [i for i in range(len(lines) - 4) if lines[i : i + 5] in known], cell.id
 
 
+def test_a_lesson_ends_with_what_to_remember_and_something_to_try(lesson):
+    (summary,) = [cell.source for cell in read(lesson).cells if cell.id == "summary"]
+    remember, _, rest = summary.partition("\n\n**")
+    remember = remember.partition("\n\n## ")[0]
+    assert summary.startswith("## What to remember\n")
+    assert 3 <= len(re.findall(r"^\* ", remember, re.MULTILINE)) <= 5
+    assert "Try it" in rest or lesson.stem.startswith("19")
+
+
+def test_the_first_lesson_trains_and_shows_its_maps_within_five_cells():
+    cells = read(LESSONS[0]).cells[:5]
+    trained = [cell for cell in cells if "trained" in cell.metadata.get("tags", [])]
+    shown = [cell for cell in cells if "token_maps(" in cell.source]
+    assert "watch(trainer)" in trained[0].source
+    assert any(map(pictured, trained[0].outputs)), "the curve"
+    assert any(map(pictured, shown[0].outputs)), "the maps"
+
+
 # --- The map -----------------------------------------------------------------------------------
 
 
