@@ -83,13 +83,18 @@ def run(source: str, namespace: Namespace) -> str:
 def run_all(notebook: Any) -> Iterator[tuple[Any, str, Namespace]]:
     """Each code cell of a lesson, the text that it shows, and the namespace that it was run in.
 
-    The namespace is a copy, from just before the cell.
+    The namespace is a copy, from just before the cell. A check runs in a copy of its own, so what
+    it defines is gone after it: the lesson is run as by a learner who skips all checks.
     """
     namespace: Namespace = {"__name__": "__main__"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             before = dict(namespace)
-            yield cell, run(cell.source, namespace), before
+            yield cell, run(cell.source, dict(before) if is_check(cell) else namespace), before
+
+
+def is_check(cell: Any) -> bool:
+    return any(tag.startswith("check:") for tag in cell.metadata.get("tags", []))
 
 
 def committed_text(cell: Any) -> str:

@@ -32,6 +32,7 @@ FLOORS = {
     "train": 5,
     "fast": 5,
     "summary": 5,
+    "course": 5,
     "weights": 5,
     "__init__": 5,  # the public face: it may show anything but the command
     "cli": 6,

@@ -1,9 +1,11 @@
 """Lessons: they run, show what they were committed with, and their checks tell right from wrong."""
 
+import ast
 import json
 import re
 
 import matplotlib
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell
 from notebooks import (
@@ -19,6 +21,8 @@ from notebooks import (
     wrong_answers,
 )
 from render_lessons import execute
+
+from tinymixer.engine import Function
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?", re.IGNORECASE)
 
@@ -130,6 +134,67 @@ def test_typical_wrong_answers_are_named(lesson, exercises, executed):
         assert "not done yet" not in said
 
 
+def blank_names(blank):
+    """What a blank defines: (name, whether it is a class, whether it is called)."""
+    for node in ast.parse(blank.source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, isinstance(node, ast.ClassDef), True
+        elif isinstance(node, ast.Assign):
+            yield node.targets[0].id, False, False
+
+
+def raising(*_, **__):
+    raise RuntimeError("as an answer may")
+
+
+def mistyped(*_, **__):
+    return nummber  # noqa: F821
+
+
+def given(value, is_class, called):
+    """An answer that is `value`, returns it, or, for a class, has methods that do."""
+    if not called:
+        return None if callable(value) else value
+    function = value if callable(value) else lambda *_, **__: value
+    if is_class:
+        return type("Answer", (Function,), {"forward": function, "backward": function})
+    return function
+
+
+ODD = {
+    "None": None,
+    "a list": [1, 2],
+    "an empty list": [],
+    "a string": "tokens",
+    "a number": 7.5,
+    "an array": np.ones((2, 2)),
+    "a dictionary": {"W": 1},
+    "an exception": raising,
+    "a typo": mistyped,
+}
+
+
+def test_no_answer_ends_in_a_traceback(lesson, exercises, executed):
+    """Whatever comes is answered in a sentence that names the exercise, and is not correct."""
+    for name, blank in tagged(read(lesson), "blank").items():
+        for what, value in ODD.items():
+            names = {n: given(value, *kind) for n, *kind in blank_names(blank)}
+            said = reply(executed, name, names)
+            assert said.startswith("Exercise "), (name, what, said)
+            assert "correct" not in said, (name, what, said)
+            assert "not done yet" not in said, (name, what, said)
+            assert said.count("\n") <= 6, (name, what, said)
+
+
+def test_a_blank_that_was_not_run_is_named(lesson, exercises, executed):
+    for name, blank in tagged(read(lesson), "blank").items():
+        names = [n for n, *_ in blank_names(blank)]
+        for cell, _, before in executed:
+            if f"check:{name}" in cell.metadata.get("tags", []):
+                said = run(cell.source, {k: v for k, v in before.items() if k not in names})
+                assert "is not defined" in said, (name, said)
+
+
 # --- The file ----------------------------------------------------------------------------------
 
 
@@ -166,6 +231,24 @@ def test_a_lesson_shows_code_and_does_not_paste_it(lesson):
     for cell in read(lesson).cells:
         lines = tuple(line.strip() for line in cell.source.splitlines() if line.strip())
         assert not [i for i in range(len(lines) - 4) if lines[i : i + 5] in known], cell.id
+
+
+def test_a_lesson_ends_with_what_to_remember_and_something_to_try(lesson):
+    (summary,) = [cell.source for cell in read(lesson).cells if cell.id == "summary"]
+    remember, _, rest = summary.partition("\n\n**")
+    remember = remember.partition("\n\n## ")[0]
+    assert summary.startswith("## What to remember\n")
+    assert 3 <= len(re.findall(r"^\* ", remember, re.MULTILINE)) <= 5
+    assert "Try it" in rest or lesson.stem.startswith("19")
+
+
+def test_the_first_lesson_trains_and_shows_its_maps_within_five_cells():
+    cells = read(LESSONS[0]).cells[:5]
+    trained = [cell for cell in cells if "trained" in cell.metadata.get("tags", [])]
+    shown = [cell for cell in cells if "token_maps(" in cell.source]
+    assert "watch(trainer)" in trained[0].source
+    assert any(map(pictured, trained[0].outputs)), "the curve"
+    assert any(map(pictured, shown[0].outputs)), "the maps"
 
 
 # --- The map -----------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ Array = Any  # numpy.ndarray or cupy.ndarray: they share their methods, not a ba
 def array_module(x: Array) -> ModuleType:
     """The library that `x` belongs to: the top package of its type, `numpy` or `cupy`.
 
-    Python numbers and lists are NumPy's. Nothing is imported: whoever holds a CuPy array has
-    imported CuPy already.
+    Python numbers and lists are NumPy's. Nothing is imported: where there is a CuPy array, CuPy
+    has been imported.
     """
     if isinstance(x, np.ndarray | np.generic) or not hasattr(x, "dtype"):
         return np

@@ -105,7 +105,7 @@ WRONG = [
     wrong("hand", "only its use in the last product", gradients={"w": 7, "x": 9, "b": 3}),
     wrong("hand", "only its use in h", gradients={"w": 6, "x": 9, "b": 3}),
     wrong("hand", "dx = dh * w", gradients={"w": 13, "x": 3, "b": 3}),
-    wrong("hand", "hands on dh", gradients={"w": 13, "x": 9, "b": 1}),
+    wrong("hand", "passes dh on", gradients={"w": 13, "x": 9, "b": 1}),
     wrong("hand", "begin at the end", gradients={"w": 1, "x": 9, "b": 3}),
     wrong("walk", "overwrites", walk=walker(overwrite)),
     wrong("walk", "only the first share", walk=walker(keep_the_first)),

@@ -111,7 +111,7 @@ def others_skip(x, branch, keep, rate):
 
 
 WRONG = [
-    wrong("slope", "hold the gate constant", slope=gate_only),
+    wrong("slope", "treat the gate as constant", slope=gate_only),
     wrong("slope", "inner derivative du/dx is missing", slope=no_chain_rule),
     wrong("slope", "lost the 3", slope=cube_not_derived),
     wrong("slope", "1 - t²", slope=square_lost),

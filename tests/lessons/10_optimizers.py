@@ -6,32 +6,6 @@ import numpy as np
 from notebooks import wrong
 
 
-def old_v(w, v, g, lr, momentum):
-    return w - lr * v, momentum * v + g
-
-
-def damped(w, v, g, lr, momentum):
-    v = momentum * v + (1 - momentum) * g
-    return w - lr * v, v
-
-
-def rate_inside(w, v, g, lr, momentum):
-    v = momentum * v + lr * g
-    return w - v, v
-
-
-def in_place(w, v, g, lr, momentum):
-    v *= momentum
-    v += g
-    w -= lr * v
-    return w, v
-
-
-def uphill(w, v, g, lr, momentum):
-    v = momentum * v + g
-    return w + lr * v, v
-
-
 def moments(m, v, g):
     return 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
 
@@ -106,11 +80,6 @@ def factor_of_floats(g, max_norm):
 
 
 WRONG = [
-    wrong("momentum", "by the old v", momentum_step=old_v),
-    wrong("momentum", "weighted with 1 - momentum", momentum_step=damped),
-    wrong("momentum", "rate is inside v", momentum_step=rate_inside),
-    wrong("momentum", "wrote into an array", momentum_step=in_place),
-    wrong("momentum", "uphill", momentum_step=uphill),
     wrong("adam", "hats are missing", adam_step=uncorrected),
     wrong("adam", "the root is missing", adam_step=rootless),
     wrong("adam", "inside the root", adam_step=eps_inside),

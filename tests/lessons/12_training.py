@@ -127,7 +127,7 @@ WRONG = [
         first_loss=math.log,
         least_loss=lambda K, smoothing: -math.log(1 - smoothing + smoothing / K),
     ),
-    wrong("step", "pile up", sgd_step=piled_up),
+    wrong("step", "accumulate", sgd_step=piled_up),
     wrong("step", "uphill", sgd_step=uphill),
     wrong("step", "no weight has moved", sgd_step=nothing_moves),
     wrong("step", "sum over the images", sgd_step=summed),

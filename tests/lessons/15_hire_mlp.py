@@ -83,7 +83,7 @@ def for_each_image(running_mean, running_var, x, m=0.1):
 
 WRONG = [
     wrong("regions", "run over (channel, place)", regions_of_rows=channel_first),
-    wrong("regions", "cut the memory as it lies", regions_of_rows=cut_the_memory),
+    wrong("regions", "plain reshape cuts memory", regions_of_rows=cut_the_memory),
     wrong("regions", "not its neighbour", regions_of_rows=far_rows),
     wrong("regions", "filled with zeros", regions_of_rows=with_zeros),
     wrong("regions", "incomplete region was dropped", regions_of_rows=incomplete_dropped),

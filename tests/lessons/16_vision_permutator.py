@@ -28,7 +28,7 @@ def squares(C):
 
 WRONG = [
     wrong("swap", "cut the wrong way", swap_rows=segments_apart),
-    wrong("swap", "turned about", swap_rows=columns_instead),
+    wrong("swap", "rows and columns are exchanged", swap_rows=columns_instead),
     wrong("swap", "images have mixed", swap_rows=rows_for_channels),
     wrong("swap", "nothing has moved", swap_rows=lambda x: x),
     wrong("swap", "the shape stays", swap_rows=five_axes),
@@ -59,7 +59,7 @@ WRONG = [
     ),
     wrong(
         "count",
-        "the weighing is missing",
+        "the split attention is missing",
         permutator_block_parameters=lambda C: 10 * C * C + 9 * C,
     ),
 ]

@@ -65,15 +65,15 @@ def counts(choice, E):
 
 
 WRONG = [
-    wrong("route", "made to add up to 1", sparse_gate=renormalised),
+    wrong("route", "rescaled to add up to 1", sparse_gate=renormalised),
     wrong("route", "a tie lets in more than K", sparse_gate=threshold),
     wrong("route", "not with what share", sparse_gate=ones),
     wrong("route", "the higher number", sparse_gate=last_of_equals),
     wrong("route", "the smallest are kept", sparse_gate=smallest),
     wrong("route", "yours is (3, 2)", sparse_gate=first_columns),
     wrong("gate", "the sum over j is missing", gate_gradient=no_sum),
-    wrong("gate", "not chosen have a say", gate_gradient=all_have_a_say),
-    wrong("gate", "only the chosen are told", gate_gradient=chosen_only),
+    wrong("gate", "not chosen have an influence", gate_gradient=all_have_a_say),
+    wrong("gate", "only the chosen experts get a gradient", gate_gradient=chosen_only),
     wrong("gate", "add up to 1", gate_gradient=handed_on),
     wrong("gate", "softmax comes after it", gate_gradient=lambda p, c, a, dy: dp_of(c, a, dy)),
     wrong(

@@ -42,7 +42,7 @@ WRONG = [
     ),
     wrong(
         "count",
-        "the rafts are empty",
+        "the raft size is missing",
         raft_block_parameters=lambda H, W, C, r: mlp(H, 2) + mlp(W, 2) + mlp(C, 4) + 6 * C,
     ),
     wrong(

@@ -63,10 +63,10 @@ def left_lying(theirs, p):
 WRONG = [
     wrong("iou", "ignored pixels are counted as mistakes", mean_iou=nothing_ignored),
     wrong("iou", "the share of pixels that are right", mean_iou=pixels_right),
-    wrong("iou", "a class that is nowhere counts as 0", mean_iou=nowhere_is_zero),
+    wrong("iou", "a class that does not occur counts as 0", mean_iou=nowhere_is_zero),
     wrong("iou", "the share of each class that was found", mean_iou=share_found),
     wrong("iou", "That is the Dice score", mean_iou=dice),
-    wrong("iou", "0 / 0 is none", mean_iou=not_a_number),
+    wrong("iou", "do not divide 0 by 0", mean_iou=not_a_number),
     wrong("iou", "found and not in the truth", mean_iou=classes_of_the_truth),
     wrong(
         "budget", "only the forward is paid for", epochs_bought=lambda macs, m, N: macs / (m * N)

@@ -15,7 +15,7 @@ from tinymixer.engine import Function, Tensor
 class Power(Function):
     """y = xⁿ for a number n;  dx = dy * n xⁿ⁻¹.
 
-    For whole n of up to 8 by multiplication: a power is 70 times slower in float32.
+    For whole n of up to 8 by multiplication: a power is much slower in float32.
     """
 
     shapes = "x (...) numbers"

@@ -4,7 +4,7 @@
     tanh:  y = x (1 + tanh u) / 2,  u = √(2/π) (x + 0.044715 x³)
 
 The tanh form approximates the other to 5e-4 and is what the published Mixer weights were trained
-with; most PyTorch code uses erf. Mixing them up changes logits in the fourth digit.
+with; most PyTorch code uses erf. Mixing them up changes the logits a little.
 
 Source: Hendrycks, Gimpel 2016, "Gaussian error linear units", arXiv 1606.08415, section 2.
 """
@@ -34,7 +34,7 @@ def gelu(x: Array, form: str) -> Array:
     """y = GELU(x), element by element."""
     if check_form(form) == "erf":
         return x * normal_cdf(x)
-    u = SLOPE * x * (1 + CUBIC * x * x)  # never x ** 3: a power is 70 times slower in float32
+    u = SLOPE * x * (1 + CUBIC * x * x)  # not x ** 3: a power is much slower
     return 0.5 * x * (1 + array_module(x).tanh(u))
 
 
