@@ -25,6 +25,7 @@ STOPS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT] if os.name == "posix" el
 
 # Processes share the work, however little it is.
 COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "  # as main has it for imports
     "import tinymixer.train.trainer as trainer; trainer.LEAST_WORK = 0; "
     "from tinymixer.cli import main; raise SystemExit(main())"
 )
