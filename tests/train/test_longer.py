@@ -15,7 +15,7 @@ from tinymixer.train.trainer import Trainer
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("tinymixer.train.report.write", lambda *arguments: None)
+    monkeypatch.setattr("tinymixer.train.run_folder.RunFolder.report", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from small_runs import assert_same, images_for, small, stop_at, trained
 
-from tinymixer.train import trainer as trainer_module
 from tinymixer.train.processes import AVAILABLE, Memory, Processes
 from tinymixer.train.ranks import RankError
 from tinymixer.train.stopping import Stopped
@@ -123,13 +122,13 @@ def test_a_process_that_is_killed_ends_the_run_at_once_and_the_last_checkpoint_i
     config = small("mixer_pico")
     expected = trained(config, "cpu")
     started, killed = [], []
-    usual = trainer_module.Processes.__enter__
+    usual = Processes.__enter__
 
     def noted(ranks):
         started.append(ranks)
         return usual(ranks)
 
-    monkeypatch.setattr(trainer_module.Processes, "__enter__", noted)
+    monkeypatch.setattr(Processes, "__enter__", noted)
     trainer = Trainer(
         config, images_for(config), tmp_path, processes=3, workers=1, quiet=True, save_every=0
     )

@@ -21,8 +21,8 @@ QUIET = {"workers": 1, "quiet": True}
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
     """Drawing them takes longer than all else here."""
-    for what in ("write", "draw"):
-        monkeypatch.setattr(f"tinymixer.train.report.{what}", lambda *arguments: None)
+    monkeypatch.setattr("tinymixer.train.run_folder.RunFolder.report", lambda *_, **__: None)
+    monkeypatch.setattr("tinymixer.train.run_folder.RunFolder.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from small_runs import stop_at, untimed
 from tinymixer import data
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError
-from tinymixer.train import checkpoint
+from tinymixer.train import checkpoint, run_folder
+from tinymixer.train import figures as pictures
 from tinymixer.train import trainer as trainer_module
 from tinymixer.train.evaluation import log_probabilities
 from tinymixer.train.parallel import Workers, micro_batches
@@ -101,10 +102,9 @@ def test_curves_are_drawn_every_few_seconds_and_at_the_end(
     every, expected, changed, dataset, tmp_path, monkeypatch
 ):
     drawn, config = [], changed(epochs=4)
-    monkeypatch.setattr(trainer_module, "DRAW_EVERY", every)
-    monkeypatch.setattr(
-        trainer_module.report, "draw", lambda _, history: drawn.append(len(history))
-    )
+    monkeypatch.setattr(run_folder, "DRAW_EVERY", every)
+    monkeypatch.setattr(pictures, "curves", lambda history: drawn.append(len(history)))
+    monkeypatch.setattr(pictures, "save", lambda figure, path: None)
     whole = Trainer(config, dataset, tmp_path / "whole", workers=1, quiet=True)
     whole.run()
     assert drawn == expected
@@ -258,7 +258,7 @@ def test_a_run_saves_when_its_time_has_come_and_then_waits_again(
 
     clock = SimpleNamespace(monotonic=lambda: seconds[0], perf_counter=time.perf_counter)
     monkeypatch.setattr(trainer_module, "time", clock)
-    monkeypatch.setattr(trainer_module.report, "write", lambda *arguments: None)  # no pictures
+    monkeypatch.setattr(run_folder.RunFolder, "report", lambda *_, **__: None)  # no pictures
     monkeypatch.setattr(TrainingStep, "__call__", slow)
     monkeypatch.setattr(checkpoint, "save", lambda path, header, *_: saved.append(header.step))
     Trainer(changed(epochs=1, batch_size=8), dataset, tmp_path, workers=1, quiet=True).run()
@@ -275,7 +275,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_figure_on_validation_images(
         return 1.0, np.array([[n, 10 - n], [0, 0]])
 
     monkeypatch.setattr(trainer_module, "measure", measure)
-    monkeypatch.setattr(trainer_module.report, "write", lambda *arguments: None)  # no pictures
+    monkeypatch.setattr(run_folder.RunFolder, "report", lambda *_, **__: None)  # no pictures
     trainer = Trainer(changed(epochs=4, val_size=8), dataset, tmp_path, workers=1, quiet=True)
     history = trainer.run()
     assert [figures.val_accuracy for figures in history] == [0.3, 0.7, 0.5, 0.7]

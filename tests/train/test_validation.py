@@ -14,7 +14,7 @@ from tinymixer.train.validation import held_back
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("tinymixer.train.report.write", lambda *arguments: None)
+    monkeypatch.setattr("tinymixer.train.run_folder.RunFolder.report", lambda *_, **__: None)
 
 
 def numbered(labels, name="mine"):

@@ -39,6 +39,7 @@ from tinymixer.train.mpi import world
 from tinymixer.train.ranks import Ranks
 from tinymixer.train.stopping import Stopped
 from tinymixer.train.tasks import TASKS
+from tinymixer.train.together import shared_by
 from tinymixer.train.trainer import Trainer
 
 
@@ -120,7 +121,7 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
         ranks.gather("the others may load them")
     config, out, images = trainer.config, trainer.out, trainer.split.train_images
     if not args.quiet:
-        where = "the GPU" if args.device == "gpu" else trainer.shared_by
+        where = "the GPU" if args.device == "gpu" else shared_by(trainer)
         print(
             f"{config.model}, {trainer.model.num_parameters():,} parameters, on "
             f"{trainer.dataset.name}, {counted(len(images), 'image')}, {where} -> {out}"

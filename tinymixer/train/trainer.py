@@ -8,27 +8,23 @@ workers. On another kind of processor or BLAS the last bits differ, see machine.
 says where it was made, and a run that goes on elsewhere says so.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-import tinymixer
 from tinymixer import data
-from tinymixer.backend import Array, array_module, read_scalars, to_device, to_numpy
+from tinymixer.backend import Array, array_module, read_scalars, to_device
 from tinymixer.data.draws import Stream, generator, permutation
 from tinymixer.data.folder import keep_apart
 from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, counted, note
-from tinymixer.fast.cpu import return_freed_memory
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
-from tinymixer.files import lock
 from tinymixer.train import checkpoint, report
 from tinymixer.train.checkpoint import Checkpoint
 from tinymixer.train.config import Config
@@ -36,19 +32,16 @@ from tinymixer.train.evaluation import measure
 from tinymixer.train.machine import Machine
 from tinymixer.train.non_finite import non_finite_error, spoilt_error
 from tinymixer.train.parallel import Workers
-from tinymixer.train.processes import AVAILABLE, Processes
-from tinymixer.train.ranks import ALONE, Ranks, require_alike
+from tinymixer.train.ranks import ALONE, Ranks
 from tinymixer.train.records import DatasetRecord, EpochFigures, Header, Progress
+from tinymixer.train.run_folder import RunFolder, latest_in
 from tinymixer.train.step import StepFigures, TrainingStep
 from tinymixer.train.stopping import Stopped, StopSignal
 from tinymixer.train.tasks import TASKS
+from tinymixer.train.together import together, worth_starting
 from tinymixer.train.validation import held_back
 from tinymixer.weights import Started, start_from
 
-# Images x parameters: in a shorter run threads of this process have done it sooner than others have
-# been started.
-LEAST_WORK = 1e9
-DRAW_EVERY = 10.0  # seconds: a picture takes as long as a short epoch
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
 
@@ -122,12 +115,10 @@ class Trainer:
         self.step, self.progress = 0, Progress()
         self.history: list[EpochFigures] = []
         self.extended: tuple[tuple[float, float], ...] = ()  # see Header
-        self.processes = self._worth_starting() if processes is None else processes
+        self.processes = worth_starting(self) if processes is None else processes
         self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
-        self._left: tuple[str, int, int] | None = None  # the latest checkpoint, as this run left it
-        self._saved_at = time.monotonic()
-        self._drawn, self._drawn_at = 0, -math.inf  # epochs that are in the picture, and since when
+        self._folder, self._saved_at = RunFolder(out), time.monotonic()
         try:
             with no_grad():
                 first = self.dataset.train_images[:1]
@@ -160,7 +151,7 @@ class Trainer:
         Raises CheckpointError if the file is damaged or was trained on other data, and for another
         one than last.npz beside a last.npz: where the run is by now must not be lost.
         """
-        left = _latest(path.parent)  # before it is read
+        latest = latest_in(path.parent)  # before it is read
         saved, last = checkpoint.load(path), path.with_name("last.npz")
         header = saved.header if epochs is None else saved.header.until(epochs)
         if path.name != last.name and last.exists():
@@ -190,7 +181,7 @@ class Trainer:
                     f"{counted(header.progress.images, 'image')}, expected "
                     f"{trained}"
                 )
-            trainer._left = left
+            trainer._folder = RunFolder(trainer.out, latest)
         here = Machine.here(trainer.device)
         if header.machine and here != header.machine:
             differences = "; ".join(here.differences(header.machine))
@@ -241,62 +232,17 @@ class Trainer:
         there.
         """
         products = precision(self.config.precision, self.device)
-        stop = self._stop.heard(self.out)
-        with self._folder(), self._together(), self.workers, stop, products:
+        folder, ranks = self._folder.held(lambda: self._save("last")), together(self, follow)
+        with folder, ranks, self.workers, self._stop.heard(self.out), products:
             self._report()
             try:
                 while not self.finished:
                     self._train_epoch()
                     self._finish_epoch()
             except Stopped:
-                self._draw()
+                self._folder.draw(self.history)
                 raise
         return self.history
-
-    @property
-    def shared_by(self) -> str:
-        """Who computes, in words."""
-        if self.processes > 1:
-            return f"{self.processes} processes"
-        threads = counted(self.workers.count, "worker")
-        return threads if self.ranks.size == 1 else f"{self.ranks.size} processes of {threads}"
-
-    def _worth_starting(self) -> int:
-        """How many processes are the fastest workers of this run, as far as can be told before."""
-        images = (self.steps - self.steps_done) * self.config.batch_size
-        alone = self.device == "gpu" or self.ranks.size > 1 or not AVAILABLE
-        if alone or images * self.model.num_parameters() < LEAST_WORK:
-            return 1
-        return min(self.workers.count, -(-self.config.batch_size // self.config.micro_batch))
-
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Within it, all ranks of this run are there; the processes asked for have been started."""
-        ranks, threads = self.ranks, self.workers.count
-        with ExitStack() as stack:
-            if self.processes > 1:
-                position = Checkpoint(Path(), self._header(), *self._groups())
-                arguments = self.dataset, self.split, position
-                processes = Processes(self.processes, follow, *arguments)
-                ranks, threads = stack.enter_context(processes), 1
-                self.dataset, self.split, _ = processes.shared  # let go of these
-                self.training_step.dataset = self.split
-                del arguments, position
-                return_freed_memory()
-            stack.enter_context(self.workers.joined(ranks, threads))
-            self._require_alike(ranks)
-            yield
-
-    def _require_alike(self, ranks: Ranks) -> None:
-        weights = hashlib.sha256(to_numpy(self.flat.weights).tobytes()).hexdigest()
-        facts = {
-            "version of tinymixer": tinymixer.__version__,
-            "options": str(self.config.plain()),
-            "data": f"{self.record.name} with fingerprint {self.record.fingerprint[:12]}",
-            "position": f"epoch {self.epoch + 1}, step {self.step + 1}",
-            "weights": weights[:12],
-        }
-        require_alike(ranks, facts, Machine.here(self.device))
 
     def _learning_rate(self) -> float:
         return self.config.learning_rate(self.steps_done, self.steps_per_epoch)
@@ -414,60 +360,32 @@ class Trainer:
         """The averaged weights by name, if a run keeps them."""
         return {} if self.average is None else self.flat.named(self.average)
 
-    @contextmanager
-    def _folder(self) -> Iterator[None]:
-        """Within it, `out` is this run's alone, and what is saved there is where it stands.
-
-        A new run saves its beginning. One that goes on does not: what is saved is as good.
-        """
-        if self.out is None:
-            yield
-            return
-        with lock(self.out / ".lock", f"the run in {self.out}"):
-            if self._left is None:
-                checkpoint.require_unused(self.out)
-                self._save("last")
-            elif self._left != _latest(self.out):
-                raise CheckpointError(
-                    f"the run in {self.out} was changed since it was read; resume it again"
-                )
-            yield
-
-    def _header(self) -> Header:
+    def position(self) -> Checkpoint:
+        """Where the run stands: what a checkpoint keeps, with the arrays themselves, not copies."""
         where = self.step, self.progress, tuple(self.history), self.extended
-        return Header(self.config, self.record, *where, Machine.here(self.device))
-
-    def _groups(self) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-        """The arrays that a checkpoint keeps, as in checkpoint.GROUPS."""
-        return self.model.state(), self._averages(), dict(self.optimizer.state)
+        header = Header(self.config, self.record, *where, Machine.here(self.device))
+        groups = self.model.state(), self._averages(), dict(self.optimizer.state)
+        return Checkpoint(self.out or Path(), header, *groups)
 
     def _save(self, name: str) -> None:
         self._saved_at = time.monotonic()
         if self.out is None:
             return
-        groups = self._groups()
+        position = self.position()
+        groups = position.weights, position.ema, position.optimizer
         if self.steps_done and not all(
             array_module(array).isfinite(array).all()
             for group in groups
             for array in group.values()
         ):
             raise self._spoilt("the weights are")
-        checkpoint.save(self.out / f"{name}.npz", self._header(), *groups)
-        self._left = _latest(self.out)
+        self._folder.save(name, position.header, groups)
 
     def _spoilt(self, what: str) -> NonFiniteError:
         return spoilt_error(self.training_step, what, self.epoch, self.step, self.out)
 
     def _report(self) -> None:
-        if self.out is not None:
-            report.write(self.out, self.config, self.record, self.history)
-        if self.finished or time.monotonic() - self._drawn_at > DRAW_EVERY:
-            self._draw()
-
-    def _draw(self) -> None:
-        if self.out is not None and len(self.history) > self._drawn:
-            report.draw(self.out, self.history)
-            self._drawn, self._drawn_at = len(self.history), time.monotonic()
+        self._folder.report(self.config, self.record, self.history, last=self.finished)
 
     def _say_why_not(self, why_not: str) -> None:
         if not self.quiet:
@@ -479,12 +397,3 @@ def follow(ranks: Ranks, dataset: data.Dataset, split: data.Dataset, position: C
     trainer = Trainer(position.header.config, dataset, workers=1, ranks=ranks, split=split)
     trainer._go_to(position, position.header)
     trainer.run()
-
-
-def _latest(folder: Path) -> tuple[str, int, int] | None:
-    """Which file the latest checkpoint in `folder` is, to notice another one in its place."""
-    path = checkpoint.of_run(folder)
-    if path is None:
-        return None
-    found = path.stat()
-    return path.name, found.st_ino, found.st_mtime_ns
