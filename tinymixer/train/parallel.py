@@ -139,9 +139,10 @@ class Workers:
 
         Each rank computes its share. Where there are several, what f returns is sent: small things.
         """
-        mine = [items[i] for i in self.ranks.share(len(items))]
+        several = self.ranks.size > 1
+        mine = [items[i] for i in self.ranks.share(len(items))] if several else items
         done = list(map(f, mine) if self._pool is None else self._pool.map(f, mine))
-        return done if self.ranks.size == 1 else list(chain(*self.ranks.gather(done)))
+        return list(chain(*self.ranks.gather(done))) if several else done
 
 
 class GradientSum:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from tinymixer.backend import Array
+from tinymixer.errors import TinymixerError
 from tinymixer.fast.cpu import keep_freed_memory
 from tinymixer.train.ranks import RankError, Ranks
 
@@ -97,6 +98,8 @@ class Processes(Ranks):
     """
 
     def __init__(self, size: int, f: Callable[..., Any], *arguments: Any):
+        if not AVAILABLE:
+            raise TinymixerError("processes: this system cannot share memory so; use workers")
         self.rank, self.size = 0, size
         self._memory = Memory()
         buffers: list[pickle.PickleBuffer] = []
