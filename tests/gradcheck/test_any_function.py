@@ -171,6 +171,19 @@ def test_one_wrong_element_of_many_is_found(monkeypatch, n, how, gate):
     assert f"all {n} elements {how}" in str(report)
 
 
+def test_errors_that_cancel_in_a_sum_are_found(monkeypatch):
+    """Two elements swapped have the same sum: they are moved up and down at random."""
+    monkeypatch.setattr(checks, "MOST_ELEMENTS", 300)
+
+    def swapped(dx):
+        dx, (i, j) = dx.copy(), np.argsort(np.abs(dx))[-2:]
+        dx[[i, j]] = dx[[j, i]]
+        return dx
+
+    x = np.random.default_rng(0).uniform(1, 2, 301)  # whose steps are alike
+    assert check_function(wrong(ops.GELU, swapped)(), x).verdict == "failed"
+
+
 def test_of_a_slow_function_all_elements_are_moved_together(monkeypatch):
     monkeypatch.setattr(checks, "LONGEST", 0.0)
     report = check_function(ops.GELU(), normal(50))
@@ -337,6 +350,30 @@ def test_a_forward_must_be_repeatable(kind):
     report = check_function(Changing(), normal(7))
     assert report.verdict == "failed"
     assert "a second forward gives another result" in str(report)
+
+
+def test_a_complex_step_that_the_differences_refute_is_not_believed():
+    """It does not see the real part move; without a cast, NumPy does not say so either."""
+
+    class PartlyReal(Function):
+        def forward(self, x):
+            self.saved = (x,)
+            return x.real * x
+
+        def backward(self, dy):
+            return 2 * dy * self.saved[0]
+
+    report = check_function(PartlyReal(), normal(5))
+    report.raise_on_failure()
+    assert not report.analytic
+    assert not check_function(wrong(PartlyReal, lambda dx: dx * (1 + 1e-6))(), normal(5))
+
+
+def test_steps_that_a_rounding_inside_agrees_with_prove_nothing():
+    """Rounded to multiples of 2^-17, 1.1 x seems to be x at steps of 4, 2 and 1 of them."""
+    grid = 1.5 * 2.0**35
+    forward = OfNumPy(lambda x: (1.1 * x + grid) - grid, lambda x: 1.1 + 0 * x)
+    assert check_function(forward, np.zeros(3)).verdict == "not decidable here"
 
 
 def test_a_forward_in_float32_only_is_judged_in_float32():

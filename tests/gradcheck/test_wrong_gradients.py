@@ -142,6 +142,21 @@ def test_a_wrong_bias_deep_in_a_model_is_found_and_named(tiny_model, images, mon
     assert "off by the factor 1.001, everywhere" in str(report)
 
 
+def test_a_wrong_parameter_that_hardly_counts_is_found_among_the_others():
+    """Moved together, each so far that it counts as much as the others."""
+
+    class Whisper(nn.Module):
+        def __init__(self):
+            self.W, self.b = nn.Parameter(np.ones((4, 3))), nn.Parameter(np.ones(3))
+
+        def forward(self, x):
+            doubled = wrong(ops.GELU, lambda dx: 2 * dx)()(self.b)
+            return ops.ChannelLinear()(x, self.W) + 1e-11 * doubled
+
+    report = check_model(Whisper(), normal(2, 4), thorough=False)
+    assert {f.input for f in report.findings if not f.passed} == {"b"}
+
+
 def test_one_wrong_element_of_a_large_parameter_fails_the_model(monkeypatch):
     """Also where none of the elements that are looked at closely is the wrong one."""
 
