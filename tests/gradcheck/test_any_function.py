@@ -78,9 +78,17 @@ def test_scale_does_not_matter_to_differences(scale):
         report = check_function(OfNumPy(lambda x: x * np.abs(x), lambda x: 2 * np.abs(x)), x)
         report.raise_on_failure()
         assert not report.analytic
+        assert 0 < report.coverage.noticed < 2e-6  # the error below is
         assert not check_function(
             OfNumPy(lambda x: x * np.abs(x), lambda x: (2 + 2e-6) * np.abs(x)), x
         )
+
+
+def test_each_element_has_a_step_of_its_own():
+    x = 10.0 ** np.arange(-20, 9, 4)
+    check_function(OfNumPy(np.log, lambda x: 1 / x), x).raise_on_failure()
+    wrong_at_0 = 1 + 1e-6 * (np.arange(x.size) == 0)
+    assert "dx[0]" in str(check_function(OfNumPy(np.log, lambda x: wrong_at_0 / x), x))
 
 
 def test_steps_far_beyond_an_element_say_something_of_what_is_nearly_linear_only():
@@ -390,6 +398,22 @@ def test_a_forward_in_float32_only_is_judged_in_float32():
     check_function(Single(), x).raise_on_failure()
     off = wrong(Single, lambda dx: dx * np.float32(1.05))
     assert check_function(off(), x).verdict == "failed"
+
+
+def test_a_complex_step_is_taken_in_float32_too():
+    class Single(Function):
+        def forward(self, x):
+            x = x.astype(np.complex64 if np.iscomplexobj(x) else np.float32)
+            self.saved = (x,)
+            return x * x
+
+        def backward(self, dy):
+            return (2 * dy * self.saved[0]).astype(np.float32)
+
+    report = check_function(Single(), 1 + np.abs(normal(7)))
+    report.raise_on_failure()
+    assert report.analytic
+    assert report.worst("complex step").numeric > 0
 
 
 def test_float32_inside_is_judged_in_float32():

@@ -1,13 +1,18 @@
 """The command `tinymixer gradcheck`."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from tinymixer import cli, ops
-from tinymixer.cli import gradcheck
+from tinymixer.cli import gradcheck, own_function
 from tinymixer.engine import Tensor
 from tinymixer.gradcheck import checks
 from tinymixer.gradcheck.mutants import Mutant, plant, subjects
@@ -142,6 +147,11 @@ def test_an_own_function_is_checked(mine, capsys, name, inputs, code, says):
     assert says in capsys.readouterr().out
 
 
+def test_a_range_of_whole_numbers_includes_its_ends():
+    drawn = own_function.array("99:-1..1", "", np.random.default_rng(0))
+    assert set(drawn) == {-1, 0, 1}
+
+
 def test_an_own_function_has_a_curve_and_a_file(mine, tmp_path, capsys):
     files = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "c.png")]
     assert cli.main(["gradcheck", f"{mine}:Square", "--input", "x=3", *files]) == 0
@@ -267,3 +277,16 @@ def test_processes_that_share_the_work_find_what_one_finds(monkeypatch, capsys):
     assert not started
     assert table(2) == alone
     assert started == [2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends the signal of Ctrl-C to a group of processes")
+def test_ctrl_c_ends_all_of_them_with_one_line():
+    command = [sys.executable, "-m", "tinymixer", "gradcheck", "--all"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as started:
+        time.sleep(3)
+        os.killpg(started.pid, signal.SIGINT)
+        _, error = started.communicate(timeout=60)
+    assert (started.returncode, error) in [
+        (130, b"tinymixer: interrupted\n"),
+        (-signal.SIGINT, b""),  # before it was there to say so
+    ]
