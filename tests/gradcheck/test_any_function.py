@@ -413,7 +413,7 @@ def test_a_complex_step_is_taken_in_float32_too():
     report = check_function(Single(), 1 + np.abs(normal(7)))
     report.raise_on_failure()
     assert report.analytic
-    assert report.worst("complex step").numeric > 0
+    assert abs(report.worst("complex step").numeric) > 2
 
 
 def test_float32_inside_is_judged_in_float32():

@@ -14,8 +14,9 @@ import pytest
 from tinymixer import cli, ops
 from tinymixer.cli import gradcheck, own_function
 from tinymixer.engine import Tensor
-from tinymixer.gradcheck import checks
+from tinymixer.gradcheck import Finding, Report, checks
 from tinymixer.gradcheck.mutants import Mutant, plant, subjects
+from tinymixer.gradcheck.verdict import TOLERANCES
 
 
 def test_the_command_reports_one_operation(tmp_path, capsys):
@@ -60,6 +61,15 @@ def test_the_command_fails_and_explains_on_a_wrong_gradient(monkeypatch, capsys)
 def test_the_command_names_what_is_zero_by_symmetry(capsys):
     assert cli.main(["gradcheck", "--op", "Imbalance"]) == 0
     assert "Imbalance() (1,): zero by symmetry: dv\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", TOLERANCES)
+def test_a_row_keeps_to_the_bounds_where_a_report_says_that_it_is_rounding(method):
+    for error, verdict in (0.9, "passed"), (1.1, "failed"):
+        finding = Finding("x", method, error * TOLERANCES[method], 1.0, 1.0, wrong=False)
+        report = Report("f", [finding])
+        assert report
+        assert gradcheck.Row.of("f", [report]).verdict == verdict
 
 
 def test_the_command_checks_all_that_it_is_told_to(capsys):
