@@ -78,11 +78,12 @@ def test_folders_for_training_and_testing(train, test, tmp_path):
 def test_what_lies_beside_training_and_test_is_named(tmp_path):
     for name, count in (("train", 5), ("val", 3), ("test", 2)):
         flowers(tmp_path / "x" / name, count=count)
-    with pytest.warns(Note, match="val is left out; it is trained on train and tested on test"):
+    with pytest.warns(Note, match="left out val; a data set has one part to train on"):
         dataset = load(tmp_path / "x")
     assert (len(dataset.train_images), len(dataset.test_images)) == (15, 6)
-    (tmp_path / "x" / "unlabelled").mkdir()
-    with pytest.warns(Note, match="unlabelled, val are left out"):
+    flowers(tmp_path / "x" / "holdout", count=2)
+    (tmp_path / "x" / "runs" / "figures").mkdir(parents=True)
+    with pytest.warns(Note, match="left out holdout, val; a"):
         load(tmp_path / "x")
 
 
@@ -90,10 +91,10 @@ def test_a_test_folder_without_classes_leaves_it_to_the_next(tmp_path):
     flowers(tmp_path / "x" / "train", count=5)
     (tmp_path / "x" / "test").mkdir()
     picture("red", 0).save(tmp_path / "x" / "test" / "1.png")
-    with pytest.warns(Note, match="test is left out; it is trained on train and tested on a fif"):
+    with pytest.warns(Note, match="left out test; a data set has one part"):
         assert len(load(tmp_path / "x").test_images) == 3
     flowers(tmp_path / "x" / "val", count=3)
-    with pytest.warns(Note, match="test is left out; it is trained on train and tested on val"):
+    with pytest.warns(Note, match="left out test; a data set has one part"):
         assert len(load(tmp_path / "x").test_images) == 9
 
 

@@ -162,18 +162,22 @@ def _pictures(root: Path) -> list[Picture]:
                     found += kept
                     used.append(test.name)
                     break
-            _tell_unused(root, [path.name for path in folders.values()], used)
+            kinds = {picture.kind for picture in found}
+            _tell_unused(root, [path for path in folders.values() if path.name not in used], kinds)
             return found
     return _labelled(root, root, "train") or _of_classes(root, "train")
 
 
-def _tell_unused(root: Path, folders: list[str], used: list[str]) -> None:
-    """Note what lies beside the folders for training and testing."""
-    if left := [name for name in folders if name not in used]:
-        note(
-            f"{root}: {', '.join(left)} {'is' if len(left) == 1 else 'are'} left out; it is "
-            f"trained on {used[0]} and tested on {used[1] if used[1:] else 'a fifth of that'}"
-        )
+def _tell_unused(root: Path, folders: list[Path], kinds: set[str]) -> None:
+    """Note which of the other folders are parts, too: by their names, or those of their folders."""
+    left = [
+        path.name
+        for path in folders
+        if path.name.lower() in TRAIN + TEST or kinds & {inner.name for inner in entries(path)}
+    ]
+    if left:
+        parts = "a data set has one part to train on and one to test on"
+        note(f"{root}: left out {', '.join(left)}; {parts}")
 
 
 def _of_test(root: Path, test: Path) -> list[Picture]:
