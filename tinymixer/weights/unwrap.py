@@ -55,12 +55,12 @@ def unwrapped(names: list[str], average: bool = True, key: str = "") -> Unwrappe
     there are several models.
     """
     inside = {name: name for name in names}
-    if key:
+    if key := key.rstrip("/."):
         within = (f"{key}/", f"{key}.")
         inside = {x[len(key) + 1 :]: x for x in names if x.startswith(within) and x not in within}
         if not inside:
             firsts = dict.fromkeys(_split(name)[0] or name for name in names)
-            raise ValueError(f"it has no {key!r}, but {_some(list(firsts))}")
+            raise ValueError(f"it has no {key!r}; it has {_some(list(firsts))}")
     found = _without(inside, average, DEEPEST)
     models = _models(found.names)
     if len(models) > 1 and "" not in models:
