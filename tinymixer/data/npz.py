@@ -79,9 +79,10 @@ def load(file: str | Path, seed: int) -> Dataset:
         raise DataError(f"{path}: it has no images to train on")
     mean, std = measure_colours(arrays["train_images"])
     names = tuple(map(printable, names))
-    if len(names) > 1 and not (arrays["train_labels"] == 0).any():
+    dataset = Dataset(printable(path.stem), **arrays, class_names=names, mean=mean, std=std)
+    if not (dataset.train_labels == 0).any():
         note(f"{path}: no label to train on is 0, the class {names[0]!r}; labels count from 0")
-    return Dataset(printable(path.stem), **arrays, class_names=names, mean=mean, std=std)
+    return dataset
 
 
 def _name(archive: ArrayFile, names: tuple[str, ...]) -> str | None:
