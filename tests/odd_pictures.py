@@ -172,6 +172,10 @@ def good():
             png(6, 8, 8, 2, rows_of(RGB), (b"tRNS", RGB[3, 3].astype(">u2").tobytes())),
             np.where((RGB[3, 3] == RGB).all(-1)[..., None], 255, RGB),
         ),
+        "png, a second header": (
+            png(6, 8, 8, 2, rows_of(RGB), (b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0))),
+            RGB,
+        ),
         "png, interlaced": (png(6, 8, 8, 2, interlaced(RGB), interlaced=1), RGB),
         "png, animated": (saved(image, "PNG", save_all=True, append_images=more()), RGB),
         "png, a comment that unpacks to 3 MB": (saved(image, "PNG", pnginfo=text), RGB),

@@ -463,6 +463,7 @@ def test_a_record_that_lies_is_refused(lie, says, tmp_path):
         ({"class_names": ["a\nb"] * 10}, "its class_names is"),
         ({"mean": np.ones(3)}, "ndarray is not JSON"),
         ({"std": [float("nan")]}, "its std is"),
+        ({"std": [0.22, 0.22, 0.23]}, "of pixels 0..1; multiply it by 255"),
     ],
 )
 def test_a_record_that_could_not_be_read_is_not_written(lie, says, tmp_path):

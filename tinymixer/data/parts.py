@@ -167,7 +167,7 @@ def _png(content: bytes) -> Needed:
         at += 12 + n
         if name == b"IDAT":
             pixels.append(body)
-        elif name in (b"IHDR", b"PLTE"):
+        elif name == (b"PLTE" if before[1:] else b"IHDR"):  # a second header is left out
             before.append(_chunk(name, body))
         elif name == b"tRNS":
             before.append(_chunk(name, _transparency(body, depth) if colour in (0, 2) else body))

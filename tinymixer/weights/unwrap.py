@@ -78,9 +78,10 @@ def unwrapped(names: list[str], average: bool = True, key: str = "") -> Unwrappe
 
 def _models(names: Iterable[str]) -> dict[str, str]:
     """What comes before the names of each whole model, and the sign by which it is known."""
-    signs = re.compile(rf"(?:^|(?<=[/.]))(?:{'|'.join(map(re.escape, (*SIGNS, *OURS)))})$")
-    found = ((name, signs.search(name)) for name in names)
-    return {name[: sign.start()]: sign[0] for name, sign in found if sign}
+    signs = (*SIGNS, *OURS)
+    found = ((x, sign) for x in names if x.endswith(signs) for sign in signs if x.endswith(sign))
+    places = ((name.removesuffix(sign), sign) for name, sign in found)
+    return {prefix: sign for prefix, sign in places if prefix[-1:] in ("", "/", ".")}
 
 
 def _taken(found: Unwrapped, prefix: str) -> Unwrapped:
