@@ -172,6 +172,10 @@ def good():
             png(6, 8, 8, 2, rows_of(RGB), (b"tRNS", RGB[3, 3].astype(">u2").tobytes())),
             np.where((RGB[3, 3] == RGB).all(-1)[..., None], 255, RGB),
         ),
+        "png, a second header": (
+            png(6, 8, 8, 2, rows_of(RGB), (b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0))),
+            RGB,
+        ),
         "png, interlaced": (png(6, 8, 8, 2, interlaced(RGB), interlaced=1), RGB),
         "png, animated": (saved(image, "PNG", save_all=True, append_images=more()), RGB),
         "png, a comment that unpacks to 3 MB": (saved(image, "PNG", pnginfo=text), RGB),
@@ -333,6 +337,11 @@ BAD = {
     ),
     "png, flipped": (saved(NOISE, "PNG").replace(b"IDAT\x78", b"IDAT\x79"), "damaged"),
     "png, no header": (b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged"),
+    "png, a palette first": (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"PLTE", b"abc") + png(6, 8, 8, 2, rows_of(RGB))[8:],
+        "does not begin with a header",
+    ),
+    "png, no palette": (png(6, 8, 8, 3, rows_of(GREY)), "palette, which is missing"),
     "png, no pixels": (png(0, 0, 8, 2, b""), "damaged"),
     "jpeg, cut": (saved(NOISE, "JPEG")[:1500], "damaged or incomplete"),
     "jpeg, progressive, cut": (saved(NOISE, "JPEG", progressive=True)[:1500], "damaged"),

@@ -226,7 +226,7 @@ def test_of_several_models_one_has_to_be_chosen(source, keys):
     for key in (*keys, *(key.partition("/")[0] for key in keys if not key.startswith(("st", "p")))):
         with read_weights(source, key=key) as weights:
             assert start_from(create_model("mixer_pico"), weights).new == ()
-    with pytest.raises(CheckpointError, match=f"has no 'ghost', but .*{re.escape(keys[0][0])}"):
+    with pytest.raises(CheckpointError, match=f"has no 'ghost'; it has .*{re.escape(keys[0][0])}"):
         read_weights(source, key="ghost")
 
 
@@ -235,7 +235,7 @@ def test_the_model_that_is_chosen_is_the_one_that_is_read():
     with read_weights(source, key="teacher") as weights:
         np.testing.assert_array_equal(weights["head.bias"].read(), EMA["head.bias"])
         assert "head.last.weight" in weights
-    with read_weights(source, key="student") as weights:
+    with read_weights(source, key="student/") as weights:
         np.testing.assert_array_equal(weights["head.bias"].read(), TIMM["head.bias"])
 
 
@@ -249,10 +249,12 @@ def test_one_model_beside_what_is_none_is_taken():
 @pytest.mark.parametrize("write", [zip_file, legacy_file])
 def test_weights_under_a_number_are_read_and_odd_names_are_no_damage(write, tmp_path):
     path = tmp_path / "w.pth"
-    path.write_bytes(write({0: TIMM}))
-    with read_weights(path) as weights:
-        assert weights.keys() == TIMM.keys()
-        assert weights.notes == ("the names were taken without '0/', which they begin with",)
+    for key in (0, None, 0.5, True):
+        path.write_bytes(write({key: TIMM}))
+        with read_weights(path) as weights:
+            assert weights.keys() == TIMM.keys()
+            said = ({"0": "'0/'", "0.5": "'0.'"}).get(str(key), f"'{key}/'")
+            assert weights.notes[0].startswith(f"the names were taken without {said}")
     path.write_bytes(write({f"a\x1b[2J{name}": array for name, array in TIMM.items()}))
     with pytest.raises(CheckpointError, match=r"has names that tinymixer does not read: 'a.x1b"):
         read_weights(path)
@@ -461,6 +463,7 @@ def test_a_record_that_lies_is_refused(lie, says, tmp_path):
         ({"class_names": ["a\nb"] * 10}, "its class_names is"),
         ({"mean": np.ones(3)}, "ndarray is not JSON"),
         ({"std": [float("nan")]}, "its std is"),
+        ({"std": [0.22, 0.22, 0.23]}, "of pixels 0..1; multiply it by 255"),
     ],
 )
 def test_a_record_that_could_not_be_read_is_not_written(lie, says, tmp_path):

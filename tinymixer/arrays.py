@@ -105,6 +105,8 @@ def opened(path: Path, *, compressed: bool = True, text: bool = False) -> Iterat
     """
     with open_regular(path) as file:
         start = file.read(4)
+        if start == b"\x93NUM":
+            raise ValueError("it is a single array (.npy); save it by its name, with numpy.savez")
         if start in (b"PK\3\4", b"PK\5\6"):
             with zipfile.ZipFile(with_small_directory(file)) as archive:
                 yield Npz(archive, os.fstat(file.fileno()).st_size, compressed, text)

@@ -209,6 +209,20 @@ def test_predictions_are_not_written_among_the_pictures(word, out, photos, run, 
     assert call("predict", "photos/p5.png", "--run", run, "--out", "photos") == 0
 
 
+def test_words_that_are_no_names_of_files_and_links_to_nothing_are_named(photos, run, here, capsys):
+    (photos / "gone.png").symlink_to("nowhere")
+    words = ("https://example.com/x.png", "", "photos")
+    assert call("predict", *words, "--run", run, "--out", "out") == 2
+    errors = capsys.readouterr().err
+    assert "cannot read the picture photos/gone.png: there is no such file" in errors
+    assert "https://example.com/x.png is an address; give files" in errors
+    assert "a name is empty; give files" in errors
+    (here / "file").write_text("in the way")
+    argv = ("predict", "photos", "--run", run, "--out", "file")
+    refused(capsys, here, argv, "cannot write to file")
+    assert capsys.readouterr().out == ""
+
+
 def test_many_pictures_are_drawn_on_numbered_pages(photos, run, here, capsys, monkeypatch):
     monkeypatch.setattr(predict, "ON_A_PAGE", 2)
     monkeypatch.setattr(predict, "MOST_PAGES", 3)

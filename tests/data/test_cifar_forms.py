@@ -126,7 +126,7 @@ def test_kaggles_folder_has_no_labels_for_its_test(tmp_path):
     unpacked(tmp_path, cifar_forms.table(layout, files, tests=False))
     with pytest.raises(DataError, match=r"test pictures have no labels.* --dataset folder:PATH"):
         data.load("cifar10", tmp_path)
-    with pytest.warns(Note, match="test is left out; it is trained on train and tested on a fif"):
+    with pytest.warns(Note, match="left out test; a data set has one part"):
         own = data.load(f"folder:{tmp_path / 'cifar-10'}")
     assert (len(own.train_images), len(own.test_images)) == (80, 20)
     assert own.class_names == tuple(sorted(layout.class_names))

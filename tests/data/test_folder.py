@@ -78,11 +78,12 @@ def test_folders_for_training_and_testing(train, test, tmp_path):
 def test_what_lies_beside_training_and_test_is_named(tmp_path):
     for name, count in (("train", 5), ("val", 3), ("test", 2)):
         flowers(tmp_path / "x" / name, count=count)
-    with pytest.warns(Note, match="val is left out; it is trained on train and tested on test"):
+    with pytest.warns(Note, match="left out val; a data set has one part to train on"):
         dataset = load(tmp_path / "x")
     assert (len(dataset.train_images), len(dataset.test_images)) == (15, 6)
-    (tmp_path / "x" / "unlabelled").mkdir()
-    with pytest.warns(Note, match="unlabelled, val are left out"):
+    flowers(tmp_path / "x" / "holdout", count=2)
+    (tmp_path / "x" / "runs" / "figures").mkdir(parents=True)
+    with pytest.warns(Note, match="left out holdout, val; a"):
         load(tmp_path / "x")
 
 
@@ -90,10 +91,10 @@ def test_a_test_folder_without_classes_leaves_it_to_the_next(tmp_path):
     flowers(tmp_path / "x" / "train", count=5)
     (tmp_path / "x" / "test").mkdir()
     picture("red", 0).save(tmp_path / "x" / "test" / "1.png")
-    with pytest.warns(Note, match="test is left out; it is trained on train and tested on a fif"):
+    with pytest.warns(Note, match="left out test; a data set has one part"):
         assert len(load(tmp_path / "x").test_images) == 3
     flowers(tmp_path / "x" / "val", count=3)
-    with pytest.warns(Note, match="test is left out; it is trained on train and tested on val"):
+    with pytest.warns(Note, match="left out test; a data set has one part"):
         assert len(load(tmp_path / "x").test_images) == 9
 
 
@@ -133,6 +134,57 @@ def test_pictures_with_a_table_of_labels(tmp_path):
     dataset = load(tmp_path / "x")
     assert (len(dataset.train_images), len(dataset.test_images)) == (8, 4)
     np.testing.assert_array_equal(colour_of(dataset.train_images) == 2, dataset.train_labels == 1)
+
+
+LABELLED = [(f"{i}.png", ("red", "green")[i % 2]) for i in range(12)]
+TABLES = {
+    "semicolons": "\ufefffile;label\n" + "".join(f"{a};{b}\n" for a, b in LABELLED),
+    "tabs": "file\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in LABELLED),
+    "UTF-16": ("file,label\n" + "".join(f"{a},{b}\n" for a, b in LABELLED)).encode("utf-16"),
+    "two without a class": "file,label\n"
+    + "".join(f"{a},{b}\n" for a, b in LABELLED[:10])
+    + "10.png,\n11.png, \n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_as_other_programs_write_them(kind, tmp_path):
+    (tmp_path / "x" / "train").mkdir(parents=True)
+    for name, colour in LABELLED:
+        picture(colour, 0).save(tmp_path / "x" / "train" / name)
+    content = TABLES[kind]
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "x" / "labels.csv").write_bytes(content)
+    if kind == "two without a class":
+        with pytest.warns(Note, match="left out 2 files that no table of labels names"):
+            dataset = load(tmp_path / "x")
+    else:
+        dataset = load(tmp_path / "x")
+    assert dataset.class_names == ("green", "red")
+    count = len(dataset.train_images) + len(dataset.test_images)
+    assert count == (10 if kind.startswith("two") else 12)
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "x" / "train").mkdir(parents=True)
+    (tmp_path / "x" / "labels.csv").write_bytes("id,label\n1,grün\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels\.csv: it is not in UTF-8; save it as CSV in"):
+        load(tmp_path / "x")
+
+
+def test_pictures_beside_the_classes_are_named(tmp_path):
+    root = flowers(tmp_path / "x" / "train", count=5).parent
+    picture("red", 0).save(root / "train" / "1.png")
+    (root / "train" / "README.md").write_text("words")
+    with pytest.warns(Note, match="train: left out 1 picture beside the folders of the classes"):
+        assert len(load(root).test_images) == 3
+
+
+def test_files_beside_the_one_folder_do_not_hide_it(tmp_path):
+    flowers(tmp_path / "x" / "flowers" / "train", count=5)
+    flowers(tmp_path / "x" / "flowers" / "test", count=2)
+    (tmp_path / "x" / "README.md").write_text("words")
+    assert len(load(tmp_path / "x").test_images) == 6
 
 
 def test_what_is_kept_for_testing_depends_on_names_and_seed_only(tmp_path):
@@ -263,6 +315,9 @@ def test_wrong_folders_are_refused(tmp_path):
     flowers(tmp_path / "half" / "test", count=2)
     flowers(tmp_path / "half" / "val", count=2)
     cases.append((tmp_path / "half", "has no folder `train`; expected one beside test, val"))
+    flowers(tmp_path / "more" / "test", count=2)
+    flowers(tmp_path / "more" / "extra", count=2)
+    cases.append((tmp_path / "more", "has no folder `train`; expected one beside extra, test"))
     for kind in ("a", "b"):
         (tmp_path / "single" / kind).mkdir(parents=True)
         picture("red", 0).save(tmp_path / "single" / kind / "1.png")

@@ -8,7 +8,7 @@ import pytest
 from tinymixer import data
 from tinymixer.data import npz
 from tinymixer.data.dataset import measure_colours
-from tinymixer.errors import DataError
+from tinymixer.errors import DataError, Note
 
 N, M, H, W, K = 30, 10, 6, 7, 3
 RNG = np.random.default_rng(0)
@@ -87,6 +87,12 @@ def test_names_of_classes_in_bytes_or_beside(tmp_path):
     assert saved(tmp_path / "x.npz", **keras(names=encoded)).class_names == ("cat", "dog", "façade")
 
 
+def test_labels_that_count_from_1_are_noted(tmp_path):
+    with pytest.warns(Note, match="no label to train on is 0, the class '0'; labels count from 0"):
+        dataset = saved(tmp_path / "x.npz", **keras(y_train=LABELS + 1, y_test=TEST_LABELS + 1))
+    assert dataset.class_names == ("0", "1", "2", "3")
+
+
 def test_arrays_of_any_type_beside_them_are_left_alone(tmp_path):
     others = {"made": np.datetime64("2026-01-01"), "who": np.array([{}]), "z": np.zeros(2, "c8")}
     assert len(saved(tmp_path / "x.npz", **keras(**others)).train_images) == N
@@ -122,7 +128,8 @@ WRONG = {
     ),
     "fewer labels": (keras(y_train=LABELS[1:]), "29 labels for 30 train images"),
     "another size": (keras(x_test=TEST[:, 1:]), "training images are 6x7 .*, test images 5x7"),
-    "below 0": (keras(y_train=LABELS - 1), "train label -1 is not one of its"),
+    "below 0": (keras(y_train=LABELS - 1), "train label -1; expected numbers of classes, from 0"),
+    "two classes below 0": (keras(y_train=LABELS % 2 - 1, y_test=TEST_LABELS * 0), "label -1; ex"),
     "more classes than names": (keras(y_train=LABELS + 1, class_names=WORDS), "train label 3 is"),
     "one class": (keras(y_train=LABELS * 0, y_test=TEST_LABELS * 0), "1 class; expected 2"),
     "too many classes": (keras(y_train=LABELS + 10**9), "is not one of its 100000 classes"),
@@ -167,7 +174,7 @@ def test_a_wrong_file_is_named(kind, tmp_path):
         (b"", "is no .npz file of images and labels"),
         (b"PK\3\4 and no more", "its end is missing"),
         (b"<html>", "is no .npz file"),
-        (b"\x93NUMPY\1\0", "is no .npz file"),
+        (b"\x93NUMPY\1\0", r"it is a single array \(.npy\); save it by its name"),
         (None, "cannot be read: No such file"),
     ],
 )

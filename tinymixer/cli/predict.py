@@ -22,6 +22,7 @@ from tinymixer.cli.options import (
     add_run,
     find_checkpoint,
     load_figures,
+    require_writable,
     save_pictures,
     writable_folder,
 )
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         pixels = TASKS[saved.header.config.task].pixels
         sees = Sees(model.to(args.device), saved.header.dataset, pixels, args.device, args.tta)
         out = args.out or path.parent
+    require_writable(out)
     _keep_apart(args.images, out)
     if len(sources) == 1 and not empty:
         return _predict(sources[0], sees, out)
@@ -94,12 +96,17 @@ def run(args: argparse.Namespace) -> int:
 def find_pictures(words: Iterable[str]) -> tuple[list[Path], list[str]]:
     """Files as they are named; those in folders and of patterns in the order in which people count.
 
-    And a sentence for each folder without pictures and each pattern that matches none.
+    And a sentence for each folder without pictures, each pattern that matches none, and for words
+    that are neither.
     """
     found: dict[Path, None] = {}
     empty: list[str] = []
     for word in words:
         path = Path(word)
+        if not word or "://" in word:
+            what = f"{word} is an address" if word else "a name is empty"
+            empty.append(f"{what}; give files, folders or patterns of pictures")
+            continue
         if path.is_dir():
             inside = [
                 Path(folder, name)
@@ -129,7 +136,7 @@ def _natural(path: Path) -> list[Any]:
 def _keep_apart(words: Iterable[str], out: Path) -> None:
     """Raise DataError if what is drawn would be a picture when the same words are given again."""
     place = out.resolve()
-    for word in words:
+    for word in filter(None, words):
         path = Path(word)
         if path.is_dir():
             among = place.is_relative_to(path.resolve())

@@ -77,7 +77,8 @@ def members(path: Path) -> Iterator[Member]:
                 yield from _of_tar(_Limited(file))
         else:
             size = os.fstat(file.fileno()).st_size
-            name = path.name if start[:4] != b"PAR1" else f"{path.name}.parquet"
+            suffix = ".parquet" if start[:4] == b"PAR1" and path.suffix != ".parquet" else ""
+            name = f"{path.name}{suffix}"
             yield Member(name, size, file.read)
 
 

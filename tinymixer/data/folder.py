@@ -35,6 +35,7 @@ SIDES = Whole(1, 4096)
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
 MOST_BYTES = 2**34  # of all squares
 NAMED = 5  # pictures that a note names
+_PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _CACHE = 1  # number of the way in which pictures become squares: another one, other squares
 
 
@@ -133,27 +134,32 @@ def _outermost(root: Path) -> Path:
     """The folder that has several others: what an archive unpacks to is often one deeper."""
     for _ in range(3):
         inside = entries(root)
-        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name.lower() in TRAIN + TEST:
+        folders = [path for path in inside if path.is_dir()]
+        if len(folders) != 1 or folders[0].name.lower() in TRAIN + TEST:
             break
-        if not any(path.is_dir() for path in entries(inside[0])):
+        if any(path.name.lower().endswith(".csv") for path in inside) or not _folders(folders[0]):
             break
-        root = inside[0]
+        root = folders[0]
     return root
+
+
+def _folders(place: Path) -> list[Path]:
+    return [path for path in entries(place) if path.is_dir()]
 
 
 def _pictures(root: Path) -> list[Picture]:
     """Every file in a folder of a class, in order of path. Reading tells which are pictures."""
-    folders = {path.name.lower(): path for path in entries(root) if path.is_dir()}
+    folders = {path.name.lower(): path for path in _folders(root)}
     train = next((folders[name] for name in TRAIN if name in folders), None)
-    if train is None and folders and set(folders) <= set(TEST):
-        first = next(iter(folders.values()))
+    tests = [path for name, path in folders.items() if name in TEST]
+    if train is None and tests and (len(tests) == len(folders) or any(map(_folders, tests))):
         raise DataError(
             f"{root} has no folder `train`; expected one beside {', '.join(folders)}. To train on "
-            f"what is in {first.name}, and keep a fifth of it for testing, give that folder itself"
+            f"what is in {tests[0].name}, with a fifth of it kept for testing, give that folder"
         )
     if train is not None:
         found = _labelled(root, train, "train")
-        if not found and any(path.is_dir() for path in entries(train)):  # or it is of a class
+        if not found and _folders(train):  # or it is of a class
             found = _of_classes(train, "train")
         if found:
             used = [train.name]
@@ -162,36 +168,45 @@ def _pictures(root: Path) -> list[Picture]:
                     found += kept
                     used.append(test.name)
                     break
-            _tell_unused(root, [path.name for path in folders.values()], used)
+            kinds = {picture.kind for picture in found}
+            _tell_unused(root, [path for path in folders.values() if path.name not in used], kinds)
             return found
     return _labelled(root, root, "train") or _of_classes(root, "train")
 
 
-def _tell_unused(root: Path, folders: list[str], used: list[str]) -> None:
-    """Note what lies beside the folders for training and testing."""
-    if left := [name for name in folders if name not in used]:
-        note(
-            f"{root}: {', '.join(left)} {'is' if len(left) == 1 else 'are'} left out; it is "
-            f"trained on {used[0]} and tested on {used[1] if used[1:] else 'a fifth of that'}"
-        )
+def _tell_unused(root: Path, folders: list[Path], kinds: set[str]) -> None:
+    """Note which of the other folders are parts, too: by their names, or those of their folders."""
+    left = [
+        path.name
+        for path in folders
+        if path.name.lower() in TRAIN + TEST or kinds & {inner.name for inner in entries(path)}
+    ]
+    if left:
+        parts = "a data set has one part to train on and one to test on"
+        note(f"{root}: left out {', '.join(left)}; {parts}")
 
 
 def _of_test(root: Path, test: Path) -> list[Picture]:
     """None if they are of unknown classes, as Kaggle's are: then some to train on are kept."""
     found = _labelled(root, test, "test")
-    if not found and any(path.is_dir() for path in entries(test)):
+    if not found and _folders(test):
         found = _of_classes(test, "test")
     return found
 
 
 def _of_classes(folder: Path, part: str) -> list[Picture]:
-    """The files of each folder and of those within it; files beside the folders are of no class."""
-    kinds = [path.name for path in entries(folder) if path.is_dir()]
+    """The files of each folder and of those within it; pictures beside the folders are named."""
+    kinds = [path.name for path in _folders(folder)]
+    every = list(members(folder))
     found = [
         Picture(member, folder / member.name, part, member.folders[0])
-        for member in members(folder)
+        for member in every
         if member.folders
     ]
+    loose = [x for x in every if not x.folders and Path(x.base).suffix.lower() in _PICTURES]
+    if loose and found:
+        number = counted(len(loose), "picture")
+        note(f"{folder}: left out {number} beside the folders of the classes, in none of them")
     if empty := sorted(set(kinds) - {picture.kind for picture in found}):
         raise DataError(
             f"{folder / printable(empty[0], 200)} has no pictures; expected some in each folder, "

@@ -28,7 +28,7 @@ from tinymixer.data.dataset import (
     measure_colours,
 )
 from tinymixer.data.order import kept_for_testing, mixed
-from tinymixer.errors import DataError, brief, printable
+from tinymixer.errors import DataError, brief, note, printable
 
 NAMES = {  # what is wanted: the names that it may have, in order
     "train_images": ("train_images", "x_train", "X_train", "train_x", "images_train", "train_data"),
@@ -69,12 +69,20 @@ def load(file: str | Path, seed: int) -> Dataset:
     if "images" in arrays:
         arrays = _divided(arrays["images"], arrays["labels"], seed)
     count = 1 + max(int(arrays[f"{part}_labels"].max(initial=0)) for part in ("train", "test"))
+    for part in ("train", "test"):
+        if (lowest := arrays[f"{part}_labels"].min(initial=0)) < 0:
+            raise DataError(
+                f"{path}: {part} label {lowest}; expected numbers of classes, from 0 on"
+            )
     names = names or _beside(path) or tuple(str(i) for i in range(max(0, min(count, MOST_CLASSES))))
     if not len(arrays["train_images"]):
         raise DataError(f"{path}: it has no images to train on")
     mean, std = measure_colours(arrays["train_images"])
     names = tuple(map(printable, names))
-    return Dataset(printable(path.stem), **arrays, class_names=names, mean=mean, std=std)
+    dataset = Dataset(printable(path.stem), **arrays, class_names=names, mean=mean, std=std)
+    if not (dataset.train_labels == 0).any():
+        note(f"{path}: no label to train on is 0, the class {names[0]!r}; labels count from 0")
+    return dataset
 
 
 def _name(archive: ArrayFile, names: tuple[str, ...]) -> str | None:

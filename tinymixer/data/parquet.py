@@ -40,7 +40,7 @@ def rows(content: bytes, labels: tuple[tuple[str, ...], ...]) -> tuple[int, Iter
         )
     kind = schema.field(picture).type
     nested = pa.types.is_struct(kind) and "bytes" in [kind.field(i).name for i in range(len(kind))]
-    if not nested and not pa.types.is_binary(kind):
+    if not (nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise ValueError(f"its column {picture} is of type {str(kind)[:60]}; expected bytes")
     columns = [f"{picture}.bytes" if nested else picture, *names]
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]

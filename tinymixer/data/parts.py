@@ -154,6 +154,8 @@ _ADAM7 = (  # first column, first row, columns apart, rows apart, of each pass o
 
 def _png(content: bytes) -> Needed:
     """Header, palette, transparency and pixels. Those of 8 bits are decoded band by band."""
+    if content[12:16] != b"IHDR":
+        raise DataError("it does not begin with a header; its file is damaged")
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
     before, pixels, notes, at = [content[:8]], [], [], 8
     view = memoryview(content)
@@ -167,7 +169,7 @@ def _png(content: bytes) -> Needed:
         at += 12 + n
         if name == b"IDAT":
             pixels.append(body)
-        elif name in (b"IHDR", b"PLTE"):
+        elif name == (b"PLTE" if before[1:] else b"IHDR"):  # a second header is left out
             before.append(_chunk(name, body))
         elif name == b"tRNS":
             before.append(_chunk(name, _transparency(body, depth) if colour in (0, 2) else body))
@@ -175,6 +177,10 @@ def _png(content: bytes) -> Needed:
             notes.append(bytes(body))
         elif name == b"IEND":
             break
+    if colour == 3 and len(before) == 2:
+        raise DataError(
+            "its colours are numbers of a palette, which is missing; its file is damaged"
+        )
     unpacked = 0
     for left, top, across, down in _ADAM7 if interlaced else _WHOLE:
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)

@@ -29,6 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from tinymixer.arrays import open_regular
 from tinymixer.data import parts
 from tinymixer.errors import DataError, brief
 
@@ -112,12 +113,12 @@ def as_seen(picture: Image.Image, height: int, width: int) -> np.ndarray:
 
 def is_picture(path: Path) -> bool:
     """Whether a file in a folder is meant as a picture: by its name, or else by its first bytes."""
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.startswith(".") or path.is_dir():
         return False
     if path.suffix.lower() in SUFFIXES:
         return True  # also one that is damaged or of a kind that is not read: to be named
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return parts.kind_of(file.read(1000)) in DECODERS
     except (OSError, DataError):
         return False

@@ -6,7 +6,7 @@ and calls nothing. It answers numbers, texts and containers as they are, and in 
 else what the pickle says: the name of a class or function, and what it would have been called with.
 
 Work and memory are bounded, whatever the pickle says: so many bytes, so many steps. A dictionary
-keeps only the entries whose key is a text or a whole number, which becomes one.
+keeps only the entries whose key is a text, or a number or None, which become texts.
 """
 
 import pickletools
@@ -191,7 +191,7 @@ class _Machine:
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(key, str):
                 entries[key] = value
-            elif type(key) is int and abs(key) < 2**63:
+            elif key is None or (isinstance(key, int | float) and abs(key) < 2**63):
                 entries[str(key)] = value
 
 

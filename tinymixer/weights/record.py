@@ -61,6 +61,8 @@ def written(record: Mapping[str, Any], model: Any, sizes: Sequence[int]) -> dict
         built = _described(said, sizes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"record: {brief(error)}") from error
+    if said["std"] and max(said["std"]) <= 1:
+        raise ValueError(f"record: its std is {said['std']}, of pixels 0..1; multiply it by 255")
     if built is not None and _backbone(built) != _backbone(model):
         raise ValueError(
             f"record: {said['model']} with these model_options is not the model whose weights are "

@@ -95,13 +95,13 @@ def start_from(
         if name in source and (keep_head or not is_head(found[0][0]))
     }
     source.require_read(places)
-    state, arrays = part.state(), dict[str, np.ndarray]()
+    state, arrays, said = part.state(), dict[str, np.ndarray](), _said_model(source)
     resized, unfit = [], []
     for name, place in places.items():
         fits = source[name].shape == their_shape(place)
-        if fits and _same_grid(part, source, layout, place):
+        if fits and _same_grid(part, said, layout, place):
             arrays |= pieces(_read(source, name, state[place[0][0]].dtype), place, state)
-        elif (array := _resized(part, source, layout, name, place)) is not None:
+        elif (array := _resized(part, source, said, layout, name, place)) is not None:
             arrays[place[0][0]] = array
             resized.append(place[0][0])
         else:
@@ -195,7 +195,7 @@ def _require_enough(
 
 
 def _resized(
-    model: Any, source: Weights, layout: str, name: str, place: Places
+    model: Any, source: Weights, said: Any, layout: str, name: str, place: Places
 ) -> np.ndarray | None:
     """Our array from one of another grid, window or number of colours; None where it is neither."""
     (ours, view), *others = place
@@ -220,7 +220,7 @@ def _resized(
             return None
     else:
         new = _grid(model)
-        old = _grid_of(source, layout, theirs[axis], new)
+        old = _grid_of(said, layout, theirs[axis], new)
     if old is None or new is None:
         return None
     array = _read(source, name, model.state()[ours].dtype).transpose(view.order).reshape(theirs)
@@ -237,15 +237,12 @@ def _grid(model: Any) -> tuple[int, int]:
     return height // P, width // P
 
 
-def _grid_of(
-    source: Weights, layout: str, tokens: int, like: tuple[int, int]
-) -> tuple[int, int] | None:
+def _grid_of(said: Any, layout: str, tokens: int, like: tuple[int, int]) -> tuple[int, int] | None:
     """The grid of so many tokens that the weights are for; None if there is none.
 
-    The file says it; that of released weights is square; that of others has the proportions of
-    `like`.
+    That of the model which their file says; of released weights a square one; of others one with
+    the proportions of `like`.
     """
-    said = _said_model(source)
     if isinstance(said, Isotropic):
         grid = _grid(said)
         return grid if math.prod(grid) == tokens else None
@@ -256,12 +253,12 @@ def _grid_of(
     return (rows, tokens // rows) if rows and rows * rows * W == tokens * H else None
 
 
-def _same_grid(model: Any, source: Weights, layout: str, place: Places) -> bool:
+def _same_grid(model: Any, said: Any, layout: str, place: Places) -> bool:
     """Whether an array of the right shape, if it maps tokens, is for the model's grid too."""
     if not isinstance(model, Isotropic) or not TOKENS.fullmatch(place[0][0]):
         return True
     grid = _grid(model)
-    return _grid_of(source, layout, math.prod(grid), grid) == grid
+    return _grid_of(said, layout, math.prod(grid), grid) == grid
 
 
 def _window(rows: int, colours: int | None) -> tuple[int, int] | None:

@@ -55,12 +55,12 @@ def unwrapped(names: list[str], average: bool = True, key: str = "") -> Unwrappe
     there are several models.
     """
     inside = {name: name for name in names}
-    if key:
+    if key := key.rstrip("/."):
         within = (f"{key}/", f"{key}.")
         inside = {x[len(key) + 1 :]: x for x in names if x.startswith(within) and x not in within}
         if not inside:
             firsts = dict.fromkeys(_split(name)[0] or name for name in names)
-            raise ValueError(f"it has no {key!r}, but {_some(list(firsts))}")
+            raise ValueError(f"it has no {key!r}; it has {_some(list(firsts))}")
     found = _without(inside, average, DEEPEST)
     models = _models(found.names)
     if len(models) > 1 and "" not in models:
@@ -78,9 +78,10 @@ def unwrapped(names: list[str], average: bool = True, key: str = "") -> Unwrappe
 
 def _models(names: Iterable[str]) -> dict[str, str]:
     """What comes before the names of each whole model, and the sign by which it is known."""
-    signs = re.compile(rf"(?:^|(?<=[/.]))(?:{'|'.join(map(re.escape, (*SIGNS, *OURS)))})$")
-    found = ((name, signs.search(name)) for name in names)
-    return {name[: sign.start()]: sign[0] for name, sign in found if sign}
+    signs = (*SIGNS, *OURS)
+    found = ((x, sign) for x in names if x.endswith(signs) for sign in signs if x.endswith(sign))
+    places = ((name.removesuffix(sign), sign) for name, sign in found)
+    return {prefix: sign for prefix, sign in places if prefix[-1:] in ("", "/", ".")}
 
 
 def _taken(found: Unwrapped, prefix: str) -> Unwrapped:
