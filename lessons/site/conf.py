@@ -20,6 +20,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 # A name is shown where it lives, not where it is imported and listed in __all__.
 autodoc_default_options = {"members": True, "ignore-module-all": True}
+viewcode_follow_imported_members = False  # a source page links back by the name of one module
 toc_object_entries = False  # with them, half of the time goes into copies of the table of contents
 python_maximum_signature_line_length = 90
 
