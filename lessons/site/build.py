@@ -1,0 +1,135 @@
+"""Build the book: the lessons as they are committed, and every docstring of the package.
+
+    python -m pip install -e ".[book]" && npm install --prefix lessons/site     # once
+    python lessons/site/build.py                                # into build/book, with no network
+
+`python lessons/site/build.py DIR` builds it elsewhere. Any warning stops it. Where pyproject.toml
+says where the repository is, lessons get links to Colab and Binder, and copies of them that install
+the package are in DIR/colab: Colab finds these in the branch gh-pages, which holds the book.
+"""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+import tomllib
+from importlib import import_module
+from inspect import getmembers, isfunction
+from pathlib import Path
+from typing import Any
+
+import tinymixer
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PACKAGE = ROOT / "tinymixer"
+
+
+def repository() -> str | None:
+    """NAME/REPOSITORY on GitHub, if pyproject.toml says it."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", urls["Repository"])
+    return found and found[1]
+
+
+def for_the_book(lesson: dict[str, Any], name: str, where: str | None) -> dict[str, Any]:
+    """A lesson with its checks folded, and with links to run it."""
+    for cell in lesson["cells"]:
+        tags = cell["metadata"].setdefault("tags", [])
+        check = any(tag.startswith("check:") for tag in tags)
+        if check or cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            tags.append("hide-input")
+            words = "The check" if check else "The code of this figure"
+            cell["metadata"]["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
+    if where:
+        title, *rest = lesson["cells"][0]["source"]
+        colab = f"https://colab.research.google.com/github/{where}/blob/gh-pages/colab/{name}"
+        tag = f"v{tinymixer.__version__}"
+        binder = f"https://mybinder.org/v2/gh/{where}/{tag}?labpath=lessons/{name}"
+        links = f"\nRun it: [in Colab]({colab}) or [in Binder]({binder}).\n"
+        lesson["cells"][0]["source"] = [title, links, *rest]
+    return lesson
+
+
+def for_colab(lesson: dict[str, Any], where: str) -> dict[str, Any]:
+    """A lesson that first installs the package, as it is at its tag."""
+    package = f"tinymixer @ git+https://github.com/{where}@v{tinymixer.__version__}"
+    install = {
+        "cell_type": "code",
+        "id": "colab",
+        "metadata": {},
+        "source": [f'%pip install -q "{package}"'],
+        "execution_count": None,
+        "outputs": [],
+    }
+    return lesson | {"cells": [install, *lesson["cells"]]}
+
+
+def lay_out(pages: Path) -> None:
+    """What Sphinx reads: the files of the course, the pages beside this file, and the API."""
+    where = repository()
+    for file in [*(ROOT / "lessons").glob("[!.]*.*"), *HERE.glob("*.md")]:
+        shutil.copy(file, pages)
+    entries = []
+    for file in sorted(pages.glob("*.ipynb")):
+        lesson = for_the_book(json.loads(file.read_text("utf-8")), file.name, where)
+        file.write_text(json.dumps(lesson), "utf-8")
+        title = lesson["cells"][0]["source"][0].strip("# \n")
+        entries.append(f"{file.stem[:2]} {title} <{file.stem}>")
+    index = (pages / "index.md").read_text("utf-8").replace("LESSONS", "\n".join(entries))
+    (pages / "index.md").write_text(index, "utf-8")
+    (pages / "api").mkdir()
+    for room in sorted(PACKAGE.iterdir()):
+        if room.suffix == ".py" and room.stem != "__main__":
+            api_page(pages / "api", [room])
+        elif (room / "__init__.py").exists():
+            api_page(pages / "api", sorted(room.rglob("*.py")))
+
+
+def api_page(folder: Path, modules: list[Path]) -> None:
+    """One page for all modules of a room."""
+    names = [".".join(x.relative_to(ROOT).with_suffix("").parts) for x in modules]
+    names = sorted(name.removesuffix(".__init__") for name in names)
+    lines: list[str] = []
+    for name in names:
+        title = name.removeprefix("tinymixer.")
+        line = ("-" if lines else "=") * len(title)
+        lines += [title, line, "", f".. automodule:: {name}"]
+        # A function with the name of a module beside it: the index knows one thing by a name.
+        functions = [x for _, x in getmembers(import_module(name), isfunction)]
+        own = [x.__name__ for x in functions if x.__module__ == name]
+        twice = [x for x in own if f"{name}.{x}" in names]
+        lines += [f"   :exclude-members: {', '.join(twice)}"] * bool(twice) + [""]
+        for x in twice:
+            lines += [".. raw:: html", "", f'   <span id="{name}.{x}"></span>', ""]
+            lines += [f".. autofunction:: {name}.{x}", "   :no-index:", ""]
+    page = folder / f"{names[0].removeprefix('tinymixer.')}.rst"
+    page.write_text("\n".join(lines), "utf-8")
+
+
+def main(target: Path) -> int | str:
+    """0; or what is wrong, if Sphinx has not said it."""
+    if target.exists() and any(target.iterdir()) and not (target / ".buildinfo").exists():
+        return f"{target} holds files, but no book; name another folder"
+    shutil.rmtree(target, ignore_errors=True)  # old pages would stay among the new
+    from sphinx.cmd.build import build_main
+
+    with tempfile.TemporaryDirectory() as folder:
+        pages, trees = Path(folder) / "pages", Path(folder) / "trees"
+        pages.mkdir()
+        lay_out(pages)
+        settings = ["-W", "--keep-going", "-q", "-j", "auto", "-c", str(HERE), "-d", str(trees)]
+        if code := build_main([*settings, str(pages), str(target)]):
+            return code
+    if where := repository():
+        (target / "colab").mkdir(exist_ok=True)
+        for file in (ROOT / "lessons").glob("*.ipynb"):
+            lesson = for_colab(json.loads(file.read_text("utf-8")), where)
+            (target / "colab" / file.name).write_text(json.dumps(lesson, indent=1), "utf-8")
+    print(f"the book is {target / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if sys.argv[1:] else ROOT / "build" / "book")))

@@ -1,0 +1,197 @@
+"""The book of the lessons: complete, and whole without a network."""
+
+import importlib.util
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from notebooks import LESSONS, ROOT, read, tagged
+
+SITE = ROOT / "lessons" / "site"
+LARGEST = 1_500_000  # bytes of a page
+FOREIGN = re.compile(r"(?:\w+:)?//")
+LOADED = {("link", "href"), ("use", "href"), ("image", "href"), ("form", "action")}
+LINKED = {"arxiv.org", "msgpack.org", "numpy.org", "github.com"}  # what docstrings stand on
+LINKED |= {"www.sphinx-doc.org", "pradyunsg.me"}  # who made the look of the book
+MISSING = [name for name in ("sphinx", "myst_nb", "furo") if not importlib.util.find_spec(name)]
+MISSING += ["node"] * (not shutil.which("node"))
+MISSING += ["KaTeX"] * (not (SITE / "node_modules" / "katex").exists())
+
+
+class Page(HTMLParser):
+    """What a page loads, what it links to, and the places in it that a link can mean."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.links, self.places, self.classes = [], [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            value = value or ""
+            if name in ("src", "poster", "data") or (tag, name) in LOADED:
+                self.loads.append(value)
+            elif name == "srcset":
+                self.loads += [part.split()[0] for part in value.split(",")]
+            elif name == "style":
+                self.loads += addresses(value)
+            elif (tag, name) == ("a", "href"):
+                self.links.append(value)
+            elif name == "id":
+                self.places.add(value)
+            elif name == "class":
+                self.classes += value.split()
+
+
+def addresses(style):
+    """What a style sheet loads."""
+    return re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", style)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    if MISSING:
+        pytest.skip(f"{', '.join(MISSING)} missing; see lessons/site/build.py")
+    target = tmp_path_factory.mktemp("book")
+    command = [sys.executable, str(SITE / "build.py"), str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return target
+
+
+@pytest.fixture(scope="module")
+def pages(book):
+    found = {path: path.read_text("utf-8") for path in book.rglob("*.html")}
+    assert len(found) > 100
+    return {path: (text, Page(text)) for path, text in found.items()}
+
+
+@pytest.mark.slow
+def test_nothing_is_loaded_from_elsewhere(book, pages):
+    loads = {path: page.loads for path, (_, page) in pages.items()}
+    loads |= {path: addresses(path.read_text("utf-8")) for path in book.rglob("*.css")}
+    assert sum(map(len, loads.values())) > 1000
+    for path, found in loads.items():
+        assert [x for x in found if FOREIGN.match(x)] == [], path
+        files = [x for x in found if not x.startswith(("data:", "#"))]
+        gone = [x for x in files if not (path.parent / unquote(urlsplit(x).path)).exists()]
+        assert gone == [], path
+    assert list(book.rglob("*.woff2"))
+
+
+@pytest.mark.slow
+def test_links_lead_somewhere(pages):
+    for path, (_, page) in pages.items():
+        for link in page.links:
+            to = urlsplit(link)
+            if to.scheme:
+                assert to.netloc in LINKED, (path, link)
+                continue
+            target = (path.parent / unquote(to.path)).resolve() if to.path else path
+            assert target.exists(), (path, link)
+            if to.fragment and target in pages:
+                assert unquote(to.fragment) in pages[target][1].places, (path, link)
+
+
+@pytest.mark.slow
+def test_every_lesson_has_its_formulas_figures_and_folded_checks(book, pages):
+    for lesson in LESSONS:
+        text, page = pages[book / f"{lesson.stem}.html"]
+        notebook = read(lesson)
+        words = "".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        assert page.classes.count("katex-display") == words.count("$$") / 2, lesson
+        assert not {"math", "katex-error"} & set(page.classes)
+        outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
+        drawn = sum("image/png" in o.get("data", {}) for o in outputs)
+        assert len([x for x in page.loads if "_images/" in x]) >= drawn
+        checks = len(tagged(notebook, "check"))
+        assert text.count("<summary>Hint</summary>") == checks
+        assert page.classes.count("above-input") >= checks
+        assert text.count(">The check</p>\n</summary>") == checks
+
+
+@pytest.mark.slow
+def test_pages_are_small(pages):
+    sizes = {path.name: len(text.encode()) for path, (text, _) in pages.items()}
+    assert max(sizes.values()) <= LARGEST, max(sizes, key=sizes.get)
+
+
+@pytest.mark.slow
+def test_every_module_is_in_the_reference(book, pages):
+    package = ROOT / "tinymixer"
+    parts = [path.relative_to(ROOT).with_suffix("").parts for path in package.rglob("*.py")]
+    names = {".".join(x).removesuffix(".__init__") for x in parts} - {"tinymixer.__main__"}
+    places = [page.places for path, (_, page) in pages.items() if path.parent == book / "api"]
+    assert {x.removeprefix("module-") for x in set().union(*places)} >= names
+    assert "tinymixer.ops.linear.TokenLinear" in pages[book / "api" / "ops.html"][1].places
+
+
+# --- Its parts, which need no Sphinx -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<img src="https://elsewhere.org/x.png">',
+        '<img src="x.png" srcset="x.png, //elsewhere.org/x.png 2x">',
+        '<script src="//elsewhere.org/x.js"></script>',
+        '<link rel="stylesheet" href="http://elsewhere.org/x.css">',
+        '<p style="background: url(https://elsewhere.org/x.png)">',
+    ],
+)
+def test_what_comes_from_elsewhere_is_seen(html):
+    assert [x for x in Page(html).loads if FOREIGN.match(x)]
+    assert not [x for x in Page(html.replace("elsewhere.org/", "")).loads if "elsewhere" in x]
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("y = W2 g(W1 x) * a_", r"\y = W2 g(W1 x) \* a\_" + "\n"),
+        ("* a list? no", r"\* a list? no" + "\n"),
+        ("`x` and `ops`: two", r"\ ``x``\  and \ ``ops``\ : two" + "\n"),
+        ("x (S, C)  ->  y (S, D)", ".. code-block:: none\n\n    x (S, C)  ->  y (S, D)\n"),
+        (
+            "a table\n    B    images\n    S    tokens",
+            "\\a table\n\n.. code-block:: none\n\n        B    images\n        S    tokens\n",
+        ),
+        (
+            "arXiv 2105.01601, eq. 1",
+            r"\ `arXiv 2105.01601 <https://arxiv.org/abs/2105.01601>`__\ , eq. 1" + "\n",
+        ),
+    ],
+)
+def test_a_docstring_is_shown_as_it_stands(docstring, expected):
+    to_rst = runpy.run_path(str(SITE / "docstrings.py"))["to_rst"]
+    assert "\n".join(to_rst(docstring.splitlines())) == expected
+
+
+def test_links_to_run_a_lesson_come_with_the_address():
+    build = runpy.run_path(str(SITE / "build.py"))
+    source = LESSONS[0].read_text("utf-8")
+    name, where = LESSONS[0].name, "someone/tinymixer"
+    without, linked = (build["for_the_book"](json.loads(source), name, x) for x in (None, where))
+    assert "Run it" not in json.dumps(without)
+    title, links, *_ = linked["cells"][0]["source"]
+    assert title.startswith("# ")
+    assert f"/github/{where}/blob/gh-pages/colab/{name})" in links
+    assert f"/gh/{where}/v" in links
+    assert f"labpath=lessons/{name})" in links
+    own = build["for_colab"](json.loads(source), where)["cells"]
+    assert own[1:] == json.loads(source)["cells"]
+    assert own[0]["source"][0].startswith(
+        f'%pip install -q "tinymixer @ git+https://github.com/{where}@v'
+    )
+
+
+def test_other_files_are_not_replaced_by_a_book(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    said = runpy.run_path(str(SITE / "build.py"))["main"](tmp_path)
+    assert said == f"{tmp_path} holds files, but no book; name another folder"
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
