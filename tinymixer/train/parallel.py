@@ -181,8 +181,8 @@ class GradientSum:
         """The sum (N,), of the type of `like`, on every rank, once each has added its own leaves.
 
         The nodes whose sibling is on another rank are cut into one slice of the N numbers for each
-        rank, which finishes the tree for its slice. Then the slices are put together. So a rank
-        sends about 2 N numbers, however many ranks there are, and all of them add.
+        rank, which finishes the tree for its slice. Then the slices are put together. So all ranks
+        add, and each sends about 2 N numbers where its leaves are one branch of the tree.
         """
         if ranks.size == 1:
             return self.waiting[self.root]
