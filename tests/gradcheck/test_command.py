@@ -1,16 +1,22 @@
 """The command `tinymixer gradcheck`."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from tinymixer import cli, ops
-from tinymixer.cli import gradcheck
+from tinymixer.cli import gradcheck, own_function
 from tinymixer.engine import Tensor
-from tinymixer.gradcheck import checks
+from tinymixer.gradcheck import Finding, Report, checks
 from tinymixer.gradcheck.mutants import Mutant, plant, subjects
+from tinymixer.gradcheck.verdict import TOLERANCES
 
 
 def test_the_command_reports_one_operation(tmp_path, capsys):
@@ -55,6 +61,15 @@ def test_the_command_fails_and_explains_on_a_wrong_gradient(monkeypatch, capsys)
 def test_the_command_names_what_is_zero_by_symmetry(capsys):
     assert cli.main(["gradcheck", "--op", "Imbalance"]) == 0
     assert "Imbalance() (1,): zero by symmetry: dv\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", TOLERANCES)
+def test_a_row_keeps_to_the_bounds_where_a_report_says_that_it_is_rounding(method):
+    for error, verdict in (0.9, "passed"), (1.1, "failed"):
+        finding = Finding("x", method, error * TOLERANCES[method], 1.0, 1.0, wrong=False)
+        report = Report("f", [finding])
+        assert report
+        assert gradcheck.Row.of("f", [report]).verdict == verdict
 
 
 def test_the_command_checks_all_that_it_is_told_to(capsys):
@@ -140,6 +155,11 @@ def test_an_own_function_is_checked(mine, capsys, name, inputs, code, says):
     given = [word for spec in inputs for word in ("--input", spec)]
     assert cli.main(["gradcheck", f"{mine}:{name}", *given]) == code
     assert says in capsys.readouterr().out
+
+
+def test_a_range_of_whole_numbers_includes_its_ends():
+    drawn = own_function.array("99:-1..1", "", np.random.default_rng(0))
+    assert set(drawn) == {-1, 0, 1}
 
 
 def test_an_own_function_has_a_curve_and_a_file(mine, tmp_path, capsys):
@@ -267,3 +287,16 @@ def test_processes_that_share_the_work_find_what_one_finds(monkeypatch, capsys):
     assert not started
     assert table(2) == alone
     assert started == [2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends the signal of Ctrl-C to a group of processes")
+def test_ctrl_c_ends_all_of_them_with_one_line():
+    command = [sys.executable, "-m", "tinymixer", "gradcheck", "--all"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as started:
+        time.sleep(3)
+        os.killpg(started.pid, signal.SIGINT)
+        _, error = started.communicate(timeout=60)
+    assert (started.returncode, error) in [
+        (130, b"tinymixer: interrupted\n"),
+        (-signal.SIGINT, b""),  # before it was there to say so
+    ]

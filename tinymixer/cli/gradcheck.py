@@ -182,12 +182,25 @@ def _rows(jobs: Sequence[Job]) -> Iterator[Row]:
         return
     spawned = get_context("spawn")  # a fork copies locks that other threads hold
     with ProcessPoolExecutor(processes, spawned, _start) as pool:
-        yield from pool.map(_row, jobs)
+        _hold_interrupts(True)  # which a new process inherits: it has no answer yet
+        try:
+            futures = [pool.submit(_row, job) for job in jobs]
+        finally:
+            _hold_interrupts(False)
+        for future in futures:
+            yield future.result()
 
 
 def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it; the first process says so
+    _hold_interrupts(False)
     keep_freed_memory()
+
+
+def _hold_interrupts(hold: bool) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        how = signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, {signal.SIGINT})
 
 
 def _row(job: Job) -> Row:
