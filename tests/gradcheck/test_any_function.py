@@ -78,9 +78,17 @@ def test_scale_does_not_matter_to_differences(scale):
         report = check_function(OfNumPy(lambda x: x * np.abs(x), lambda x: 2 * np.abs(x)), x)
         report.raise_on_failure()
         assert not report.analytic
+        assert 0 < report.coverage.noticed < 2e-6  # the error below is
         assert not check_function(
             OfNumPy(lambda x: x * np.abs(x), lambda x: (2 + 2e-6) * np.abs(x)), x
         )
+
+
+def test_each_element_has_a_step_of_its_own():
+    x = 10.0 ** np.arange(-20, 9, 4)
+    check_function(OfNumPy(np.log, lambda x: 1 / x), x).raise_on_failure()
+    wrong_at_0 = 1 + 1e-6 * (np.arange(x.size) == 0)
+    assert "dx[0]" in str(check_function(OfNumPy(np.log, lambda x: wrong_at_0 / x), x))
 
 
 def test_steps_far_beyond_an_element_say_something_of_what_is_nearly_linear_only():
@@ -169,6 +177,19 @@ def test_one_wrong_element_of_many_is_found(monkeypatch, n, how, gate):
     assert report.verdict == "failed"
     assert f"dx[{n - 1}]" in str(report)
     assert f"all {n} elements {how}" in str(report)
+
+
+def test_errors_that_cancel_in_a_sum_are_found(monkeypatch):
+    """Two elements swapped have the same sum: they are moved up and down at random."""
+    monkeypatch.setattr(checks, "MOST_ELEMENTS", 300)
+
+    def swapped(dx):
+        dx, (i, j) = dx.copy(), np.argsort(np.abs(dx))[-2:]
+        dx[[i, j]] = dx[[j, i]]
+        return dx
+
+    x = np.random.default_rng(0).uniform(1, 2, 301)  # whose steps are alike
+    assert check_function(wrong(ops.GELU, swapped)(), x).verdict == "failed"
 
 
 def test_of_a_slow_function_all_elements_are_moved_together(monkeypatch):
@@ -339,6 +360,30 @@ def test_a_forward_must_be_repeatable(kind):
     assert "a second forward gives another result" in str(report)
 
 
+def test_a_complex_step_that_the_differences_refute_is_not_believed():
+    """It does not see the real part move; without a cast, NumPy does not say so either."""
+
+    class PartlyReal(Function):
+        def forward(self, x):
+            self.saved = (x,)
+            return x.real * x
+
+        def backward(self, dy):
+            return 2 * dy * self.saved[0]
+
+    report = check_function(PartlyReal(), normal(5))
+    report.raise_on_failure()
+    assert not report.analytic
+    assert not check_function(wrong(PartlyReal, lambda dx: dx * (1 + 1e-6))(), normal(5))
+
+
+def test_steps_that_a_rounding_inside_agrees_with_prove_nothing():
+    """Rounded to multiples of 2^-17, 1.1 x seems to be x at steps of 4, 2 and 1 of them."""
+    grid = 1.5 * 2.0**35
+    forward = OfNumPy(lambda x: (1.1 * x + grid) - grid, lambda x: 1.1 + 0 * x)
+    assert check_function(forward, np.zeros(3)).verdict == "not decidable here"
+
+
 def test_a_forward_in_float32_only_is_judged_in_float32():
     class Single(Function):
         def forward(self, x):
@@ -353,6 +398,22 @@ def test_a_forward_in_float32_only_is_judged_in_float32():
     check_function(Single(), x).raise_on_failure()
     off = wrong(Single, lambda dx: dx * np.float32(1.05))
     assert check_function(off(), x).verdict == "failed"
+
+
+def test_a_complex_step_is_taken_in_float32_too():
+    class Single(Function):
+        def forward(self, x):
+            x = x.astype(np.complex64 if np.iscomplexobj(x) else np.float32)
+            self.saved = (x,)
+            return x * x
+
+        def backward(self, dy):
+            return (2 * dy * self.saved[0]).astype(np.float32)
+
+    report = check_function(Single(), 1 + np.abs(normal(7)))
+    report.raise_on_failure()
+    assert report.analytic
+    assert abs(report.worst("complex step").numeric) > 2
 
 
 def test_float32_inside_is_judged_in_float32():

@@ -1,5 +1,8 @@
 """The methods: what each is good to, where it applies, and that it knows both."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from examples import B, C, S, layer_norm, normal, token_linear, wrong
@@ -8,8 +11,9 @@ from tinymixer import nn, ops
 from tinymixer.engine import Function
 from tinymixer.gradcheck import CASES, check, check_function, check_model, mutants, numeric
 from tinymixer.gradcheck.show import error_against_step
-from tinymixer.gradcheck.slope import slope
+from tinymixer.gradcheck.slope import Slope, slope
 from tinymixer.gradcheck.subject import of_function
+from tinymixer.gradcheck.verdict import Claim, exceeds
 
 
 def test_orders_and_the_complex_step_on_a_known_derivative():
@@ -69,6 +73,19 @@ def test_a_slope_knows_how_far_it_may_be_off(path, derivative):
     assert found.error <= max(1e-4 * abs(derivative), 1e-9)
 
 
+def test_sides_that_come_together_are_no_kink():
+    found = slope(lambda t: np.asarray(abs(t) ** 1.5), np.ones(()), 1e-10)
+    assert abs(found.value) <= found.error < 1e-6
+    assert found.spread == 0
+
+
+def test_a_kink_that_only_large_steps_meet_is_not_at_the_input():
+    """Small ones, which do not, are good to 1 % beside a million; no claim may profit from it."""
+    found = slope(lambda t: np.asarray(1e6 + np.abs(1e-6 + t)), np.ones(()), 1e-10)
+    assert abs(found.value - 1) <= found.error < 0.1
+    assert not found.kinked
+
+
 def test_an_output_without_weight_may_jump():
     found = slope(lambda t: np.array([np.exp(t), np.floor(1 + t)]), np.array([1.0, 0.0]), 1e-10)
     assert abs(found.value - 1) <= found.error <= 1e-10
@@ -95,6 +112,13 @@ def test_at_a_kink_both_sides_are_known(f, left, right):
     np.testing.assert_allclose(found.sides, [left, right], atol=1e-5)
     middle = (left + right) / 2, (right - left) / 2
     np.testing.assert_allclose([found.value, found.spread], middle, atol=1e-5)
+
+
+def test_a_claim_may_be_off_by_its_own_rounding():
+    found = Slope(1 + 1e-6, error=1e-12)
+    claim = Claim("x", 1.0, reference=1.0, rounding=0.0, coarser=0.0)
+    assert exceeds(claim, found)
+    assert not exceeds(replace(claim, rounding=1e-6), found)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +165,33 @@ def test_of_a_model_that_jumps_the_complex_step_is_the_judge():
     assert report.worst("complex step").error < 1e-12
     seen.clear()
     assert not check_model(Gated(0.0, wrong=True), normal(2, 4), at_the_threshold)
+
+
+class HalfReal(nn.Module):
+    """2 x W, half of it cast to real numbers on the way, at which NumPy only warns."""
+
+    def __init__(self):
+        self.W = nn.Parameter(np.ones((4, 3)))
+
+    def forward(self, x):
+        y = ops.ChannelLinear()(x, self.W)
+        return y + ToReal()(y)
+
+
+class ToReal(Function):
+    def forward(self, x):
+        return x.astype(np.float64)
+
+    def backward(self, dy):
+        return dy
+
+
+def test_of_a_model_with_a_cast_to_real_the_differences_are_the_judge():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
+        report = check_model(HalfReal(), normal(2, 4))
+    report.raise_on_failure()
+    assert not report.analytic
 
 
 def test_order_is_none_where_there_is_no_truncation():
@@ -190,5 +241,21 @@ def test_a_zero_backward_passes_a_summed_output_and_not_a_random_cotangent():
 
 def test_a_gradient_that_is_zero_by_symmetry_is_named_and_not_divided_by():
     report = check(lambda x: ops.LayerNorm()(x, np.ones(C), np.zeros(C)).sum(), normal(S, C))
+    report.raise_on_failure()
+    assert report.zeros == ["x"]
+
+
+def test_a_gradient_that_is_zero_by_symmetry_may_be_written_as_zero():
+    """What every method measures there is rounding, beside which 0 is exact."""
+
+    class Balanced(Function):
+        def forward(self, x):
+            self.saved = (x.shape,)
+            return (x - x.mean(-1, keepdims=True)).sum(-1)
+
+        def backward(self, dy):
+            return np.zeros(self.saved[0])
+
+    report = check_function(Balanced(), normal(S, B))
     report.raise_on_failure()
     assert report.zeros == ["x"]

@@ -50,6 +50,8 @@ def test_a_whole_model(tiny_model, images):
     # What token mixing adds to all channels of a token alike, the next LayerNorm takes away.
     assert report.zeros == ["blocks.0.token_mlp.b2", "blocks.1.token_mlp.b2"]
     assert "zero by symmetry: dblocks.0.token_mlp.b2" in str(report)
+    looked_at = {f.input for f in report.findings}
+    assert looked_at == {*dict(tiny_model.named_parameters()), checks.ALL}
     assert sum(f.input == "all parameters" for f in report.findings) == 2 * checks.DIRECTIONS
     assert not tiny_model.head.W.data.any(), "the model itself is left as it is"
     assert tiny_model.head.W.dtype == np.float32

@@ -79,7 +79,10 @@ def test_a_failure_names_input_index_both_numbers_and_the_error_by_step():
         db[4] += 2
         return dx, dW, db
 
-    text = str(check_function(wrong(ops.TokenLinear, change)(), *token_linear))
+    report = check_function(wrong(ops.TokenLinear, change)(), *token_linear)
+    text = str(report)
+    assert len(report.steps) == 5
+    assert all(error > 0.1 for _, error in report.steps)
     found = re.search(r"db\[4\]: complex step (\S+), backward (\S+); relative error", text)
     assert found, text
     assert float(found[2]) - float(found[1]) == pytest.approx(2)
@@ -140,6 +143,21 @@ def test_a_wrong_bias_deep_in_a_model_is_found_and_named(tiny_model, images, mon
     singly = {f.input for f in report.findings if not f.passed} - {"all parameters"}
     assert singly == {"blocks.0.token_mlp.b1", "blocks.1.token_mlp.b1"}
     assert "off by the factor 1.001, everywhere" in str(report)
+
+
+def test_a_wrong_parameter_that_hardly_counts_is_found_among_the_others():
+    """Moved together, each so far that it counts as much as the others."""
+
+    class Whisper(nn.Module):
+        def __init__(self):
+            self.W, self.b = nn.Parameter(np.ones((4, 3))), nn.Parameter(np.ones(3))
+
+        def forward(self, x):
+            doubled = wrong(ops.GELU, lambda dx: 2 * dx)()(self.b)
+            return ops.ChannelLinear()(x, self.W) + 1e-11 * doubled
+
+    report = check_model(Whisper(), normal(2, 4), thorough=False)
+    assert {f.input for f in report.findings if not f.passed} == {"b"}
 
 
 def test_one_wrong_element_of_a_large_parameter_fails_the_model(monkeypatch):
