@@ -76,7 +76,7 @@ def counted(n: float, noun: str) -> str:
         noun = f"{noun[:-1]}ie"
     elif noun.endswith("axis"):
         noun = f"{noun[:-2]}e"
-    return f"{number} {noun}{'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
+    return f"{number} {noun}{'es' if noun.endswith(('s', 'x', 'tch')) else 's'}"
 
 
 def brief(reason: object, most: int = 400) -> str:
