@@ -91,6 +91,7 @@ def test_one_is_singular_and_all_other_numbers_are_plural():
     assert counted(1, "class") == "1 class"
     assert counted(0, "class") == "0 classes"
     assert counted(50_000, "training image") == "50,000 training images"
-    assert [counted(2, x) for x in ("entry", "day", "batch", "box", "epoch")] == [
-        *("2 entries", "2 days", "2 batches", "2 boxes", "2 epochs")
+    assert counted(0.5, "epoch") == "0.5 epochs"
+    assert [counted(2, x) for x in ("entry", "day", "batch", "box", "axis", "epoch")] == [
+        *("2 entries", "2 days", "2 batches", "2 boxes", "2 axes", "2 epochs")
     ]
