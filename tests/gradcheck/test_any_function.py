@@ -251,7 +251,11 @@ def test_digits_that_a_saturated_tanh_loses_are_no_mistake():
 
 @pytest.mark.slow
 def test_one_wrong_element_of_ten_million():
-    """Off by a millionth, it is found and named; right, all pass, and the report says what of."""
+    """Off by a millionth, it is found and named; right, all pass, and the report says what of.
+
+    Of one Function, by groups of directions and halving, with a forward that complex numbers pass
+    through. It takes 7 GB of memory and five minutes of one core.
+    """
 
     def change(dx):
         dx = dx.copy()
