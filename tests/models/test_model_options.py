@@ -214,7 +214,7 @@ def test_options_that_are_too_much_together_are_refused_before_weights_are_drawn
         ("as_mlp_nano", {"mlp_ratio": 1e-3}, "mlp_ratio=0.001 of 64 channels"),
         ("hire_mlp_nano", {"stem": (3, 0, 1)}, r"stem=\(3, 0, 1\): expected \(kernel, stride, pad"),
         ("hire_mlp_nano", {"reduction": (3, 2, -1)}, r"reduction=\(3, 2, -1\): expected \(kernel"),
-        ("sparse_mlp_nano", {"sparse_blocks": -1}, "sparse_blocks=-1, but there are 6 blocks"),
+        ("sparse_mlp_nano", {"sparse_blocks": -1}, "sparse_blocks=-1, but it has 6 blocks"),
         ("sparse_mlp_nano", {"capacity_factor": INF}, "capacity_factor=inf"),
     ],
 )

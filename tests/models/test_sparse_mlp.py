@@ -309,7 +309,7 @@ def test_without_a_capacity_images_of_a_batch_do_not_see_each_other(rng):
         ({"channel_experts": 1}, "2 of 1 experts"),
         ({"capacity_factor": 0}, "capacity_factor=0: expected a number above 0"),
         ({"eval_capacity_factor": -1.0}, "eval_capacity_factor=-1.0: expected a number above 0"),
-        ({"sparse_blocks": 3}, "sparse_blocks=3, but there are 2 blocks"),
+        ({"sparse_blocks": 3}, "sparse_blocks=3, but it has 2 blocks"),
         ({"sparse_blocks": [0, 2]}, "positions from -2 to 1"),
         ({"gelu": "relu"}, "gelu='relu': expected 'tanh' or 'erf'"),
         ({"patch_size": 3}, "patches of 3x3 do not tile images of 8x8; choose a patch_size"),
