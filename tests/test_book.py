@@ -190,6 +190,21 @@ def test_links_to_run_a_lesson_come_with_the_address():
     )
 
 
+def test_printed_source_is_shown_as_source_and_other_text_as_it_was():
+    in_colour = runpy.run_path(str(SITE / "build.py"))["in_colour"]
+    source = {
+        "output_type": "stream",
+        "name": "stdout",
+        "text": ["    def f(x):\n", "        return x\n"],
+    }
+    assert in_colour(source)["data"] == {"text/markdown": "```python\ndef f(x):\n    return x\n```"}
+    mixed = {**source, "text": [*source["text"], "class C:\n", "    pass\n"]}
+    assert in_colour(mixed)["data"]["text/markdown"].endswith("class C:\n    pass\n```")
+    for text in ("4 of them\n", ""):
+        other = {"output_type": "stream", "name": "stdout", "text": [text]}
+        assert in_colour(other) == other
+
+
 def test_other_files_are_not_replaced_by_a_book(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     said = runpy.run_path(str(SITE / "build.py"))["main"](tmp_path)

@@ -8,6 +8,7 @@ says where the repository is, lessons get links to Colab and Binder, and copies 
 the package are in DIR/colab: Colab finds these in the branch gh-pages, which holds the book.
 """
 
+import ast
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ import tomllib
 from importlib import import_module
 from inspect import getmembers, isfunction
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import tinymixer
@@ -34,8 +36,10 @@ def repository() -> str | None:
 
 
 def for_the_book(lesson: dict[str, Any], name: str, where: str | None) -> dict[str, Any]:
-    """A lesson with its checks folded, and with links to run it."""
+    """A lesson with its checks folded, printed source in colour, and links to run it."""
     for cell in lesson["cells"]:
+        if cell["cell_type"] == "code" and "getsource(" in "".join(cell["source"]):
+            cell["outputs"] = [in_colour(x) for x in cell.get("outputs", [])]
         tags = cell["metadata"].setdefault("tags", [])
         check = any(tag.startswith("check:") for tag in tags)
         if check or cell["metadata"].get("jupyter", {}).get("source_hidden"):
@@ -50,6 +54,18 @@ def for_the_book(lesson: dict[str, Any], name: str, where: str | None) -> dict[s
         links = f"\nRun it: [in Colab]({colab}) or [in Binder]({binder}).\n"
         lesson["cells"][0]["source"] = [title, links, *rest]
     return lesson
+
+
+def in_colour(output: dict[str, Any]) -> dict[str, Any]:
+    """An output; if it is Python and nothing else, as such."""
+    text = "".join(output.get("text", []))
+    try:
+        ast.parse(f"if True:\n{text}" if text.startswith(" ") else text)  # a method is set in
+    except SyntaxError:
+        return output
+    lines = dedent(text).strip("\n")
+    code = {"text/markdown": f"```python\n{lines}\n```"}
+    return {"output_type": "display_data", "metadata": {}, "data": code} if lines else output
 
 
 def for_colab(lesson: dict[str, Any], where: str) -> dict[str, Any]:
