@@ -155,7 +155,7 @@ def test_every_file_says_what_it_is_and_every_room_its_floor(path):
 
 
 def test_the_top_level_holds_what_the_plan_has_there():
-    planned = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+    planned = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
     planned |= {"tinymixer", "lessons", "tests", "data"}
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text("utf-8").split()]
     there = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
