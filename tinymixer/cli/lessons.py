@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tinymixer
-from tinymixer.errors import TinymixerError
+from tinymixer.errors import TinymixerError, counted
 from tinymixer.files import write_atomically
 
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             written += 1
         elif not (target.is_file() and filecmp.cmp(file, target, shallow=False)):
             kept.append(file.name)
-    print(f"copied {written} of {len(course())} files to {args.folder}")
+    print(f"copied {written} of {counted(len(course()), 'file')} to {args.folder}")
     if kept:
         print(
             f"kept as they are, since they differ from the course: {', '.join(kept)}. To have them "
