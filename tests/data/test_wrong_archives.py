@@ -200,7 +200,7 @@ WRONG = {
     "MATLAB, no arrays": (matlab(packed_matlab(b"")[:128]), "is not as published"),
     "table, other classes": (table(b"id,label\n1,zebra\n"), "is of class|missing"),
     "table, one class twice": (table(b"id,label\n1,cat\n1,dog\n"), "another class|missing"),
-    "table, no text": (table(b"id,label\n\xff\xfe\n"), "decode|missing|labels"),
+    "table, no text": (table(b"id,label\n\xff\xfe\n"), "not in UTF-8; save it as CSV in UTF-8"),
     "table, one long line": (table(b"id,label\n" + b"x" * 200_000), "field larger|missing|labels"),
     "pictures, too large": (pictures(large_png), "12000x12000 pixels, expected 32x32"),
     "pictures, damaged": (pictures(lambda name, x: {name: x[:40]}), "cannot be read"),

@@ -279,7 +279,7 @@ def test_processes_that_share_the_work_find_what_one_finds(monkeypatch, capsys):
     monkeypatch.setattr(gradcheck, "OPERATIONS_OF_A_PROCESS", 1)
 
     def table(cores):
-        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        monkeypatch.setattr(gradcheck, "processors", lambda: cores)
         assert cli.main(["gradcheck", "--op", "Imbalance", "--op", "Load"]) == 0
         return capsys.readouterr().out.rpartition("\n\n")[0]
 

@@ -110,7 +110,7 @@ def header(**entries):
         ({"header": header(format=2)}, "format 2; this tinymixer reads format 3"),
         ({"header": header(format=4)}, "format 4; this tinymixer reads format 3"),
         ({"header": header(format=["a\nb"] * 99)}, r"format \[.a.nb.*\.\.\.; this tinymixer"),
-        ({"header": header(format=3), "weights/a": np.array([{}])}, "is of type '.O', expected"),
+        ({"header": header(format=3), "weights/a": np.array([{}])}, "is an array of type '.O'"),
         ({"header": np.zeros(3)}, "its header is no text"),
     ],
 )

@@ -66,7 +66,7 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        path, key = find_checkpoint(args.source), args.checkpoint_key
+        path, key = find_checkpoint(args.source), args.checkpoint_key or ""
         with read_weights(path, average=not args.raw, key=key) as weights:
             lines = _convert(args, weights)
     except TinymixerError:

@@ -189,7 +189,6 @@ def add_weights(parser: Any) -> None:
 def add_key(parser: Any) -> None:
     parser.add_argument(
         "--checkpoint-key",
-        default="",
         metavar="KEY",
         help="the model that is meant in a file of several, by its name there, such as teacher",
     )
@@ -206,7 +205,7 @@ def load(args: argparse.Namespace) -> Ready | None:
     if args.run:
         raise TinymixerError("--weights and --run both name a model; give one of them")
     path = find_checkpoint(args.weights)
-    with read_weights(path, key=args.checkpoint_key) as weights:
+    with read_weights(path, key=args.checkpoint_key or "") as weights:
         require_classifier(weights, "name its run with --run")
         found = about(weights, args.model, dict(args.set))
         sizes = {"num_classes": found.num_classes, "channels": found.channels}
@@ -306,10 +305,10 @@ def find_init(args: argparse.Namespace) -> Init | None:
     if args.init is None:
         if getattr(args, "freeze", "none") != "none":
             raise TinymixerError("--freeze keeps weights as they begin; name the file with --init")
-        if getattr(args, "checkpoint_key", ""):
+        if getattr(args, "checkpoint_key", None):
             raise TinymixerError("--checkpoint-key is of a file of weights; name it with --init")
         return None
-    path, key = find_checkpoint(args.init), getattr(args, "checkpoint_key", "")
+    path, key = find_checkpoint(args.init), getattr(args, "checkpoint_key", None) or ""
     given = dict(args.set)
     with read_weights(path, key=key) as weights:
         if getattr(args, "task", "classify") == "classify":
