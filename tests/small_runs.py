@@ -114,3 +114,9 @@ def assert_same(trainer, expected):
 def untimed(history):
     """The figures of each epoch, but for how long it took."""
     return [dataclasses.replace(figures, seconds=0.0, images_per_s=0.0) for figures in history]
+
+
+def saved(run):
+    """The bytes of every array of the last checkpoint in the folder `run`."""
+    with np.load(run / "last.npz") as file:
+        return {name: file[name].tobytes() for name in file.files if name != "header"}

@@ -532,3 +532,16 @@ def test_a_tensor_shows_its_array():
 def test_numpy_is_not_let_near_a_tensor_unrecorded():
     with pytest.raises(TypeError, match=r"give it the \.data"):
         np.asarray(Tensor(np.ones(3)))
+
+
+def test_without_the_guard_no_numbers_are_copied_and_gradients_are_the_same():
+    def gradient(guarded):
+        x = Tensor(np.array([1.0, -2.0, 3.0]))
+        with enable_grad(guarded=guarded):
+            y = (x * x).sum()
+            copies = list(y.creator.inputs[0].creator.leaves or ())
+        y.backward()
+        return len(copies), x.grad.tolist()
+
+    assert gradient(guarded=True) == (2, [2.0, -4.0, 6.0])
+    assert gradient(guarded=False) == (0, [2.0, -4.0, 6.0])

@@ -174,7 +174,7 @@ def test_a_run_that_is_stopped_leaves_its_weights(gpu, tmp_path):
 
 @pytest.fixture
 def stages(gpu, monkeypatch):
-    """The module of stages, in which nobody waits for long."""
+    """The module of stages, that wait for nothing for long."""
     module = sys.modules["stages"]
     monkeypatch.setattr(module, "GRACE", 1)
     return module

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from command_line import call
+from small_runs import saved
 
 from tinymixer import launcher
 from tinymixer.train import mpi
@@ -38,16 +38,11 @@ def run(*words):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def weights(run):
-    with np.load(run / "last.npz") as arrays:
-        return {name: arrays[name].tobytes() for name in arrays.files if name != "header"}
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
     assert call(*TRAIN, "--workers", "1", "--out", out) == 0
-    return weights(out)
+    return saved(out)
 
 
 @with_mpi
@@ -59,7 +54,7 @@ def test_ranks_of_mpi_end_in_the_same_bits(tmp_path, alone, ranks, workers):
     words = f"{ranks} processes of {workers} worker{'s' * (workers > 1)}"
     assert done.stdout.count(words) == 1  # the first rank alone talks
     assert done.stdout.count("test accuracy") == 1
-    assert weights(out) == alone
+    assert saved(out) == alone
     again = run("-n", 2, "TRAIN", "--out", out)
     assert again.returncode != 0
     assert again.stderr.count("holds a run already") == 1

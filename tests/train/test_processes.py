@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seen_processes import children, gone
 from small_runs import assert_same, images_for, small, stop_at, trained
 
 from tinymixer.train.processes import AVAILABLE, Memory, Processes
@@ -152,15 +153,6 @@ def test_a_process_that_is_killed_ends_the_run_at_once_and_the_last_checkpoint_i
     assert_same(again, expected)
 
 
-def gone(pid):
-    """Whether a process has ended, even if no one has asked how."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"
-
-
 # A script as people write them: without `if __name__ == "__main__"`.
 SCRIPT = """
 from tinymixer import data
@@ -191,26 +183,21 @@ def test_a_script_needs_no_guard():
 @linux
 def test_the_others_die_with_the_one_that_started_them():
     process = script(100_000)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while len(pids := children.read_text().split()) < 2:
+    while len(pids := children(process.pid)) < 2:
         time.sleep(0.05)
     time.sleep(0.5)
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
-    while not all(map(gone, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert all(map(gone, pids))
+    assert all(gone(pid, within=10) for pid in pids)
 
 
 @linux
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_stands_still_for_a_while_only_delays_the_others(stopped):
     process = script(20)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while len(pids := children.read_text().split()) < 2:
+    while len(pids := children(process.pid)) < 2:
         time.sleep(0.05)
-    pid = [process.pid, *map(int, pids)][stopped]
+    pid = [process.pid, *pids][stopped]
     os.kill(pid, signal.SIGSTOP)
     time.sleep(0.5)
     os.kill(pid, signal.SIGCONT)

@@ -7,12 +7,10 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
-import numpy as np
 import pytest
-
-from tinymixer.train.stopping import Stopped, StopSignal
+from seen_processes import children, gone
+from small_runs import saved
 
 TRAIN = [
     *("--dataset", "shapes", "--train-size", "320", "--test-size", "50", "--epochs", "2"),
@@ -36,20 +34,6 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def processes_of(run):
-    """The process numbers of a run: the one that was started, and those that it started."""
-    try:
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text()
-    except OSError:  # not on Linux, or it has ended
-        children = ""
-    return [run.pid, *map(int, children.split())]
-
-
-def weights(run):
-    with np.load(run / "last.npz") as arrays:
-        return {name: arrays[name].tobytes() for name in arrays.files if name != "header"}
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """The weights of a whole run, and the seconds that it takes."""
@@ -58,7 +42,7 @@ def uninterrupted(tmp_path_factory):
     process = start(*TRAIN, "--out", str(out))
     _, complaint = process.communicate()
     assert process.returncode == 0, complaint
-    return weights(out), time.monotonic() - begin
+    return saved(out), time.monotonic() - begin
 
 
 def interrupted(out, seconds, luck):
@@ -74,7 +58,7 @@ def interrupted(out, seconds, luck):
         try:
             _, complaint = run.communicate(timeout=luck.uniform(0.3, seconds) if wish else None)
         except subprocess.TimeoutExpired:
-            pids = processes_of(run)
+            pids = [run.pid, *children(run.pid)]
             pid = luck.choice(pids)
             if wish == signal.SIGINT:  # of a terminal: the others do not hear it
                 pid = run.pid
@@ -88,7 +72,7 @@ def interrupted(out, seconds, luck):
             busy = max(10, seconds)  # where a few seconds' run takes longer than that
             assert time.monotonic() - begin < busy, "a stopped run goes on"
             for other in pids[1:]:
-                assert gone(other), "a process outlives its run"
+                assert gone(other, within=10), "a process outlives its run"
         if run.returncode == 0:
             return stops
         assert run.returncode in {-wish, 128 + wish, 2}, complaint
@@ -97,29 +81,6 @@ def interrupted(out, seconds, luck):
         stops.append(wish)
         if (out / "last.npz").exists():
             arguments = ["--resume", str(out)]
-
-
-def gone(pid):
-    """Whether a process ends within seconds, even if no one has asked how."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@pytest.mark.skipif(not STOPS, reason="there is no signal to send in its place")
-def test_the_break_of_windows_asks_for_a_stop_too(monkeypatch):
-    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR2, raising=False)
-    stop = StopSignal()
-    with pytest.raises(Stopped, match="SIGUSR2"), stop.heard(None):
-        os.kill(os.getpid(), signal.SIGUSR2)
-    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
 
 
 @pytest.mark.skipif(not STOPS, reason="Windows cannot send these signals to another process")
@@ -133,4 +94,4 @@ def test_a_run_stopped_at_random_moments_ends_in_the_same_bits(tmp_path, uninter
     while not stops:  # a run that got through is no test
         out = tmp_path / str(luck.random())
         stops = interrupted(out, seconds, luck)
-        assert weights(out) == expected
+        assert saved(out) == expected
