@@ -186,6 +186,8 @@ def test_the_others_die_with_the_one_that_started_them():
     while len(pids := children(process.pid)) < 2:
         time.sleep(0.05)
     time.sleep(0.5)
+    process.send_signal(signal.SIGSTOP)  # until the others wait for what it says next
+    time.sleep(0.5)
     process.kill()
     process.communicate()
     assert all(gone(pid, within=10) for pid in pids)
