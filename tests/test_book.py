@@ -18,6 +18,7 @@ LARGEST = 1_500_000  # bytes of a page
 FOREIGN = re.compile(r"(?:\w+:)?//")
 LOADED = {("link", "href"), ("use", "href"), ("image", "href"), ("form", "action")}
 LINKED = {"arxiv.org", "msgpack.org", "numpy.org", "github.com"}  # what docstrings stand on
+LINKED |= {"www.deeplearningbook.org"}  # the further reading of lesson 12
 LINKED |= {"www.sphinx-doc.org", "pradyunsg.me"}  # who made the look of the book
 MISSING = [name for name in ("sphinx", "myst_nb", "furo") if not importlib.util.find_spec(name)]
 MISSING += ["node"] * (not shutil.which("node"))
