@@ -99,8 +99,11 @@ def test_a_step_of_ones_own_optimizer_is_checked_before_it_is_made():
         Mine().step(np.ones(3), np.ones(3), 0.1, 0)
 
 
+SCHEDULES_AT_HALF = {"cosine": 0.55, "linear": 0.55, "trapezoid": 0.85, "constant": 1.0}
+
+
 def test_schedules_rise_for_the_warm_up_and_fall_to_the_final_rate():
-    for schedule, middle in (("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)):
+    for schedule, middle in SCHEDULES_AT_HALF.items():
         rates = [
             optim.learning_rate(s, base=1.0, final=0.1, warmup=4, total=24, schedule=schedule)
             for s in range(25)
@@ -108,6 +111,12 @@ def test_schedules_rise_for_the_warm_up_and_fall_to_the_final_rate():
         np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
         assert rates[14] == pytest.approx(middle)
         assert rates[24] == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    assert SCHEDULES_AT_HALF.keys() == optim.SCHEDULES.keys()
+    held = [
+        optim.learning_rate(s, base=1.0, final=0.0, warmup=4, total=24, schedule="trapezoid")
+        for s in (4, 12, 13)
+    ]
+    assert held == pytest.approx([1, 1, 11 / 12])
     quarter = optim.learning_rate(9, base=1.0, final=0.0, warmup=4, total=24)
     assert quarter == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 

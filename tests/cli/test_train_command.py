@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -69,6 +70,37 @@ def test_options_of_how_to_compute_reach_the_trainer(words, options, monkeypatch
     usual |= {"processes": None, "ranks": ALONE}
     _, found = told(monkeypatch, *words)
     assert found == usual | options
+
+
+@pytest.mark.parametrize(
+    ("words", "lr"),
+    [
+        ((), 8e-3),
+        (("--optimizer", "muon"), 8e-3),
+        (("--optimizer", "adamw"), 4e-3),
+        (("--optimizer", "adamw", "--lr", 1e-3), 1e-3),
+    ],
+)
+def test_an_optimizer_brings_its_usual_learning_rate(words, lr, monkeypatch):
+    config, _ = told(monkeypatch, *words)
+    assert config.lr == lr
+
+
+def test_minutes_are_those_of_a_trapezoid(monkeypatch):
+    config, _ = told(monkeypatch, "--minutes", 3)
+    assert (config.minutes, config.epochs, config.schedule) == (3, 0, "trapezoid")
+
+
+def test_a_run_of_minutes_is_over_in_time_and_can_go_on(here, capsys):
+    argv = ("train", "--dataset", "shapes", "--out", "run", *TINY)
+    start = time.monotonic()
+    assert call(*argv, "--minutes", 0.02) == 0
+    assert time.monotonic() - start < 60
+    epochs = json.loads((here / "run/config.json").read_text())["epochs"]
+    assert f"0.02 minutes: {epochs:.4g} epochs" in capsys.readouterr().out
+    assert call("train", "--resume", "run", "--minutes", 0.02) == 0
+    assert call("train", "--resume", "run", "--epochs", epochs + 1) == 0
+    refused(capsys, here, ("train", "--resume", "run", "--minutes", 5), "minutes")
 
 
 def test_a_gpu_computes_a_whole_batch_at_once_unless_told_otherwise(monkeypatch):
@@ -209,6 +241,9 @@ def test_a_model_for_other_images_is_refused_before_training(here, capsys):
         (("train", "--speed", "9"), "--speed"),
         (("train", "--epochs", "many"), "many"),
         (("train", "--epochs", "0"), "epochs=0"),
+        (("train", "--minutes", "5", "--epochs", "3"), "--minutes decides how many epochs"),
+        (("train", "--minutes", "5", "--schedule", "cosine"), "schedule='trapezoid', not 'cosine'"),
+        (("train", "--minutes", "-1"), "minutes=-1"),
         (("train", "--lr", "nan"), "lr=nan"),
         (
             ("train", "--auto-augment", "imagenet"),

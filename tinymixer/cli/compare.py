@@ -71,7 +71,7 @@ def add_options(parser: Any) -> None:
     add_set(parser)
     recipe = parser.add_argument_group("the recipe of all models")
     add_fields(recipe, Source, dataset="shapes")
-    add_fields(recipe, Config, leave_out=("model", "epochs", "freeze"))
+    add_fields(recipe, Config, leave_out=("model", "epochs", "minutes", "freeze"))
     add_augmentation(parser)
 
 

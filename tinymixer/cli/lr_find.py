@@ -31,6 +31,7 @@ RATES = (
     "schedule",
     "warmup_epochs",
     "epochs",
+    "minutes",
     "ema",
 )  # what a test has no use for
 

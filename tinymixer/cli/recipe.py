@@ -6,8 +6,9 @@ from dataclasses import Field, fields, replace
 from typing import Any, get_args
 
 from tinymixer.data import Augment, Source
+from tinymixer.errors import TinymixerError
 from tinymixer.options import OneOf
-from tinymixer.train.config import RECIPES, TASK_RECIPES, Config
+from tinymixer.train.config import RATES, RECIPES, TASK_RECIPES, Config
 from tinymixer.train.evaluation import TTA
 
 UNSET = {"image_size": "32"}  # what None stands for in the help, where it is not "all"
@@ -88,9 +89,18 @@ def given_source(args: argparse.Namespace, usual: str) -> Source:
 
 def changed(config: Config, args: argparse.Namespace) -> Config:
     """`config` with what the command line changes."""
+    given = given_fields(args, Config)
+    if given.get("minutes"):
+        if given.get("epochs"):
+            raise TinymixerError(
+                "--minutes decides how many epochs there are; leave out it or --epochs"
+            )
+        given = {"epochs": 0.0, "schedule": "trapezoid"} | given
+    if given.get("optimizer", config.optimizer) != config.optimizer:
+        given = {"lr": RATES.get(given["optimizer"], config.lr)} | given
     return replace(
         config,
-        **given_fields(args, Config),
+        **given,
         model_options=config.model_options | dict(args.set),
         augment=replace(config.augment, **given_fields(args, Augment)),
     )

@@ -227,9 +227,12 @@ def learning_rate(
     With t from 0 to 1 after the warm-up:
         "cosine"    final + (base - final) (1 + cos πt) / 2
         "linear"    base + (final - base) t
+        "trapezoid" base while t <= 0.4, then down in a line
         "constant"  base
 
-    Source of the cosine: Loshchilov, Hutter 2016, "SGDR", arXiv 1608.03983, equation 5.
+    Sources: for the cosine Loshchilov, Hutter 2016, "SGDR", arXiv 1608.03983, equation 5; for the
+    trapezoid Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
+    durations", arXiv 2405.18392, where its rate falls in "cooldown".
     """
     require("learning_rate: step", step, Whole(0))
     require("learning_rate: base", base, Number(0))
@@ -243,9 +246,12 @@ def learning_rate(
     return final + (base - final) * SCHEDULES[schedule](t)
 
 
+HELD = 0.4  # share of a trapezoid, after the warm-up, that keeps the highest rate
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
     "linear": lambda t: 1 - t,
+    "trapezoid": lambda t: min(1.0, (1 - t) / (1 - HELD)),
     "constant": lambda t: 1.0,
 }
 

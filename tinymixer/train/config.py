@@ -1,6 +1,7 @@
 """What decides a training run, in one frozen object."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ OPTIMIZERS: dict[str, Callable[["Config", Array, Sequence[Place]], optim.Optimiz
     ),
     "sgd": lambda c, decay, _: optim.SGD(decay, weight_decay=c.weight_decay, momentum=c.momentum),
 }
+# The usual learning rate of each; of another it is that of Config.
+RATES = {"adamw": 4e-3, "muon": 8e-3}
 
 
 def _adamw(decay: Array) -> Callable[..., optim.Optimizer]:
@@ -55,7 +58,14 @@ class Config:
     val_size: int = option(
         0, Between(0, 2**31), "training images held back: on them each epoch is measured; 0: none"
     )
-    epochs: float = option(10, Between(1e-9, 10**9), "passes over the training images; may be 2.5")
+    epochs: float = option(
+        10, Between(1e-9, 10**9, or_zero=True), "passes over the training images; may be 2.5"
+    )
+    minutes: float = option(
+        0,
+        Between(0, 10**6),
+        "train for about so many minutes: as many epochs as they hold, by a trapezoid schedule",
+    )
     batch_size: int = option(64, BATCH, "images for each update of the weights")
     micro_batch: int = option(16, BATCH, "images of a batch computed together")
     optimizer: str = option("adamw", OneOf(OPTIMIZERS), "rule that updates the weights")
@@ -78,6 +88,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check_options(self, "training option")
+        if not self.epochs and not self.minutes:
+            raise TinymixerError("training option epochs=0: expected more, unless minutes decide")
+        if not self.epochs and self.schedule != "trapezoid":
+            raise TinymixerError(
+                f"training option minutes={self.minutes:g}: expected schedule='trapezoid', not "
+                f"{self.schedule!r}, which asks from the beginning how many epochs there will be"
+            )
         if TASKS[self.task].pixels and self.augment.mixes:
             raise TinymixerError(
                 "mixup and cutmix mix the classes of whole images, but --task segment learns the "
@@ -98,8 +115,8 @@ class Config:
         return -(-(train_images - self.val_size) // self.batch_size)
 
     def steps(self, steps_per_epoch: int) -> int:
-        """How many steps the run takes in all."""
-        return max(1, round(self.epochs * steps_per_epoch))
+        """How many steps the run takes in all; no end, while that is open."""
+        return max(1, round(self.epochs * steps_per_epoch)) if self.epochs else sys.maxsize
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole run."""

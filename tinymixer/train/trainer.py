@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tinymixer.engine import no_grad
 from tinymixer.errors import CheckpointError, NonFiniteError, TinymixerError, counted, note
 from tinymixer.fast.gpu.graphs import Replay
 from tinymixer.fast.gpu.products import precision
+from tinymixer.optim import HELD
 from tinymixer.train import checkpoint, report
 from tinymixer.train.checkpoint import Checkpoint
 from tinymixer.train.config import Config
@@ -42,6 +44,7 @@ from tinymixer.train.together import together, worth_starting
 from tinymixer.train.validation import held_back
 from tinymixer.weights import Started, start_from
 
+PLANNED, SPARE = 0.35, 0.03  # shares of the minutes: when their epochs are decided; kept free
 READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
 
 
@@ -60,6 +63,11 @@ class Trainer:
     and `Trainer.resume(out / "last.npz", dataset)` goes on where it stopped, with `epochs=30` to
     another end: the learning rate then follows the schedule for 30 epochs, so a cosine that had
     come down goes up again, and checkpoints keep when that was.
+
+    With Config.minutes, how many epochs they hold is decided after a third of them, by how many
+    steps there were. The learning rate has been the highest until then, whatever the end. So the
+    run ends in the bits of one begun with these epochs; if the machine then slows down, it ends
+    later.
 
     Who computes: `workers` threads of this process, or `processes` with one thread each, which are
     faster and take a second to start; None for whichever is faster here. `ranks` are those that a
@@ -119,6 +127,7 @@ class Trainer:
         self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
         self._folder, self._saved_at = RunFolder(out), time.monotonic()
+        self._began, self._seconds_before = self._saved_at, 0.0  # see _clock
         try:
             with no_grad():
                 first = self.dataset.train_images[:1]
@@ -231,6 +240,8 @@ class Trainer:
         step, InUseError if another process trains in `out` and CheckpointError if another run is
         there.
         """
+        self._seconds_before = sum(row.seconds for row in self.history) + self.progress.seconds
+        self._began = time.monotonic()
         products = precision(self.config.precision, self.device)
         folder, ranks = self._folder.held(lambda: self._save("last")), together(self, follow)
         with folder, ranks, self.workers, self._stop.heard(self.out), products:
@@ -244,6 +255,21 @@ class Trainer:
                 raise
         return self.history
 
+    def _clock(self) -> float:
+        """Seconds that the run has taken; of the time before a stop, those of training."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _plan(self, elapsed: float) -> None:
+        """Decide how many epochs the minutes hold, at the speed until now."""
+        seconds = (1 - SPARE) * 60 * self.config.minutes
+        fitting = round(self.steps_done * seconds / elapsed)
+        self.steps = max(fitting, math.ceil(self.steps_done / HELD))
+        epochs = self.steps / self.steps_per_epoch
+        self.config = replace(self.config, epochs=epochs)
+        if not self.quiet:
+            minutes = counted(self.config.minutes, "minute")
+            report.say(f"{minutes}: {epochs:.4g} epochs, {elapsed:.0f} s of them done")
+
     def _learning_rate(self) -> float:
         return self.config.learning_rate(self.steps_done, self.steps_per_epoch)
 
@@ -251,7 +277,7 @@ class Trainer:
         config, images = self.config, len(self.split.train_images)
         order = to_device(permutation(config.seed, self.epoch, images), self.device)
         with tqdm(
-            desc=f"epoch {self.epoch + 1}/{config.epochs:g}",
+            desc=f"epoch {self.epoch + 1}" + (f"/{config.epochs:g}" if config.epochs else ""),
             total=len(order),
             initial=self.progress.images,
             unit=" images",
@@ -265,7 +291,10 @@ class Trainer:
                 figures = self.training_step(batch, self.epoch, self.step, number=number, lr=lr)
                 self._unread.append((batch, figures))
                 self.step += 1
-                stop = max(self.workers.ranks.gather(self._stop.number))
+                heard = self.workers.ranks.gather((self._stop.number, self._clock()))
+                stop, elapsed = max(number for number, _ in heard), heard[0][1]
+                if not self.config.epochs and elapsed > PLANNED * 60 * self.config.minutes:
+                    self._plan(elapsed)
                 saves = stop or time.monotonic() - self._saved_at > self.save_every
                 done = self.step == self.steps_per_epoch or self.steps_done == self.steps
                 if saves or done or len(self._unread) == READ_EVERY[self.device]:
