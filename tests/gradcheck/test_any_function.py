@@ -265,7 +265,7 @@ def test_one_wrong_element_of_ten_million():
     x = normal(10_000_000)
     right = check_function(ops.ReLU(), x)
     right.raise_on_failure()
-    covered = "covered: all 10000000 elements together, in groups; an error of one element is"
+    covered = "covered: all 10,000,000 elements together, in groups; an error of one element is"
     assert covered in str(right)
     assert 0 < right.coverage.noticed < 1e-6
     off = check_function(wrong(ops.ReLU, change)(), x)
