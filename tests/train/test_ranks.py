@@ -203,3 +203,13 @@ def test_other_arithmetic_is_told_and_no_reason_to_stop():
 
     with pytest.warns(match="vectors of rank 1, not of rank 0.*the bits of the weights depend"):
         run_threads(2, mixed)
+
+
+@pytest.mark.parametrize("calls", [(2, 1), (1, 2, 2), (0, 1)])
+def test_a_rank_that_makes_a_call_less_ends_all(calls):
+    def f(ranks):
+        for _ in range(calls[ranks.rank]):
+            ranks.gather("here")
+
+    with pytest.raises(RankError, match=r"process \d of \d (has ended|goes on), but process \d"):
+        run_threads(len(calls), f)

@@ -43,9 +43,9 @@ class Ranks:
 
         Raises RankError if another rank failed or its process has ended.
         """
-        found = self._all((item, None))
-        self._require_none(failure for _, failure in found)
-        return [item for item, _ in found]
+        found = self._all((item, None, False))
+        self._require_together(found, leaving=False)
+        return [item for item, _, _ in found]
 
     def exchange(self, parts: Sequence[Mapping[Any, Array]]) -> list[Mapping[Any, Array]]:
         """Send the named arrays parts[r] to each rank r; what each rank sent to this one, in order.
@@ -64,14 +64,19 @@ class Ranks:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """All leave together, so that no failure goes unheard."""
         if error is None or (isinstance(error, Exception) and not isinstance(error, RankError)):
-            found = self._all((None, None if error is None else _in_words(error)))
+            found = self._all((None, None if error is None else _in_words(error), True))
             if error is None:
-                self._require_none(failure for _, failure in found)
+                self._require_together(found, leaving=True)
 
-    def _require_none(self, failures: Any) -> None:
-        for rank, failure in enumerate(failures):
+    def _require_together(self, found: Any, leaving: bool) -> None:
+        """Raise RankError for a rank that failed, or that leaves when this one does not."""
+        for rank, (_, failure, leaves) in enumerate(found):
+            name = f"process {rank + 1} of {self.size}"
             if failure is not None:
-                raise RankError(f"process {rank + 1} of {self.size}: {failure}")
+                raise RankError(f"{name}: {failure}")
+            if leaves != leaving:
+                first = f"{name} has ended" if leaves else f"{name} goes on"
+                raise RankError(f"{first}, but process {self.rank + 1} does not")
 
     def _all(self, item: T) -> list[T]:
         """The items of all ranks, in their order: what each kind does in its own way."""
