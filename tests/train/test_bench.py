@@ -301,7 +301,7 @@ FIELDS = {
     "reference",
     *("params", "timed_steps", "median_ms", "min_ms", "max_ms", "cpu_s_per_step", "images_s"),
     *("gflop_s", "products_ms", "products_cpu_s", "products_gflop_s", "share_of_products"),
-    *("peak_rss_mib", "loss", "tinymixer", "numpy"),
+    *("peak_rss_mib", "share_of_ranks", "loss", "tinymixer", "numpy"),
 }
 
 
@@ -314,6 +314,8 @@ def test_json_is_one_line_with_all_fields(capsys):
     assert (found["what"], found["model"], found["gelu"]) == ("train", "mixer_pico", "tanh")
     assert (found["batch"], found["micro_batch"], found["threads"]) == (6, 4, 2)
     assert found["timed_steps"] == 2
+    assert found["processes"] == 2
+    assert 0 < found["share_of_ranks"] < 1
     assert found["images_s"] == pytest.approx(6000 / found["median_ms"], rel=1e-3)  # rounded
     assert found["loss"]["1"] < found["loss"]["0"]
 
@@ -324,9 +326,16 @@ def test_it_says_all_of_that_in_words_and_draws_the_profile(capsys, tmp_path):
     said = capsys.readouterr().out
     for words in ("inference step, 6 images", "erf-GELU", "images/s", "GFLOP/s", "peak memory"):
         assert words in said
+    assert "what crosses" not in said  # one process
     assert "ChannelMLP" in said
     assert "AdamW" not in said
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_says_what_share_of_the_time_is_for_what_crosses(capsys):
+    assert call(*TINY, "--no-products") == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("processes")]
+    assert 0 < float(line.split()[1].removesuffix("%")) < 100
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,11 @@ def report(found: dict[str, Any]) -> str:
         "loss             "
         + ", ".join(f"{loss:.4f} in step {step + 1}" for step, loss in found["loss"].items()),
     ]
+    if found["processes"] > 1:
+        lines.append(
+            f"processes        {found['share_of_ranks']:.1%} of the time is for what crosses "
+            "between them, waiting for each other included"
+        )
     if "products_ms" in found:
         lines.append(
             "products alone   {products_ms:.1f} ms, {products_gflop_s:,.1f} GFLOP/s, "

@@ -167,8 +167,10 @@ class Bench:
 
         The peak of memory is the process's, the check of the result included.
         """
-        wall, cpu, losses = [], [], []
-        for _ in range(steps):
+        wall, cpu, losses, ranks, crossed = [], [], [], self.together.ranks, 0.0
+        for number in range(steps):
+            if number == warmup:
+                crossed = ranks.seconds
             c, t = self._processor_time(), time.perf_counter()
             losses.append(self.step())
             synchronize(self.device)  # the update is still on its way
@@ -186,6 +188,7 @@ class Bench:
             "cpu_s_per_step": round(statistics.median(cpu[warmup:]), 4),
             "images_s": round(1e3 * len(self.images) / median, 1),
             "peak_rss_mib": peak_memory(),
+            "share_of_ranks": round(1e3 * (ranks.seconds - crossed) / sum(timed), 4),
             "loss": {i: losses[i] for i in SHOWN_LOSSES if i < len(losses)},
         }
 

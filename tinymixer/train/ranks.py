@@ -14,6 +14,7 @@ sum is one tree for all, see parallel.GradientSum: so the bits do not depend on 
 
 import copy
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -37,13 +38,16 @@ class Ranks:
     """
 
     rank, size = 0, 1
+    seconds = 0.0  # spent on what crosses, and on waiting for the others
 
     def gather(self, item: T) -> list[T]:
         """The items of all ranks, in their order, on every rank. For small things: they are copied.
 
         Raises RankError if another rank failed or its process has ended.
         """
+        start = time.monotonic()
         found = self._all((item, None, False))
+        self.seconds += time.monotonic() - start
         self._require_together(found, leaving=False)
         return [item for item, _, _ in found]
 
