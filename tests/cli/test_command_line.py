@@ -108,7 +108,8 @@ def test_help_names_the_defaults_of_every_recipe(command):
     assert shown["label-smoothing"].endswith("default 0.1, for segment 0.0")
     assert shown["train-size"].endswith("default all")
     if command == "train":
-        assert shown["epochs"].endswith("default 10, for shapes 6")
+        assert shown["epochs"].endswith("default 10, for shapes 2.75, for segment 6")
+        assert shown["optimizer"].endswith("for shapes muon, for segment adamw")
         assert shown["model"].endswith("default mixer_pico, for segment raft_mlp_nano")
 
 

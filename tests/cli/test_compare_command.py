@@ -37,7 +37,7 @@ def test_compare_stopped_goes_on_by_the_same_command(here, capsys, monkeypatch):
     saved = contents(here / "c")
     assert call(*argv) == 0
     assert contents(here / "c") == saved
-    refused(capsys, here, (*argv, "--lr", 0.5), "lr=0.004, not 0.5")
+    refused(capsys, here, (*argv, "--lr", 0.5), "lr=0.008, not 0.5")
 
 
 @pytest.mark.parametrize(

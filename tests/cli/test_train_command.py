@@ -293,7 +293,8 @@ def test_wrong_options_are_named(argv, named, here, capsys, monkeypatch):
 
 
 def test_a_finished_run_goes_on_for_longer_and_says_what_becomes_of_the_learning_rate(here, capsys):
-    argv = ("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *TINY)
+    rates = ("--lr", 4e-3, "--warmup-epochs", 0.5)
+    argv = ("train", "--dataset", "shapes", "--epochs", 1, "--out", "run", *rates, *TINY)
     assert call(*argv) == 0
     assert call("train", "--resume", "run", "--epochs", 2) == 0
     said = capsys.readouterr().out

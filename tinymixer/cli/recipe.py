@@ -53,9 +53,10 @@ def _help(field: Field, default: Any) -> str:
         words += f"one of {', '.join(allowed.names)}; "
     words += f"default {UNSET.get(field.name, 'all') if default is None else default}"
     for name, options in (RECIPES | TASK_RECIPES).items():
-        options = vars(options.get("augment", Augment())) | options
-        if options.get(field.name, field.default) != field.default:
-            words += f", for {name} {options[field.name]}"
+        changes = vars(options.get("augment", Augment()))
+        value = options.get(field.name, changes.get(field.name, field.default))
+        if field.name in options or value != field.default:
+            words += f", for {name} {value}"
     return words
 
 

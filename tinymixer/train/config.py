@@ -172,17 +172,30 @@ class Config:
 
 
 # Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.
+MUON: dict[str, Any] = {"optimizer": "muon", "lr": RATES["muon"]}
 RECIPES: dict[str, dict[str, Any]] = {
-    "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
-    "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
+    "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
+    "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
     "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is no 7
     "fashion_mnist": {"augment": data.Augment(crop_padding=2, flip="alternating")},
     "kmnist": {"augment": data.Augment(crop_padding=2)},
     "folder": {"augment": data.Augment(crop_padding=2)},
-    "shapes": {"augment": data.Augment(crop_padding=2), "epochs": 6},
+    "shapes": {
+        "augment": data.Augment(crop_padding=2),
+        "epochs": 2.75,
+        "warmup_epochs": 0.25,
+        **MUON,
+    },
 }
 TASK_RECIPES: dict[str, dict[str, Any]] = {
-    "segment": {"model": "raft_mlp_nano", "label_smoothing": 0.0},
+    "segment": {
+        "model": "raft_mlp_nano",
+        "label_smoothing": 0.0,
+        "epochs": 6,
+        "warmup_epochs": 0.5,
+        "optimizer": "adamw",
+        "lr": RATES["adamw"],
+    },
 }
 
 
