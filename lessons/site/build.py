@@ -9,6 +9,7 @@ the package are in DIR/colab: Colab finds these in the branch gh-pages, which ho
 """
 
 import ast
+import base64
 import json
 import re
 import shutil
@@ -22,10 +23,12 @@ from textwrap import dedent
 from typing import Any
 
 import tinymixer
+from tinymixer import create_model, weights
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PACKAGE = ROOT / "tinymixer"
+PLAYED = "mixer_pico-cifar10"  # weights of the playground
 
 
 def repository() -> str | None:
@@ -124,6 +127,18 @@ def api_page(folder: Path, modules: list[Path]) -> None:
     page.write_text("\n".join(lines), "utf-8")
 
 
+def weights_in_javascript(target: Path) -> None:
+    """The weights that come with tinymixer, so that a page opened from a disk can read them."""
+    with weights.read_weights(weights.trained()[PLAYED]) as read:
+        model = create_model(read.record["model"], **read.record["model_options"])
+        weights.load_state(model, read)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.safetensors"
+        weights.save_state(model, file, record=read.record)
+        text = base64.b64encode(file.read_bytes()).decode()
+    target.write_text(f'"use strict";\nconst PLAYED = "{text}";\n', "utf-8")
+
+
 def main(target: Path) -> int | str:
     """0; or what is wrong, if Sphinx has not said it."""
     if target.exists() and any(target.iterdir()) and not (target / ".buildinfo").exists():
@@ -138,6 +153,7 @@ def main(target: Path) -> int | str:
         settings = ["-W", "--keep-going", "-q", "-j", "auto", "-c", str(HERE), "-d", str(trees)]
         if code := build_main([*settings, str(pages), str(target)]):
             return code
+    weights_in_javascript(target / "_static" / "weights.js")
     if where := repository():
         (target / "colab").mkdir(exist_ok=True)
         for file in (ROOT / "lessons").glob("*.ipynb"):

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tinymixer.cli.options import add_set, find_checkpoint, output_file
-from tinymixer.cli.own_weights import about, add_key, require_classifier
+from tinymixer.cli.options import add_set, output_file
+from tinymixer.cli.own_weights import about, add_key, find_weights, require_classifier
 from tinymixer.errors import TinymixerError
 from tinymixer.models import list_models, options_of
 from tinymixer.summary import blueprint
@@ -66,7 +66,7 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        path, key = find_checkpoint(args.source), args.checkpoint_key or ""
+        path, key = find_weights(args.source), args.checkpoint_key or ""
         with read_weights(path, average=not args.raw, key=key) as weights:
             lines = _convert(args, weights)
     except TinymixerError:

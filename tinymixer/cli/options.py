@@ -120,16 +120,21 @@ def add_run(parser: Any) -> None:
     )
 
 
+def newest_run() -> Path | None:
+    """The last checkpoint of the newest run under runs/; None if there is no run."""
+    return max(Path("runs").glob("*/last.npz"), key=lambda x: x.stat().st_mtime, default=None)
+
+
 def find_checkpoint(run: Path | None) -> Path:
     """The checkpoint that --run means. Raises CheckpointError if there is none."""
     if run is None:
-        runs = sorted(Path("runs").glob("*/last.npz"), key=lambda path: path.stat().st_mtime)
-        if not runs:
+        newest = newest_run()
+        if newest is None:
             raise CheckpointError(
                 "there is no run under runs/; train a model with `tinymixer train`, or name the "
                 "folder of a run with --run"
             )
-        return runs[-1]
+        return newest
     return run / "last.npz" if run.is_dir() else run
 
 

@@ -30,10 +30,12 @@ from tinymixer.weights import (
     load_state,
     num_classes_in,
     read_weights,
+    trained,
 )
 from tinymixer.weights.known import IMAGENET_MEAN, IMAGENET_STD
 from tinymixer.weights.start import require_same_places
 
+USUAL = "mixer_pico-cifar10"  # of those that come with tinymixer
 TIED = (RaftMLP, VisionPermutator)  # systems whose weights are for the grid of one image size
 Colours = tuple[float, ...]  # of each colour, in pixel units, 0..255
 
@@ -177,7 +179,8 @@ def add_weights(parser: Any) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="published or converted weights of a model, instead of --run",
+        help="published or converted weights of a model, instead of --run; or one of those that "
+        f"come with tinymixer: {', '.join(trained())}",
     )
     group.add_argument(
         "--model", metavar="NAME", help="model that they are of, if the file does not say"
@@ -204,7 +207,7 @@ def load(args: argparse.Namespace) -> Ready | None:
         return None
     if args.run:
         raise TinymixerError("--weights and --run both name a model; give one of them")
-    path = find_checkpoint(args.weights)
+    path = find_weights(args.weights)
     with read_weights(path, key=args.checkpoint_key or "") as weights:
         require_classifier(weights, "name its run with --run")
         found = about(weights, args.model, dict(args.set))
@@ -221,7 +224,13 @@ def load(args: argparse.Namespace) -> Ready | None:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         print(f"note: {path} does not say how it sees colours; ImageNet's mean and std are taken")
     names = found.class_names or tuple(f"class {k}" for k in range(model.num_classes))
-    return Ready(model, names, mean, std, args.out or Path("runs") / args.weights.stem)
+    return Ready(model, names, mean, std, args.out or Path("runs") / path.stem)
+
+
+def find_weights(given: Path) -> Path:
+    """The file that is meant: it, that of a run's folder, or one that comes with tinymixer."""
+    by_name = trained().get(str(given))
+    return find_checkpoint(given) if by_name is None or given.exists() else by_name
 
 
 def among(log_p: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -243,7 +252,8 @@ def add_init(parser: Any) -> None:
         "--init",
         type=Path,
         metavar="FILE",
-        help="weights to start from: published, converted, or a run's folder or checkpoint",
+        help="weights to start from: published, converted, a run's folder or checkpoint, or one of "
+        f"those that come with tinymixer: {', '.join(trained())}",
     )
     add_key(parser)
 
@@ -308,7 +318,7 @@ def find_init(args: argparse.Namespace) -> Init | None:
         if getattr(args, "checkpoint_key", None):
             raise TinymixerError("--checkpoint-key is of a file of weights; name it with --init")
         return None
-    path, key = find_checkpoint(args.init), getattr(args, "checkpoint_key", None) or ""
+    path, key = find_weights(args.init), getattr(args, "checkpoint_key", None) or ""
     given = dict(args.set)
     with read_weights(path, key=key) as weights:
         if getattr(args, "task", "classify") == "classify":

@@ -22,6 +22,7 @@ from tinymixer.cli.options import (
     add_run,
     find_checkpoint,
     load_figures,
+    newest_run,
     require_writable,
     save_pictures,
     writable_folder,
@@ -71,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
     sources, empty = find_pictures(args.images)
     if not sources:
         raise DataError(empty[0])
+    if not (args.run or args.weights or args.model or args.set or newest_run()):
+        args.weights = Path(own_weights.USUAL)
+        print(
+            f"there is no run under runs/ yet, so {args.weights} is asked; it is part of tinymixer"
+        )
     own = own_weights.load(args)
     if own is not None:
         sees, out = Sees(own.model.to(args.device), own, False, args.device, args.tta), own.out

@@ -7,6 +7,7 @@ layouts.py   how each system's arrays are named and laid out; rules.py, the term
 start.py     weights that fit a model in part; fitting.py, whether an array fits
 known.py     what the released code computes and sees besides
 record.py    what a file of ours says of itself
+trained/     weights that come with tinymixer
 """
 
 import math
@@ -49,10 +50,19 @@ __all__ = [
     "shapes_in",
     "start_from",
     "state_in",
+    "trained",
 ]
 
+TRAINED = Path(__file__).parent / "trained"
 RUNNING, COUNTER = ".running_var", ".num_batches_tracked"
 Source = Weights | Mapping[str, Any] | Path | str
+
+
+def trained() -> dict[str, Path]:
+    """The files of trained weights that come with tinymixer, by name; trained/README.md says how
+    each was trained, and how good it is.
+    """
+    return {path.stem: path for path in sorted(TRAINED.glob("*.npz"))}
 
 
 def load_state(

@@ -23,12 +23,19 @@ function readWeights(buffer) {
 
 // x (rows, inner) @ y (inner, columns)
 function product(x, y, rows, inner, columns) {
-    const z = new Float64Array(rows * columns);
-    for (let i = 0; i < rows; i++)
-        for (let k = 0; k < inner; k++) {
-            const a = x[i * inner + k], from = k * columns, to = i * columns;
-            for (let j = 0; j < columns; j++) z[to + j] += a * y[from + j];
+    const z = new Float64Array(rows * columns), wide = Float64Array.from(y);
+    for (let i = 0; i < rows; i++) {
+        const row = z.subarray(i * columns, (i + 1) * columns);
+        let k = 0;
+        for (; k + 4 <= inner; k += 4) {  // four rows of y at once: a sum is loaded and stored less
+            const at = i * inner + k, a = x[at], b = x[at + 1], c = x[at + 2], d = x[at + 3];
+            const p = wide.subarray(k * columns), q = wide.subarray((k + 1) * columns);
+            const r = wide.subarray((k + 2) * columns), s = wide.subarray((k + 3) * columns);
+            for (let j = 0; j < columns; j++) row[j] += a * p[j] + b * q[j] + c * r[j] + d * s[j];
         }
+        for (; k < inner; k++)
+            for (let j = 0; j < columns; j++) row[j] += x[i * inner + k] * wide[k * columns + j];
+    }
     return z;
 }
 

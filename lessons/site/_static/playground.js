@@ -83,6 +83,10 @@ function open(buffer) {
     }
 }
 
+function openShipped() {
+    open(Uint8Array.from(atob(PLAYED), (letter) => letter.charCodeAt(0)).buffer);
+}
+
 function wipe() {
     pen.fillStyle = "#e8e2d4";
     pen.fillRect(0, 0, SIDE, SIDE);
@@ -122,6 +126,8 @@ document.addEventListener("drop", (event) => {
 find("picture").addEventListener("change", (event) => drop(event.target.files[0]));
 find("weights").addEventListener("change", async (event) =>
     open(await event.target.files[0].arrayBuffer()));
+find("shipped").addEventListener("click", openShipped);
 find("wipe").addEventListener("click", wipe);
 find("block").addEventListener("change", () => weights && showMaps());
 wipe();
+openShipped();
