@@ -11,6 +11,7 @@ from tinymixer import data, fast, models, optim
 from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.gpu.products import PRECISIONS
+from tinymixer.models.options import shown
 from tinymixer.nn import Module
 from tinymixer.optim.muon import Muon, Place
 from tinymixer.options import Between, OneOf, check_options, option
@@ -141,8 +142,9 @@ class Config:
             model = models.create_model(self.model, num_classes, rng=rng, **options)
             model = TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
-            changes = f" with {self.model_options}" if self.model_options else ""
-            raise TinymixerError(f"model {self.model}{changes}: {error}") from error
+            changes = ", ".join(f"{name}={shown(x)}" for name, x in self.model_options.items())
+            of = f"{self.model} with {changes}" if changes else self.model
+            raise TinymixerError(f"model {of}: {error}") from error
         model.frozen = self.freeze == "backbone"
         return model
 
