@@ -9,9 +9,9 @@ that it states with those that are needed, and only then reads numbers; an array
 costs no memory. The content decides which of the two kinds a file is, not its name.
 
 * Only regular files are opened: no folder, pipe or device.
-* An array holds whole or floating-point numbers, or truth values, little-endian; no text, no
-  objects, no pickle. One of another type is named, and not read. bfloat16, which NumPy does not
-  have, is read as float32, which holds all its numbers.
+* An array holds integers, floating-point numbers or booleans, little-endian; no text, no objects,
+  no pickle. An array of another type is named, and not read. bfloat16, which NumPy does not have,
+  is read as float32, which holds all its numbers.
 * It fills its place in the file exactly, is read whole, and its CRC-32, where the file has one,
   is right. No name is there twice, and no two arrays share a byte.
 """

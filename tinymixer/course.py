@@ -24,7 +24,7 @@ WINDOW = 20  # steps that its mean runs over
 
 @contextmanager
 def checking(exercise: str) -> Iterator[None]:
-    """Within it an error is printed as a sentence: an answer may be None, a list, or raise.
+    """Print an error in its `with` block as a sentence: an answer may be None, a list, or raise.
 
     What the code within has called `answer` is shown beside the error.
     """

@@ -239,7 +239,7 @@ def _on_white(band: Image.Image) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warning of Pillow's."""
+    """In its `with` block, drop the warnings of Pillow."""
     with _alone, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -247,7 +247,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _no_standard_error() -> Iterator[None]:
-    """Nothing that a library in C writes to standard error itself, as libtiff does."""
+    """In its `with` block, drop what C libraries such as libtiff write to standard error."""
     try:
         error = os.dup(2)
     except OSError:  # closed: nothing can be written

@@ -1,4 +1,4 @@
-"""Floor 2. The rules that what is checked must keep, and the sentence for each that it breaks."""
+"""Floor 2. The rules for what is checked, and the message for each that is broken."""
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from tinymixer.errors import counted
 
 
 class BrokenContract(Exception):
-    """A rule of a Function is not kept, whatever the numbers."""
+    """A Function breaks one of its rules, whatever the numbers are."""
 
 
 class NotATensor(TypeError):

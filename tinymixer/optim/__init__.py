@@ -163,7 +163,7 @@ class SGD(Optimizer):
 
 
 class AdamW(Optimizer):
-    """Steps of the size lr in each direction, however steep:
+    """Adam with decoupled weight decay: steps of about the size lr, however steep the loss is:
 
     m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g²
     w <- w - lr (m̂ / (√v̂ + eps) + weight_decay w),  m̂ = m / (1 - beta1^t),  v̂ = v / (1 - beta2^t)

@@ -45,7 +45,7 @@ class Checkpoint:
     optimizer: dict[str, np.ndarray]
 
     def fitting(self) -> AbstractContextManager[None]:
-        """Within it, a ValueError is a CheckpointError: this file does not fit its own options."""
+        """Turn a ValueError into a CheckpointError: this file does not fit its own options."""
         return _fitting(self.path)
 
 

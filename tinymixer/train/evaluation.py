@@ -1,4 +1,4 @@
-"""What a model answers to images that it is not trained on, and how well."""
+"""What a model predicts for images that it is not trained on, and how well."""
 
 import math
 

@@ -12,7 +12,7 @@ clipping and optimizer, on the images in the order of training: so the figures h
 for any number of workers.
 
 Source: Smith 2017, "Cyclical learning rates for training neural networks", arXiv 1506.01186,
-section 3.3; the tenth is the habit of those who use it.
+section 3.3; a tenth of it is what is usually taken.
 """
 
 import math

@@ -43,7 +43,7 @@ def per_class_iou(matrix: np.ndarray) -> np.ndarray:
     """(K,): of all that is class k or was predicted to be, the fraction that is both.
 
     Intersection over union, TP / (TP + FP + FN), from a confusion matrix of pixels. NaN for a class
-    that is nowhere, true or predicted.
+    that does not occur, true or predicted.
     """
     both = matrix.diagonal()
     either = matrix.sum(0) + matrix.sum(1) - both
@@ -51,7 +51,7 @@ def per_class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(matrix: np.ndarray) -> float:
-    """The mean of per_class_iou over the classes that are somewhere, each weighing the same."""
+    """The mean of per_class_iou over the classes that occur, each weighing the same."""
     return float(np.nanmean(per_class_iou(matrix)))
 
 

@@ -75,7 +75,7 @@ class FlatParameters:
         return flat
 
     def decay_mask(self) -> Array:
-        """1 for the weights of matrices, 0 for biases and norms: weight decay leaves those be."""
+        """1 for the weights of matrices, 0 for biases and norms, which do not decay."""
         mask = self.xp.zeros_like(self.weights)
         for view in self.named(mask).values():
             view[...] = view.ndim >= 2
@@ -126,7 +126,7 @@ class Workers:
 
     @contextmanager
     def joined(self, ranks: Ranks, count: int) -> Iterator[None]:
-        """Within it, and before `with workers`, these are `count` threads of one of `ranks`."""
+        """In its `with` block, outside of `with workers`: use `count` threads of one of `ranks`."""
         before = self.count, self.ranks
         self.count, self.ranks = count, ranks
         try:

@@ -1,4 +1,4 @@
-"""Several processes that train as one: who am I, and what crosses from one to another.
+"""Several processes that train as one: which one this is, and what they send one another.
 
     rank 0            rank 1            ...      each has the data, the model and the optimizer
     leaves 0..1       leaves 2..3                computes its own micro-batches
@@ -62,7 +62,7 @@ class Ranks:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """All leave together, so that no failure goes unheard."""
+        """All leave together, so that no failure is missed."""
         if error is None or (isinstance(error, Exception) and not isinstance(error, RankError)):
             found = self._all((None, None if error is None else _in_words(error)))
             if error is None:
@@ -109,7 +109,7 @@ def _in_words(error: Exception) -> str:
 
 
 class Threads(Ranks):
-    """Ranks as threads of one process: `run_threads(3, f)`. What crosses is copied, as ever."""
+    """Ranks as threads of one process: `run_threads(3, f)`. What is sent is copied."""
 
     def __init__(self, rank: int, size: int, table: list[Any], barrier: threading.Barrier):
         self.rank, self.size = rank, size

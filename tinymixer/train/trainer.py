@@ -345,7 +345,7 @@ class Trainer:
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Within it the model has the averaged weights, if a run keeps them."""
+        """In its `with` block the model has the averaged weights, if a run keeps them."""
         if self.average is None:
             yield
             return

@@ -1,11 +1,11 @@
 """Floor 5. Other people's weights: released checkpoints, read and written in their layouts.
 
 source.py    what a user brings: a file of any kind, a run's checkpoint, a mapping
-files.py     which kind a file is (kinds.py: and what it is if it is none), and its reader
+files.py     which kind a file is (kinds.py: what it is otherwise), and its reader
 unwrap.py    what is wrapped around weights
 layouts.py   how each system's arrays are named and laid out; rules.py, the terms of it
 start.py     weights that fit a model in part; fitting.py, whether an array fits
-known.py     what the released code computes and sees besides
+known.py     which GELU, mean and std the released weights were trained with
 record.py    what a file of ours says of itself
 """
 

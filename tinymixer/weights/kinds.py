@@ -1,4 +1,4 @@
-"""What a file is that is no file of weights, by its first bytes, and what to do about it."""
+"""What a file is that does not hold weights, by its first bytes, and what to do about it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How the authors' code computes and sees: what weights of a released layout are of use with.
+"""The form of GELU, and the mean and std, that released weights of each layout were trained with.
 
 A file of weights says nothing of these, and without them its answers are wrong by a little (GELU)
 or by much (mean and std). Sources, read in the released code:

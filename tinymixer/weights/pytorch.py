@@ -197,6 +197,6 @@ def _entries(found: Any) -> dict[str, Any]:
 
 
 def pickle_member(names: list[str]) -> str | None:
-    """The member of a zip archive that makes it a file of PyTorch; None if it is none."""
+    """The member of a zip archive that makes it a file of PyTorch; None for other archives."""
     found = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
     return found[0] if len(found) == 1 else None

@@ -1,5 +1,5 @@
-"""Start from weights that fit a model in part: keep what fits, resize what mixes places, leave the
-rest as it begins.
+"""Start from weights that fit a model in part: keep what fits, resize what mixes positions, and
+initialise the rest.
 
 A file that was made for other classes, another image size, patch or number of colours still knows
 most of what a model needs. What becomes of each array is decided by its role:
