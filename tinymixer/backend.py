@@ -1,6 +1,6 @@
 """Floor 0. Which array library? And where does an array live?
 
-There is no global device: an array says where it lives, and `array_module` reads it off. Whatever
+There is no global device: every array is on one, and `array_module` tells which. Whatever
 else a GPU needs (kernels, products, graphs) is in `fast/gpu`.
 """
 

@@ -155,7 +155,7 @@ class Function:
                 f"new one for each use, {type(self).__name__}(...)(x)"
             )
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual answer, ten times as fast
+        on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual case, ten times as fast
         if self.shapes:
             given = [(np.ndarray, x.shape, x.dtype) if on_cpu else seen(x) for x in arrays]
             check_shapes(type(self).__name__, self.shapes, self.cures, *given)

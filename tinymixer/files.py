@@ -232,7 +232,7 @@ def _lock_now(number: int) -> bool | None:
 
 
 def _release(path: Path, number: int) -> None:
-    """Remove the lock file while it is locked, so that it is no other process's; then close it.
+    """Remove the lock file while it is locked, before another process can hold it; then close it.
 
     Windows removes no open file: neither this one before it is closed, nor another process's.
     """

@@ -95,7 +95,7 @@ class Row:
     verdict: str
     worst: Mapping[str, Finding]  # by method
     order: float | None
-    says: Sequence[str]  # of what cannot be left at one word
+    says: Sequence[str]  # of what needs more than one word
     reports: Sequence[Mapping[str, Any]]
 
     @classmethod

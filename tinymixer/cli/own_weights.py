@@ -1,4 +1,4 @@
-"""Weights of one's own on the command line: what they are of, and how they see images.
+"""Weights of your own on the command line: their model, and the mean and std of its images.
 
 What decides is what the user says; then what the file says of itself, if tinymixer wrote it; then
 what is known of the layout in which its model was released.

@@ -38,7 +38,7 @@ from tinymixer.train.records import DatasetRecord
 from tinymixer.train.tasks import TASKS
 
 TOP = 5  # classes printed for a picture
-ON_A_PAGE, ON_A_PAGE_OF_PIXELS = 40, 10  # pictures that are read, answered and drawn together
+ON_A_PAGE, ON_A_PAGE_OF_PIXELS = 40, 10  # pictures that are read, predicted and drawn together
 MOST_PAGES = 10  # of the sheet; the table has all pictures
 THUMBNAIL = 180  # pixels a side, on a page
 NAMED = 20  # unreadable pictures that are printed one by one
@@ -282,7 +282,7 @@ def _predict_all(sources: list[Path], sees: Sees, out: Path) -> int:
 
 @dataclass(frozen=True)
 class Page:
-    """What is read of the pictures that are answered and drawn together."""
+    """What is read of the pictures that are predicted and drawn together."""
 
     sources: list[Path]
     images: list[np.ndarray]

@@ -203,7 +203,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     source, given = header.dataset.source, given_fields(args, Source)
     if source is not None:
         asked = replace(source, **given)
-        if source.path and asked.path:  # files of one's own may have moved: what they hold decides
+        if source.path and asked.path:  # the user's files may have moved: what they hold decides
             asked = replace(asked, dataset=source.dataset)
         _require_same(path, asdict(source), asdict(asked))
     dataset = header.load_dataset(args.data_dir, **given)

@@ -32,7 +32,7 @@ BLOCK = 512  # bytes of a tar header, and what contents are padded to
 
 
 class Unreadable(ValueError):
-    """This is no archive that can be read, or not the whole of it; the message says why."""
+    """This is not an archive that can be read, or not the whole of it; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
     Where only `size`, (height, width), is needed, a large picture comes in fewer pixels, but still
     at least FINE times as many along each side. `info["size"]` is (width, height) of the whole.
 
-    Raises DataError, in one sentence, for what is no picture, damaged, of a kind that is not read,
-    or would take more than MOST_BYTES to decode.
+    Raises DataError, in one sentence, for a file that is not a picture, damaged, of a kind that is
+    not read, or would take more than MOST_BYTES to decode.
     """
     least = None if size is None else FINE * max(LEAST, *size)
     try:

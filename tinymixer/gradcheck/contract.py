@@ -27,7 +27,7 @@ class NothingToCheck(Exception):
 def widened(x: Any, dtype: Any = np.float64) -> Array:
     """A read-only copy of x, in dtype if floating: float64 is the precision that proves most.
 
-    Raises NothingToCheck for what is no array of numbers.
+    Raises NothingToCheck for what is not an array of numbers.
     """
     try:
         x = np.array(x.data if isinstance(x, Tensor) else x)

@@ -90,7 +90,7 @@ def save(
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint whole, or raise CheckpointError saying what is wrong with it."""
+    """Read a whole checkpoint, or raise CheckpointError that says what is wrong with it."""
     try:
         with opened(path, compressed=False) as file:
             said = _read_header(path, file)

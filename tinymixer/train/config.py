@@ -91,7 +91,7 @@ class Config:
         return cls(**{**options, "augment": data.Augment(**options["augment"])})
 
     def plain(self) -> dict[str, Any]:
-        """The options as a file gives them back: JSON knows no tuples."""
+        """The options as a file gives them back: JSON has no tuples."""
         return json.loads(json.dumps(asdict(self)))
 
     def steps_per_epoch(self, train_images: int) -> int:
@@ -160,7 +160,7 @@ class Config:
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating")},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating")},
-    "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is no 7
+    "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is not a 7
     "fashion_mnist": {"augment": data.Augment(crop_padding=2, flip="alternating")},
     "kmnist": {"augment": data.Augment(crop_padding=2)},
     "folder": {"augment": data.Augment(crop_padding=2)},

@@ -34,7 +34,7 @@ from tinymixer.train.validation import held_back
 SMOOTHING = 0.9  # β
 DIVERGED = 2.0  # times the lowest smoothed loss
 SAFETY = 10.0  # below the rate of the lowest loss
-FALL = 0.01  # of the first loss: less is no sign of learning
+FALL = 0.01  # of the first loss: less does not show that it learns
 
 
 @dataclass(frozen=True)

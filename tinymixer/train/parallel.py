@@ -1,4 +1,4 @@
-"""Who computes what, and how it becomes one gradient: the same bits for any number of workers.
+"""How work is shared and becomes one gradient: the same bits for any number of workers.
 
     batch -> micro-batches 0..G-1 -> ranks and workers take them -> gradients -> one tree of sums
 
@@ -42,8 +42,8 @@ class FlatParameters:
 
     The optimizer, the sum over workers and the checkpoint each see one array, of the library `xp`.
     Any array of the same length (gradients, moments, averages) can be looked at by name through
-    `named`. `buffers` are the model's arrays that are no parameters. What is frozen is not here:
-    nothing that is done to these arrays can change it.
+    `named`. `buffers` are the model's arrays that are not parameters. What is frozen is not here,
+    so no change of these arrays can change it.
     """
 
     def __init__(self, model: Module):

@@ -1,6 +1,6 @@
 """What a step is made of: its time by operation, and the matrix products that it cannot do without.
 
-Nothing in the engine or in a model knows that it is watched. While it is, the `forward` and
+The engine and the models contain nothing for this. While a step is profiled, the `forward` and
 `backward` of every Function go through a function of ours, which may time them or look at what
 they compute.
 """

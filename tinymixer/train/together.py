@@ -64,7 +64,7 @@ def worth_starting(trainer: "Trainer") -> int:
 
 
 def shared_by(trainer: "Trainer") -> str:
-    """Who computes, in words."""
+    """What computes, in words."""
     if trainer.processes > 1:
         return f"{trainer.processes} processes"
     threads = counted(trainer.workers.count, "worker")

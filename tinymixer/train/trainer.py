@@ -42,7 +42,7 @@ from tinymixer.train.together import together, worth_starting
 from tinymixer.train.validation import held_back
 from tinymixer.weights import Started, start_from
 
-READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
+READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: reading a loss from a GPU means waiting for it
 
 
 class Trainer:
@@ -61,11 +61,11 @@ class Trainer:
     another end: the learning rate then follows the schedule for 30 epochs, so a cosine that had
     come down goes up again, and checkpoints keep when that was.
 
-    Who computes: `workers` threads of this process, or `processes` with one thread each, which are
+    What computes: `workers` threads of this process, or `processes` with one thread each, which are
     faster and take a second to start; None for whichever is faster here. `ranks` are those that a
     launcher started, see mpi.py. It changes no bit. split: `held_back` of the data set, if known.
 
-    Nothing is chosen on the test images: what is quoted of a run is the test figure of its last
+    Nothing is chosen on the test images: the result of a run is the test figure of its last
     weights. save_every is in seconds; the end of an epoch and a signal to stop save as well. A run
     never writes over another one's checkpoints. With `graph`, on a GPU, a step is recorded and
     replayed if it can be, with the same bits.

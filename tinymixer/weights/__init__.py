@@ -64,7 +64,7 @@ def load_state(
 ) -> None:
     """Copy the weights in `source`, named and laid out as in `layout`, into `model`.
 
-    source is what `read_weights` takes, or what it answered; `name` is what errors call it. With
+    source is what `read_weights` takes, or what it returned; `name` is what errors call it. With
     "auto" the layout is found by the names. Every array must be used, every shape must fit and
     every number be finite in the model's precision, or CheckpointError lists what is missing, left
     over, misshapen or not finite, and the model stays as it was. No numbers of a file are read

@@ -33,8 +33,8 @@ DEEPEST, MOST_ENTRIES = 16, 2**20  # of the containers that the contents may be 
 class PyTorchFile(ArrayFile):
     """The tensors of a file by name: "model/head.weight" is entry head.weight of entry model.
 
-    refused: what is no plain tensor, by name. ignored: objects beside the weights, none of which
-    was made.
+    refused: what is not a plain tensor, by name. ignored: objects besides the weights; they are not
+    created.
     """
 
     kind = "PyTorch"

@@ -4,7 +4,7 @@ initialise the rest.
 A file that was made for other classes, another image size, patch or number of colours still knows
 most of what a model needs. What becomes of each array is decided by its role:
 
-head                 another number of classes: begins anew
+head                 another number of classes: is initialised
 patch embedding      from k x k pixels to others as if the patch were resized first; from three
                      colours to grey and back so that a grey image is seen as before
 maps of the tokens   (Mixer, Sparse-MLP) as if the grid were resized to the old one before the map,
@@ -76,7 +76,7 @@ def start_from(
     """Give `model` the weights in `source` as far as they fit, and say what became of each array.
 
     source and layout are those of `load_state`. Weights of a classifier fit the backbone of a
-    Segmenter. Without `keep_head` the head begins anew even if it fits: its classes are others.
+    Segmenter. Without `keep_head` the head is initialised even if it fits: its classes are others.
 
     Raises CheckpointError, and changes nothing, if less than half of the backbone's numbers are
     found, if some are not finite, or if an array knows the image size and cannot be resized.

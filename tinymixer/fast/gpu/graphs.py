@@ -100,8 +100,8 @@ class _Graph:
         if isinstance(library, str):
             raise TinymixerError(f"cuBLAS cannot be called directly ({library})")
         self._pool = cupy.cuda.MemoryPool(_allocate)
-        self._pool.set_limit(size=0)  # none, whatever the environment says: see _allocate
-        stream = cupy.cuda.Stream()  # whatever strays to the default stream meanwhile raises
+        self._pool.set_limit(size=0)  # none, even if the environment says otherwise: see _allocate
+        stream = cupy.cuda.Stream()  # what goes to the default stream meanwhile raises an error
         cupy.cuda.Device().synchronize()
         # What f needed until now lies free in another pool, and a graph needs as much anew.
         cupy.get_default_memory_pool().free_all_blocks()
