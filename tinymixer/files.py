@@ -59,7 +59,7 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file, in the place of `target` if that is there.
+    """Rename a file; it replaces `target` if that exists.
 
     Windows refuses it while another process reads one of them: it is tried again for PATIENCE
     seconds. Raises OSError.

@@ -102,7 +102,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
 
 
 def require_classifier(weights: Weights, cure: str) -> None:
-    """Raise TinymixerError for the weights of a run that segments."""
+    """Raise TinymixerError for the weights of a segmentation run."""
     if weights.record.get("task") == "segment":
         raise TinymixerError(f"{weights.name} is of a model that segments; {cure}")
 
@@ -286,7 +286,7 @@ class Init:
         return replace(dataset, mean=mean, std=std).loaded_from(dataset.source)
 
     def start(self, trainer: Trainer) -> Started:
-        """Give the trainer these weights. Raises TinymixerError if new ones would stay frozen."""
+        """Give the trainer these weights. Raises TinymixerError if untrained ones would stay frozen."""
         same_classes = self.about.class_names in (None, tuple(trainer.dataset.class_names))
         with read_weights(self.path, key=self.key) as weights:
             started = trainer.start_from(weights, self.about.layout, keep_head=same_classes)

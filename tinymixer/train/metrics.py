@@ -56,7 +56,7 @@ def mean_iou(matrix: np.ndarray) -> float:
 
 
 def worst_mistakes(log_probabilities: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
-    """Which images are most wrong: at most n indices, the highest loss -log p[label] first.
+    """The worst mistakes: the indices of at most n images, highest loss -log p[label] first.
 
     log_probabilities (N, K), labels (N,). Images whose most probable class is right are left out.
     """

@@ -55,7 +55,7 @@ class Ranks:
         return [sent[self.rank] for sent in self.gather(parts)]
 
     def share(self, count: int) -> range:
-        """Which of `count` items are this rank's: as many as the others', but for one."""
+        """Which of `count` items are this rank's; the shares differ by one at most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def __enter__(self) -> "Ranks":
@@ -82,9 +82,9 @@ ALONE = Ranks()
 
 
 def require_alike(ranks: Ranks, facts: Mapping[str, str], machine: Machine) -> None:
-    """Raise TinymixerError if a fact, by its name, is another one on another rank.
+    """Raise TinymixerError if a fact, by its name, differs between ranks.
 
-    Another machine is fine, but the bits are other ones then: rank 0 notes it.
+    Different machines are fine, but then the bits differ: rank 0 prints a note.
     """
     (first, usual), *others = ranks.gather((facts, machine))
     for rank, (theirs, other) in enumerate(others, 1):

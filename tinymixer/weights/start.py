@@ -122,7 +122,7 @@ def start_from(
 
 
 def require_same_places(model: Any, source: Weights, name: str | None = None) -> None:
-    """Raise CheckpointError for a grid on which the weights of a Vision Permutator mean nothing.
+    """Raise CheckpointError for a grid that the weights of a Vision Permutator are not made for.
 
     They have the same shapes on every grid. Which one they are for, their file says, or else the
     configuration `name`.
