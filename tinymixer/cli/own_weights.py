@@ -286,7 +286,7 @@ class Init:
         return replace(dataset, mean=mean, std=std).loaded_from(dataset.source)
 
     def start(self, trainer: Trainer) -> Started:
-        """Give the trainer these weights. Raises TinymixerError if untrained ones would stay frozen."""
+        """Give the trainer these weights. Raises TinymixerError if untrained ones stay frozen."""
         same_classes = self.about.class_names in (None, tuple(trainer.dataset.class_names))
         with read_weights(self.path, key=self.key) as weights:
             started = trainer.start_from(weights, self.about.layout, keep_head=same_classes)

@@ -218,7 +218,7 @@ def _whole_numbers(found: Any) -> Iterator[int]:
 
 
 def _require_same(stored: Mapping[str, Stored], needed: Mapping[str, Stored]) -> None:
-    """Raise ValueError for the first array missing, not needed, or of another shape or type."""
+    """Raise ValueError for the first missing or unneeded array, or one of another type."""
     for key in sorted(needed.keys() | stored.keys() - {"header"}):
         found, expected = stored.get(key), needed.get(key)
         if found is None or expected is None or found.shape != expected.shape:
