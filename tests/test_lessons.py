@@ -332,6 +332,21 @@ def test_links_between_lessons_lead_somewhere():
             assert (ROOT / "lessons" / target).exists(), f"{name} links to {target}"
 
 
+def test_a_lesson_is_reached_from_another_one():
+    words = {path: "".join(cell.source for cell in read(path).cells) for path in LESSONS}
+    for path in LESSONS[1:]:
+        others = "".join(text for other, text in words.items() if other != path)
+        assert f"]({path.name})" in others, path.name
+
+
+def test_the_drawing_shows_every_lesson():
+    drawing = (ROOT / "lessons" / "course.svg").read_text("utf-8")
+    shown = set(re.findall(r">(\d\d)<", drawing))
+    for first, last in re.findall(r">(\d\d) to (\d\d)<", drawing):
+        shown |= {f"{number:02}" for number in range(int(first), int(last) + 1)}
+    assert shown == {path.name[:2] for path in LESSONS}
+
+
 # --- The tools themselves ----------------------------------------------------------------------
 
 

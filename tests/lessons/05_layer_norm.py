@@ -4,72 +4,43 @@ import numpy as np
 from notebooks import wrong
 
 
-def over_the_tokens(x, gamma, beta, eps):
-    return (x - x.mean(0)) / np.sqrt(x.var(0) + eps) * gamma + beta
+def ramp(C):
+    """A token of C channels with mean 0 and variance 1."""
+    x = np.arange(C) - (C - 1) / 2
+    return x / x.std()
 
 
-def unbiased(x, gamma, beta, eps):
-    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True, ddof=1)
-    return (x - mean) / np.sqrt(variance + eps) * gamma + beta
+def of_variance(share):
+    return lambda C, eps: ramp(C) * np.sqrt(share * eps)
 
 
-def eps_outside(x, gamma, beta, eps):
-    return (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + eps) * gamma + beta
+def unbiased(C, eps):
+    return ramp(C) * np.sqrt(eps * (C - 1) / C)
 
 
-def no_root(x, gamma, beta, eps):
-    return (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) * gamma + beta
+def two_lengths(x_hat, gamma):
+    return 1 / gamma, -3 / gamma
 
 
-def axis_lost(x, gamma, beta, eps):
-    return (x - x.mean(-1)) / np.sqrt(x.var(-1) + eps) * gamma + beta
-
-
-def not_scaled_not_shifted(x, gamma, beta, eps):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
-
-
-def mean(v):
-    return v.mean(-1, keepdims=True)
-
-
-def shift_left_in(g, x_hat, scale):
-    return scale * (g - x_hat * mean(g * x_hat))
-
-
-def stretch_left_in(g, x_hat, scale):
-    return scale * (g - mean(g))
-
-
-def statistics_fixed(g, x_hat, scale):
-    return scale * g
-
-
-def not_scaled(g, x_hat, scale):
-    return g - mean(g) - x_hat * mean(g * x_hat)
-
-
-def not_along_x_hat(g, x_hat, scale):
-    return scale * (g - mean(g) - mean(g * x_hat))
-
-
-def scaled_twice(g, x_hat, scale):
-    return scale**2 * (g - mean(g) - x_hat * mean(g * x_hat))
+def multiplied(x_hat, gamma):
+    return gamma, gamma * x_hat
 
 
 WRONG = [
-    wrong("forward", "run over the tokens", layer_norm=over_the_tokens),
-    wrong("forward", "divided by C - 1", layer_norm=unbiased),
-    wrong("forward", "outside the root", layer_norm=eps_outside),
-    wrong("forward", "the square root is missing", layer_norm=no_root),
-    wrong("forward", "keepdims=True is missing", layer_norm=axis_lost),
-    wrong("forward", "gamma and beta are missing", layer_norm=not_scaled_not_shifted),
-    wrong("backward", "the first mean is missing", norm_backward=shift_left_in),
-    wrong("backward", "the second mean is missing", norm_backward=stretch_left_in),
-    wrong("backward", "both means are missing", norm_backward=statistics_fixed),
-    wrong("backward", "the scale in front is missing", norm_backward=not_scaled),
-    wrong("backward", "points along x_hat", norm_backward=not_along_x_hat),
-    wrong("backward", "Orthogonal to (1, ..., 1): True", norm_backward=scaled_twice),
+    wrong("eps", "your token: it is its variance", half_variance=lambda C, eps: ramp(C) * eps),
+    wrong("eps", "half of eps", half_variance=of_variance(0.5)),
+    wrong("eps", "divided by C - 1", half_variance=unbiased),
+    wrong("eps", "the token is flat", half_variance=lambda C, eps: np.full(C, 0.5)),
+    wrong("eps", "the variance of your x_hat is 0.750", half_variance=of_variance(3)),
+    wrong("eps", "yours has the shape (1, 6)", half_variance=lambda C, eps: ramp(C)[None]),
+    wrong("lost", "gamma is missing", lost_gradients=lambda x_hat, gamma: (0 * gamma + 1, x_hat)),
+    wrong("lost", "you multiplied by gamma", lost_gradients=multiplied),
+    wrong("lost", "a multiple of the other", lost_gradients=two_lengths),
+    wrong(
+        "lost", "a gradient of zeros", lost_gradients=lambda x_hat, gamma: (0 * gamma, 1 / gamma)
+    ),
+    wrong("lost", "and 0.", lost_gradients=lambda x_hat, gamma: (1 / gamma, x_hat)),
+    wrong("lost", "that is (2, 5); yours is (5,)", lost_gradients=lambda x_hat, gamma: 1 / gamma),
     wrong(
         "parameters",
         "the sum over the batch is missing: your dgamma has shape (3, 5)",

@@ -5,69 +5,44 @@ import math
 import numpy as np
 from notebooks import wrong
 
-
-def moments(m, v, g):
-    return 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+from tinymixer import optim
 
 
-def uncorrected(w, m, v, g, lr, t, eps=1e-8):
-    m, v = moments(m, v, g)
-    return w - lr * m / (np.sqrt(v) + eps), m, v
+def half_life(beta):
+    """The first whole number n with beta ** n < 1/2."""
+    return math.floor(math.log(0.5) / math.log(beta)) + 1
 
 
-def rootless(w, m, v, g, lr, t, eps=1e-8):
-    m, v = moments(m, v, g)
-    return w - lr * m / (1 - 0.9**t) / (v / (1 - 0.999**t) + eps), m, v
+def rate(step, base, final, warmup, total):
+    return optim.learning_rate(step, base=base, final=final, warmup=warmup, total=total)
 
 
-def eps_inside(w, m, v, g, lr, t, eps=1e-8):
-    m, v = moments(m, v, g)
-    return w - lr * m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t) + eps), m, v
+def upside_down(base, final, warmup, total, longer):
+    last = rate(total - 1, base, final, warmup, total)
+    return last / rate(total, base, final, warmup, longer)
 
 
-def hats_kept(w, m, v, g, lr, t, eps=1e-8):
-    m, v = moments(m, v, g)
-    m, v = m / (1 - 0.9**t), v / (1 - 0.999**t)
-    return w - lr * m / (np.sqrt(v) + eps), m, v
+def both_longer(base, final, warmup, total, longer):
+    last = rate(total - 1, base, final, warmup, longer)
+    return rate(total, base, final, warmup, longer) / last
 
 
-def from_zero(w, m, v, g, lr, t, eps=1e-8):
-    m, v = moments(m, v, g)
-    return w - lr * m / (1 - 0.9 ** (t + 1)) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + eps), m, v
+def both_old(base, final, warmup, total, longer):
+    last = rate(total - 1, base, final, warmup, total)
+    return rate(total, base, final, warmup, total) / last
 
 
-def not_squared(w, m, v, g, lr, t, eps=1e-8):
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g
-    return w - lr * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + eps), m, v
+def from_final(base, final, warmup, total, longer):
+    return rate(total, base, final, warmup, longer) / final
 
 
-def summed(w, m, v, g, lr, t, eps=1e-8):
-    m, v = 0.9 * m + g, 0.999 * v + 0.001 * g * g
-    return w - lr * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + eps), m, v
+def one_too_far(base, final, warmup, total, longer):
+    last = rate(total - 1, base, final, warmup, total)
+    return rate(total + 1, base, final, warmup, longer) / last
 
 
-def cosine(t, final, base):
-    return final + (base - final) * 0.5 * (1 + math.cos(math.pi * t))
-
-
-def no_warmup(step, base, final, warmup, total):
-    return cosine(max(0, (step - warmup) / (total - warmup)), final, base)
-
-
-def from_step_0(step, base, final, warmup, total):
-    return base * (step + 1) / (warmup + 1) if step < warmup else cosine(step / total, final, base)
-
-
-def from_rate_0(step, base, final, warmup, total):
-    if step < warmup:
-        return base * step / warmup
-    return cosine((step - warmup) / (total - warmup), final, base)
-
-
-def whole_wave(step, base, final, warmup, total):
-    if step < warmup:
-        return base * (step + 1) / (warmup + 1)
-    return cosine(2 * (step - warmup) / (total - warmup), final, base)
+def from_the_top(base, final, warmup, total, longer):
+    return base / rate(total - 1, base, final, warmup, total)
 
 
 def by_its_length(g, max_norm):
@@ -80,17 +55,21 @@ def factor_of_floats(g, max_norm):
 
 
 WRONG = [
-    wrong("adam", "hats are missing", adam_step=uncorrected),
-    wrong("adam", "the root is missing", adam_step=rootless),
-    wrong("adam", "inside the root", adam_step=eps_inside),
-    wrong("adam", "without hats", adam_step=hats_kept),
-    wrong("adam", "t counts from 1 already", adam_step=from_zero),
-    wrong("adam", "g squared", adam_step=not_squared),
-    wrong("adam", "weight the new one", adam_step=summed),
-    wrong("cosine", "warm-up is missing", rate_at=no_warmup),
-    wrong("cosine", "starts at step 0", rate_at=from_step_0),
-    wrong("cosine", "starts at zero", rate_at=from_rate_0),
-    wrong("cosine", "half of one", rate_at=whole_wave),
+    wrong("memory", "still go down", first_step_up=lambda beta1: half_life(beta1) - 1),
+    wrong("memory", "starts at 0 or includes", first_step_up=lambda beta1: half_life(beta1) + 1),
+    wrong("memory", "old steps are counted", first_step_up=lambda beta1: half_life(beta1) + 1000),
+    wrong("memory", "1 / (1 - beta1)", first_step_up=lambda beta1: 1 / (1 - beta1)),
+    wrong("memory", "how long v remembers", first_step_up=lambda beta1: half_life(0.999)),
+    wrong("memory", "Now change it", first_step_up=lambda beta1: 7),
+    wrong("memory", "a number of steps", first_step_up=lambda beta1: np.ones(3)),
+    wrong("memory", "it is step 7; yours is 2", first_step_up=lambda beta1: 2),
+    wrong("longer", "upside down", rate_jump=upside_down),
+    wrong("longer", "no change", rate_jump=lambda *_: 1.0),
+    wrong("longer", "taken with the old total", rate_jump=both_longer),
+    wrong("longer", "the old schedule goes on", rate_jump=both_old),
+    wrong("longer", "not quite `final`", rate_jump=from_final),
+    wrong("longer", "count from 0", rate_jump=one_too_far),
+    wrong("longer", "starts again from `base`", rate_jump=from_the_top),
     wrong("clip", "by itself", clipped=lambda g, max_norm: g.clip(-max_norm, max_norm)),
     wrong("clip", "made longer", clipped=lambda g, max_norm: g * max_norm / np.linalg.norm(g)),
     wrong("clip", "root is missing", clipped=lambda g, max_norm: g * max_norm / (g @ g)),
