@@ -14,6 +14,9 @@ An exercise NAME is a task, a blank, its check, a hint and a solution, known by 
 Its typical wrong answers are in `tests/lessons/`, in a file named like the lesson. The tag
 `trained` marks a cell whose numbers come out of a training run: they differ more from processor to
 processor than others.
+
+The metadata of a cell that draws a figure say under `alt`, in a sentence or two, what is seen in
+it: nbconvert and the book show this text in place of the figure to readers who do not see it.
 """
 
 import ast
@@ -93,6 +96,10 @@ def run_all(notebook: Any) -> Iterator[tuple[Any, str, Namespace]]:
             yield cell, run(cell.source, dict(before) if is_check(cell) else namespace), before
 
 
+def is_figure(output: Any) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
+
+
 def is_check(cell: Any) -> bool:
     return any(tag.startswith("check:") for tag in cell.metadata.get("tags", []))
 
@@ -129,7 +136,9 @@ def normalise(notebook: Any) -> Any:
     )
     notebook.nbformat_minor = 5
     for cell in notebook.cells:
-        kept = {key: cell.metadata[key] for key in ("jupyter", "tags") if key in cell.metadata}
+        kept = {
+            key: cell.metadata[key] for key in ("alt", "jupyter", "tags") if key in cell.metadata
+        }
         cell.metadata = nbformat.from_dict(kept)
         cell.pop("attachments", None)
         if cell.cell_type == "code":

@@ -31,9 +31,12 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.loads, self.links, self.places, self.classes = [], [], set(), []
+        self.alts = []  # the text of each image; "" for an image without
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.alts.append(dict(attributes).get("alt") or "")
         for name, value in attributes:
             value = value or ""
             if name in ("src", "poster", "data") or (tag, name) in LOADED:
@@ -108,13 +111,20 @@ def test_every_lesson_has_its_formulas_figures_and_folded_checks(book, pages):
         words = "".join(c.source for c in notebook.cells if c.cell_type == "markdown")
         assert page.classes.count("katex-display") == words.count("$$") / 2, lesson
         assert not {"math", "katex-error"} & set(page.classes)
-        outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
-        drawn = sum("image/png" in o.get("data", {}) for o in outputs)
-        assert len([x for x in page.loads if "_images/" in x]) >= drawn
+        described = [c.metadata.alt for c in notebook.cells if "alt" in c.metadata]
+        assert page.alts == described
+        assert len([x for x in page.loads if "_images/" in x]) >= len(described)
         checks = len(tagged(notebook, "check"))
         assert text.count("<summary>Hint</summary>") == checks
         assert page.classes.count("above-input") >= checks
         assert text.count(">The check</p>\n</summary>") == checks
+
+
+@pytest.mark.slow
+def test_every_image_has_a_text_in_its_place(pages):
+    assert sum(len(page.alts) for _, page in pages.values()) > 90
+    for path, (_, page) in pages.items():
+        assert [alt for alt in page.alts if len(alt) < 40] == [], path
 
 
 @pytest.mark.slow
@@ -189,6 +199,15 @@ def test_links_to_run_a_lesson_come_with_the_address():
     assert own[0]["source"][0].startswith(
         f'%pip install -q "tinymixer @ git+https://github.com/{where}@v'
     )
+
+
+def test_the_text_of_a_figure_goes_to_the_book():
+    build = runpy.run_path(str(SITE / "build.py"))
+    for path in LESSONS:
+        lesson = build["for_the_book"](json.loads(path.read_text("utf-8")), path.name, None)
+        cells = [cell["metadata"] for cell in lesson["cells"] if "alt" in cell["metadata"]]
+        assert cells, path
+        assert all(cell["mystnb"]["image"] == {"alt": cell["alt"]} for cell in cells)
 
 
 def test_printed_source_is_shown_as_source_and_other_text_as_it_was():

@@ -12,6 +12,7 @@ from notebooks import (
     LESSONS,
     ROOT,
     committed_text,
+    is_figure,
     normalise,
     read,
     run,
@@ -74,12 +75,8 @@ def test_a_real_kernel_shows_the_same(lesson):
     for cell, there in zip(normalise(execute(read(lesson))).cells, committed, strict=True):
         if cell.cell_type == "code":
             assert_same_text(committed_text(cell), committed_text(there), cell)
-            assert [pictured(o) for o in cell.outputs] == [pictured(o) for o in there.outputs]
-    assert any(pictured(o) for cell in committed for o in cell.get("outputs", []))
-
-
-def pictured(output):
-    return "image/png" in output.get("data", {})
+            assert list(map(is_figure, cell.outputs)) == list(map(is_figure, there.outputs))
+    assert any(is_figure(o) for cell in committed for o in cell.get("outputs", []))
 
 
 # --- Exercises ---------------------------------------------------------------------------------
@@ -221,6 +218,23 @@ def test_a_committed_lesson_tells_nothing_of_the_machine_it_was_run_on(lesson):
     assert not re.search(r"images/s|\d s per epoch|Wall time|it/s", text)
 
 
+def test_every_figure_is_described_in_words(lesson):
+    for cell in read(lesson).cells:
+        outputs, alt = cell.get("outputs", []), cell.metadata.get("alt", "")
+        figures = sum(map(is_figure, outputs))
+        assert figures <= 1, (cell.id, "one text cannot describe two figures")
+        described = re.fullmatch(r"[A-Z].{40,}\.", alt) if figures else not alt
+        assert described, (cell.id, f"metadata.alt is {alt!r}")
+        pages = "".join(o.get("data", {}).get("text/html", "") for o in outputs)
+        assert not re.search("<(svg|img|canvas|video)", pages), (cell.id, "show it as an image")
+
+
+def test_no_two_figures_are_described_alike():
+    texts = [c.metadata.alt for path in LESSONS for c in read(path).cells if "alt" in c.metadata]
+    assert len(texts) > 50
+    assert len(set(texts)) == len(texts)
+
+
 def test_a_lesson_shows_code_and_does_not_paste_it(lesson):
     """No run of five lines of the package stands in a cell, its outputs not counted."""
     package = [
@@ -247,8 +261,8 @@ def test_the_first_lesson_trains_and_shows_its_maps_within_five_cells():
     trained = [cell for cell in cells if "trained" in cell.metadata.get("tags", [])]
     shown = [cell for cell in cells if "token_maps(" in cell.source]
     assert "watch(trainer)" in trained[0].source
-    assert any(map(pictured, trained[0].outputs)), "the curve"
-    assert any(map(pictured, shown[0].outputs)), "the maps"
+    assert any(map(is_figure, trained[0].outputs)), "the curve"
+    assert any(map(is_figure, shown[0].outputs)), "the maps"
 
 
 # --- The map -----------------------------------------------------------------------------------

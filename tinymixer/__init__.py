@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = ["Function", "Tensor", "TinymixerError", "create_model", "list_models", "no_grad"]
 
-# `import tinymixer` alone imports no NumPy: a name is fetched from its home when it is first used.
+# `import tinymixer` alone imports no NumPy: a name is imported from its module on first use.
 _HOMES = {
     "Function": "engine",
     "Tensor": "engine",

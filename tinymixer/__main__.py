@@ -4,7 +4,7 @@ import signal
 import sys
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` listens: Ctrl-C is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that Ctrl-C prints no traceback
 
 from tinymixer.cli import main
 

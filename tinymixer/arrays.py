@@ -9,9 +9,9 @@ that it states with those that are needed, and only then reads numbers; an array
 costs no memory. The content decides which of the two kinds a file is, not its name.
 
 * Only regular files are opened: no folder, pipe or device.
-* An array holds whole or floating-point numbers, or truth values, little-endian; no text, no
-  objects, no pickle. One of another type is named, and not read. bfloat16, which NumPy does not
-  have, is read as float32, which holds all its numbers.
+* An array holds integers, floating-point numbers or booleans, little-endian; no text, no objects,
+  no pickle. An array of another type is named, and not read. bfloat16, which NumPy does not have,
+  is read as float32, which holds all its numbers.
 * It fills its place in the file exactly, is read whole, and its CRC-32, where the file has one,
   is right. No name is there twice, and no two arrays share a byte.
 """
@@ -75,7 +75,7 @@ class ArrayFile:
     """An open file of arrays: `stored` says what it states of each, `read` reads one.
 
     Beside them it may hold texts (metadata), arrays of kinds that are not read (refused: "an array
-    of type '<c8'"), and what is no array (ignored: what it is), each by name.
+    of type '<c8'"), and other things that are not arrays (ignored: what they are), each by name.
     """
 
     kind = ""  # what such a file is called
@@ -89,7 +89,7 @@ class ArrayFile:
     def read(self, name: str) -> np.ndarray:
         """The array `name`, whole. Raises ValueError where the file does not hold what it states.
 
-        What it raises besides is what Python's `zipfile` raises for a damaged file.
+        For a damaged file it also raises what Python's `zipfile` raises.
         """
         raise NotImplementedError
 
@@ -100,7 +100,7 @@ def opened(path: Path, *, compressed: bool = True, text: bool = False) -> Iterat
 
     With `text`, an array of an .npz file may hold words of up to MOST_LETTERS letters or bytes.
 
-    Raises OSError for what cannot be opened or is no regular file; ValueError, or what Python's
+    Raises OSError for what cannot be opened or is not a regular file; ValueError, or what Python's
     `zipfile` raises, for what breaks a rule.
     """
     with open_regular(path) as file:

@@ -1,6 +1,6 @@
 """Floor 0. Which array library? And where does an array live?
 
-There is no global device: an array says where it lives, and `array_module` reads it off. Whatever
+There is no global device: every array is on one, and `array_module` tells which. Whatever
 else a GPU needs (kernels, products, graphs) is in `fast/gpu`.
 """
 
@@ -35,7 +35,7 @@ def device_of(x: Array) -> str:
 
 
 def common_device(arrays: Sequence[Any], function: Callable[..., Any], name: str) -> str:
-    """The one device of a function's arguments; plain numbers, NumPy's too, are at home on both.
+    """The one device of a function's arguments; plain numbers, NumPy's too, fit either.
 
     Raises TypeError that says which argument of `name` is elsewhere.
     """
@@ -85,8 +85,8 @@ def read_scalars(scalars: Sequence[Array]) -> list[Any]:
 def device_constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
     """Decorates a function that makes a table, which is then made and moved to a device once.
 
-    `f(*arguments)` becomes `f(like, *arguments)`, with the table where the array `like` is. It is
-    shared by all who ask: read it only.
+    `f(*arguments)` becomes `f(like, *arguments)`, with the table where the array `like` is. All
+    callers share it, so do not write to it.
     """
 
     @lru_cache
@@ -101,7 +101,7 @@ def device_constant(table: Callable[..., np.ndarray]) -> Callable[..., Array]:
 
 
 def synchronize(device: str) -> None:
-    """Wait until `device` has done all that was asked of it. A CPU always has."""
+    """Wait until `device` has finished its work. On a CPU there is nothing to wait for."""
     if device == "gpu":
         import cupy
 
@@ -109,7 +109,7 @@ def synchronize(device: str) -> None:
 
 
 def why_no_gpu() -> str | None:
-    """What keeps CuPy from computing here, in one line with the cure; None if nothing does.
+    """Why CuPy cannot compute here and what to do about it, in one line; None if it can.
 
     A working import is not enough (CuPy imports without a driver), nor is a driver (each kernel
     is compiled on first use): so one small sum is really computed.

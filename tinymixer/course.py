@@ -24,7 +24,7 @@ WINDOW = 20  # steps that its mean runs over
 
 @contextmanager
 def checking(exercise: str) -> Iterator[None]:
-    """Within it an error is printed as a sentence: an answer may be None, a list, or raise.
+    """Print an error in its `with` block as a sentence: an answer may be None, a list, or raise.
 
     What the code within has called `answer` is shown beside the error.
     """
@@ -51,7 +51,7 @@ def _in_words(error: Exception) -> str:
 def watch(trainer: Any) -> list[EpochFigures]:
     """Train to the end, as `trainer.run()` does, and draw the loss of every step meanwhile.
 
-    In a notebook the figure is drawn anew while it grows; elsewhere it is not shown.
+    In a notebook the figure is redrawn while it grows; elsewhere it is not shown.
     """
     step, losses, screen = trainer.training_step, [], _Screen()
 

@@ -59,9 +59,9 @@ class Tensor(Protocols):
         arrays. What was saved for backward is released on the way, so a tape is walked once.
 
         Raises RuntimeError when walked twice and for what `no_grad` left unrecorded, ValueError
-        when dy or a gradient that a Function returns has not the shape and dtype of what it is the
-        gradient of. RuntimeError, too, if the data of a leaf is not, bit for bit, what it was when
-        the leaf was used: backward would read the new numbers. On a GPU that is not looked at.
+        when dy, or a gradient that a Function returns, does not have the shape and dtype of its
+        value. Also RuntimeError if the data of a leaf has changed since forward used it: backward
+        would read the new numbers. This is not checked on a GPU.
         """
         pending = {self: checked_start(self, dy)}  # gradients that still wait for contributions
         tape = tensors_below(self)
@@ -155,7 +155,7 @@ class Function:
                 f"new one for each use, {type(self).__name__}(...)(x)"
             )
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual answer, ten times as fast
+        on_cpu = all(type(x) is np.ndarray for x in arrays)  # the usual case, ten times as fast
         if self.shapes:
             given = [(np.ndarray, x.shape, x.dtype) if on_cpu else seen(x) for x in arrays]
             check_shapes(type(self).__name__, self.shapes, self.cures, *given)
@@ -207,15 +207,15 @@ def recording() -> bool:
 
 
 def no_grad() -> AbstractContextManager[None]:
-    """Within it, Functions compute and record nothing: nothing is kept for a backward."""
+    """In its `with` block, Functions compute and record nothing: nothing is kept for a backward."""
     return _recording_is(False, True)
 
 
 def enable_grad(*, guarded: bool = True) -> AbstractContextManager[None]:
-    """Within it, Functions are recorded, also where a `no_grad` is around it.
+    """In its `with` block, Functions are recorded, also where a `no_grad` is around it.
 
-    Guarded, weights that change between forward and backward are noticed: each use of a leaf keeps
-    a copy of its numbers. A training step, which changes none there, does without.
+    If `guarded`, a weight that changes between forward and backward is an error: each use of a leaf
+    keeps a copy of its numbers. A training step changes none in between and leaves this off.
     """
     return _recording_is(True, guarded)
 

@@ -1,4 +1,4 @@
-"""Floor 0. The errors that a user can mend.
+"""Floor 0. Errors that a user can fix.
 
 Each message says what went wrong, what was expected, what was got and what to do. The command
 line prints it as one line; anything else that escapes is a bug and keeps its traceback.
@@ -32,7 +32,7 @@ class InUseError(TinymixerError):
 
 
 class Note(UserWarning):
-    """Something to know that stops nothing. The command line prints it as a line."""
+    """A message that stops nothing. The command line prints it as one line."""
 
 
 def note(message: str) -> None:

@@ -59,7 +59,7 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file, in the place of `target` if that is there.
+    """Rename a file; it replaces `target` if that exists.
 
     Windows refuses it while another process reads one of them: it is tried again for PATIENCE
     seconds. Raises OSError.
@@ -115,7 +115,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Within it, no other process, and nothing else in this one, is in a lock of the file `path`.
+    """Hold the lock of the file `path` in its `with` block: one holder at a time, in any process.
 
     The operating system keeps the lock, and releases it if this process dies. The file says who
     holds it, and is removed at the end, with the folders that were made for it if nothing else is
@@ -155,7 +155,7 @@ def folder_for_now(folder: Path) -> Iterator[None]:
         yield
     finally:
         for path in made:
-            with contextlib.suppress(OSError):  # something is in it, which is well
+            with contextlib.suppress(OSError):  # something else is in it: it stays
                 path.rmdir()
 
 
@@ -232,7 +232,7 @@ def _lock_now(number: int) -> bool | None:
 
 
 def _release(path: Path, number: int) -> None:
-    """Remove the lock file while it is locked, so that it is no other process's; then close it.
+    """Remove the lock file while it is locked, before another process can hold it; then close it.
 
     Windows removes no open file: neither this one before it is closed, nor another process's.
     """
@@ -240,7 +240,7 @@ def _release(path: Path, number: int) -> None:
         import msvcrt
 
         os.lseek(number, LOCKED, os.SEEK_SET)
-        msvcrt.locking(number, msvcrt.LK_UNLCK, 1)  # when it is closed, it is unlocked some time
+        msvcrt.locking(number, msvcrt.LK_UNLCK, 1)  # closing unlocks it, but not at once
         os.close(number)
         with contextlib.suppress(OSError):
             path.unlink()
@@ -262,7 +262,7 @@ def _this_process() -> str:
 
 
 def _holder(number: int) -> str:
-    """What the holder of a lock file says of itself."""
+    """What the process that holds a lock wrote into its file."""
     os.lseek(number, 0, os.SEEK_SET)
     said = os.read(number, 400).decode("utf-8", "replace").strip()
     return printable(said, 120) if said else "another process"

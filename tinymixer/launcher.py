@@ -1,4 +1,4 @@
-"""Floor 0. Which of several processes this is, as the launcher that started them tells: mpiexec."""
+"""Floor 0. Which of several processes this is, as mpiexec or another launcher says."""
 
 import os
 

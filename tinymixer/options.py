@@ -56,7 +56,7 @@ def option(default: Any, allowed: Between | OneOf, what_it_does: str) -> Any:
 
 def check_options(options: Any, kind: str) -> None:
     """Raise TinymixerError, which calls it a `kind`, for the first field of the dataclass `options`
-    whose value is not of the annotated type, or not allowed. True is no number.
+    whose value is not of the annotated type, or not allowed. True does not count as a number.
     """
     for f in fields(options):
         value, allowed = getattr(options, f.name), f.metadata.get("allowed")

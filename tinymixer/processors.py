@@ -10,10 +10,10 @@ OURS = Path("/proc/self/cgroup")  # and which of them this process is in
 
 
 def processors() -> int:
-    """The processors that this process may run on, and has time for: at least 1.
+    """How many processors this process can use: at least 1.
 
-    A scheduler may tie a process to some (its affinity); a container may give it the time of some.
-    The time of a part of a processor counts as one.
+    A scheduler may restrict a process to some processors (its CPU affinity), and a container may
+    limit its processor time (its CPU quota). A quota of 1.5 counts as 2.
     """
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         found = os.process_cpu_count()
@@ -25,10 +25,10 @@ def processors() -> int:
 
 
 def _time() -> float:
-    """As many processors as the container gives the time of; infinite where there is no limit.
+    """The CPU quota of the container, in processors; infinite where there is no limit.
 
-    Of the group of this process and of those around it, the narrowest limit holds. A container may
-    not see its group by the name that the machine has for it: then its root is its own group.
+    The smallest limit holds, of this process's control group and of all groups that contain it.
+    Inside a container the group may not be found under its name: then the root is its own group.
     """
     least = math.inf
     with contextlib.suppress(OSError, ValueError):
@@ -48,7 +48,7 @@ def _limit(group: Path) -> float:
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
             words = " ".join((group / name).read_text() for name in names).split()
-            quota, period = map(int, words)  # "max" is no number: no limit
+            quota, period = map(int, words)  # "max" means no limit
             if quota > 0:  # -1: no limit
                 return quota / period
     return math.inf

@@ -1,7 +1,7 @@
-"""Floor 1. What Python asks of a Tensor: the operators that it has, and what it refuses.
+"""Floor 1. The Python operators that a Tensor has, and those that it refuses.
 
 The operators are Functions: `ops.primitives` sets each beside its primitive. A protocol that a
-Tensor would follow only in part is refused in a sentence that says what to do instead.
+Tensor would follow only in part raises an error that says what to do instead.
 
 A Tensor has a length and items, so it has iteration: over its first axis, each item recorded. Two
 Tensors are equal if they are the same one, since gradients are kept by Tensor in dictionaries.
@@ -66,7 +66,7 @@ IN_PLACE = refused(
 
 
 def as_array(data: Any) -> Array:
-    """What a Tensor is to hold of numbers, lists and arrays."""
+    """Numbers, lists and arrays as the array that a Tensor holds."""
     if isinstance(data, Protocols | np.ma.MaskedArray):
         raise TypeError(
             f"Tensor: got a {type(data).__name__}; expected an array. Use it as it is, or its .data"
@@ -81,7 +81,7 @@ def as_array(data: Any) -> Array:
 
 
 def described(x: Any) -> str:
-    """Shape, dtype and place of an array or a number."""
+    """Shape, dtype and device of an array or a number."""
     return f"{np.shape(x)} {getattr(x, 'dtype', type(x).__name__)} on the {device_of(x)}"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymixer.errors import counted
 
-KINDS = {  # of numbers: the dtypes that they may have, and how to come by them
+KINDS = {  # of numbers: the dtypes that they may have, and how to convert to them
     "floats": ("fc", "an array of floating point numbers. Convert: {}.astype(np.float32)"),
     "integers": ("iu", "an array of integers. Convert: {}.astype(np.int64)"),
     "reals": ("biuf", "an array of real numbers. Make one: np.asarray({})"),
@@ -41,7 +41,7 @@ class Argument(NamedTuple):
 
 
 class Given(NamedTuple):
-    """All that is looked at of an array or a number; dtype is None for what has none."""
+    """What is checked of an array or a number; dtype is None for what has none."""
 
     type: type
     shape: tuple[int, ...]
@@ -49,7 +49,7 @@ class Given(NamedTuple):
 
 
 def seen(x: Any) -> Given:
-    """What is looked at of anything given as an array or a number."""
+    """What is checked of anything given as an array or a number."""
     return Given(type(x), getattr(x, "shape", ()), getattr(x, "dtype", None))
 
 

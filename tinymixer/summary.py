@@ -1,4 +1,4 @@
-"""Floor 5. The tape is the summary: what a model consists of is read off one recorded forward.
+"""Floor 5. A summary of a model, read off the tape of one forward pass.
 
 A model is run once, on one blank image. Each Function that left a node on the tape is a row: it
 knows its weights, its output and what it keeps for backward. Nothing is declared twice, so a

@@ -39,16 +39,19 @@ def repository() -> str | None:
 
 
 def for_the_book(lesson: dict[str, Any], name: str, where: str | None) -> dict[str, Any]:
-    """A lesson with its checks folded, printed source in colour, and links to run it."""
+    """A lesson with checks folded, source in colour, figures described, and links to run it."""
     for cell in lesson["cells"]:
         if cell["cell_type"] == "code" and "getsource(" in "".join(cell["source"]):
             cell["outputs"] = [in_colour(x) for x in cell.get("outputs", [])]
         tags = cell["metadata"].setdefault("tags", [])
+        shown = cell["metadata"]["mystnb"] = {}  # what myst-nb is told about the cell
         check = any(tag.startswith("check:") for tag in tags)
         if check or cell["metadata"].get("jupyter", {}).get("source_hidden"):
             tags.append("hide-input")
             words = "The check" if check else "The code of this figure"
-            cell["metadata"]["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
+            shown |= {"code_prompt_show": words, "code_prompt_hide": words}
+        if alt := cell["metadata"].get("alt"):
+            shown["image"] = {"alt": alt}
     if where:
         title, *rest = lesson["cells"][0]["source"]
         colab = f"https://colab.research.google.com/github/{where}/blob/gh-pages/colab/{name}"

@@ -195,12 +195,12 @@ def test_a_run_resumes_with_the_options_that_it_began_with(here):
         (("--val-size", 3), "val_size"),
         (("--epochs", 0.5), "has done 1 epoch already; give more"),
         (("--train-size", 21), "train_size"),
-        (("--set", "gelu=erf"), "model_options"),
-        (("--set", "hidden_dim=8,8"), "model_options"),
-        (("--set", "gelu={1}"), "model_options"),  # no number, and nothing to keep in a file
-        (("--set", "gelu={[]}"), "model_options"),
-        (("--crop-padding", 3), "augment"),
-        (("--auto-augment", "cifar10"), "augment"),
+        (("--set", "gelu=erf"), "begun without gelu='erf'"),
+        (("--set", "hidden_dim=8,8"), "begun with hidden_dim=8, not [8, 8]"),
+        (("--set", "gelu={1}"), "begun without gelu="),  # no number, and nothing to keep in a file
+        (("--set", "gelu={[]}"), "begun without gelu="),
+        (("--crop-padding", 3), "begun with crop_padding=2, not 3"),
+        (("--auto-augment", "cifar10"), "begun with auto_augment='none', not 'cifar10'"),
         (("--out", "elsewhere"), "--out"),
     ],
 )
@@ -257,7 +257,10 @@ def test_a_model_for_other_images_is_refused_before_training(here, capsys):
         (("train", "--dataset", "cifar10", "--data-dir", "."), "tinymixer data add"),
         (("train", "--dataset", "shapes", "--set", "gelu"), "OPTION=VALUE"),
         (("train", "--dataset", "shapes", "--set", "gelu=swish"), "'tanh' or 'erf'"),
-        (("train", "--dataset", "shapes", "--set", "patch_size=5"), "5x5"),
+        (
+            ("train", "--dataset", "shapes", "--set", "patch_size=5", "--set", "gelu=erf"),
+            "model mixer_pico with patch_size=5, gelu='erf': MLPMixer: patches of 5x5 do not tile",
+        ),
         (("train", "--dataset", "shapes", "--set", "hidden_dim=wide"), "hidden_dim='wide'"),
         (("train", "--dataset", "shapes", "--set", "patch_size=0"), "patch_size=0: expected"),
         (("train", "--dataset", "shapes", "--set", "drop_path_rate=1"), "drop_path_rate=1: expect"),

@@ -84,7 +84,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (sys.argv if None) and return its exit code.
 
-    Of several processes that a launcher started, the first one alone talks.
+    Of several processes that a launcher started, only the first one prints.
     """
     processes, rank, _ = launched()
     with terminal() if rank == 0 else _silence():
@@ -122,7 +122,7 @@ def _silence() -> Iterator[None]:
 
 @contextmanager
 def _dying_at_once() -> Iterator[None]:
-    """Within it Ctrl-C ends the process: an import that it breaks off can fail with any error."""
+    """Ctrl-C in its `with` block ends the process: a broken import can fail with any error."""
     usual = (signal.default_int_handler, signal.SIG_DFL)  # not of nohup, or of a caller of ours
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) not in usual:

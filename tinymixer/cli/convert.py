@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace, weights: Weights) -> list[str]:
-    """Write OUT, and answer what to print of it."""
+    """Write OUT, and return what to print of it."""
     if args.target.exists() and any(os.path.samefile(args.target, x) for x in weights.files):
         raise TinymixerError(f"{args.target} is a file of IN itself; give another name for OUT")
     require_classifier(weights, "only models that classify are converted")

@@ -95,7 +95,7 @@ class Row:
     verdict: str
     worst: Mapping[str, Finding]  # by method
     order: float | None
-    says: Sequence[str]  # of what cannot be left at one word
+    says: Sequence[str]  # of what needs more than one word
     reports: Sequence[Mapping[str, Any]]
 
     @classmethod
@@ -173,7 +173,7 @@ Job = tuple[str, Callable[[str], list[Report]]]
 
 
 def _rows(jobs: Sequence[Job]) -> Iterator[Row]:
-    """Each in turn; many are shared by processes, as threads wait for one another's Python."""
+    """Each in turn; many are shared by processes, as threads wait for Python's interpreter lock."""
     models = sum(name in MODELS for name, _ in jobs)
     worth = models + (len(jobs) - models) // OPERATIONS_OF_A_PROCESS
     processes = min(processors(), MOST_PROCESSES, worth)

@@ -95,7 +95,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"expected OPTION=VALUE, got {text!r}")
-    if name in ("name", "rng"):  # arguments of `create_model` that are no options of a model
+    if name in ("name", "rng"):  # arguments of `create_model` that are not options of a model
         raise argparse.ArgumentTypeError(f"a model has no option {name!r}")
     try:
         found = ast.literal_eval(value)  # a number, or several: --set depths=2,2,6,2

@@ -1,4 +1,4 @@
-"""What reaches the terminal: text, and no word of a library's."""
+"""Output to the terminal: printable text, and nothing from other libraries."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ from tinymixer.errors import Note, harmless, printable
 class Harmless:
     """A text stream that passes on lines of printable characters, and escapes all others.
 
-    Whatever is printed goes through it: a file name or a class name can say nothing to a terminal.
+    Whatever is printed goes through it: a file name or a class name cannot control the terminal.
     `but` are other characters that pass: progress bars need the carriage return.
     """
 
@@ -32,7 +32,7 @@ class Harmless:
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Within it, any name can be printed on any terminal, and only tinymixer speaks.
+    """In its `with` block, any name can be printed on any terminal, and only tinymixer prints.
 
     Without a standard error messages are dropped. Warnings and log messages of libraries are
     dropped; a Note of ours is a line.

@@ -1,4 +1,4 @@
-"""Weights of one's own on the command line: what they are of, and how they see images.
+"""Weights of your own on the command line: their model, and the mean and std of its images.
 
 What decides is what the user says; then what the file says of itself, if tinymixer wrote it; then
 what is known of the layout in which its model was released.
@@ -104,7 +104,7 @@ def about(weights: Weights, name: str | None, given: dict[str, Any], layout: str
 
 
 def require_classifier(weights: Weights, cure: str) -> None:
-    """Raise TinymixerError for the weights of a run that segments."""
+    """Raise TinymixerError for the weights of a segmentation run."""
     if weights.record.get("task") == "segment":
         raise TinymixerError(f"{weights.name} is of a model that segments; {cure}")
 
@@ -296,7 +296,7 @@ class Init:
         return replace(dataset, mean=mean, std=std).loaded_from(dataset.source)
 
     def start(self, trainer: Trainer) -> Started:
-        """Give the trainer these weights. Raises TinymixerError if new ones would stay frozen."""
+        """Give the trainer these weights. Raises TinymixerError if untrained ones stay frozen."""
         same_classes = self.about.class_names in (None, tuple(trainer.dataset.class_names))
         with read_weights(self.path, key=self.key) as weights:
             started = trainer.start_from(weights, self.about.layout, keep_head=same_classes)

@@ -39,7 +39,7 @@ from tinymixer.train.records import DatasetRecord
 from tinymixer.train.tasks import TASKS
 
 TOP = 5  # classes printed for a picture
-ON_A_PAGE, ON_A_PAGE_OF_PIXELS = 40, 10  # pictures that are read, answered and drawn together
+ON_A_PAGE, ON_A_PAGE_OF_PIXELS = 40, 10  # pictures that are read, predicted and drawn together
 MOST_PAGES = 10  # of the sheet; the table has all pictures
 THUMBNAIL = 180  # pixels a side, on a page
 NAMED = 20  # unreadable pictures that are printed one by one
@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_pictures(words: Iterable[str]) -> tuple[list[Path], list[str]]:
-    """Files as they are named; those in folders and of patterns in the order in which people count.
+    """Files as they are named; those in folders and of patterns in natural order, 2.jpg before
+    10.jpg.
 
     And a sentence for each folder without pictures, each pattern that matches none, and for words
     that are neither.
@@ -146,7 +147,7 @@ def _keep_apart(words: Iterable[str], out: Path) -> None:
         path = Path(word)
         if path.is_dir():
             among = place.is_relative_to(path.resolve())
-        else:  # of a pattern: a file that is named alone is no folder of pictures
+        else:  # of a pattern: a file that is named alone is not a folder of pictures
             matched = [] if path.exists() else glob.iglob(word, recursive=True)
             among = place in {Path(x).resolve() for x in set(map(os.path.dirname, matched))}
         if among:
@@ -172,7 +173,7 @@ def _keep_sources(sources: list[Path], written: Iterable[Path]) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of N pictures.
+    """The predictions of a model for N pictures.
 
     images uint8 (N, height, width, channels), as seen; shares (N, K), the probabilities of the
     classes or their parts of the pixels; classes (N, height, width) of the pixels, or None.
@@ -287,7 +288,7 @@ def _predict_all(sources: list[Path], sees: Sees, out: Path) -> int:
 
 @dataclass(frozen=True)
 class Page:
-    """What is read of the pictures that are answered and drawn together."""
+    """What is read of the pictures that are predicted and drawn together."""
 
     sources: list[Path]
     images: list[np.ndarray]

@@ -203,7 +203,7 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
     source, given = header.dataset.source, given_fields(args, Source)
     if source is not None:
         asked = replace(source, **given)
-        if source.path and asked.path:  # files of one's own may have moved: what they hold decides
+        if source.path and asked.path:  # the user's files may have moved: what they hold decides
             asked = replace(asked, dataset=source.dataset)
         _require_same(path, asdict(source), asdict(asked))
     dataset = header.load_dataset(args.data_dir, **given)
@@ -221,12 +221,14 @@ def _resumed(args: argparse.Namespace, options: dict[str, Any]) -> Trainer:
 
 def _require_same(path: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise CheckpointError for the first option that the run in `path` did not begin with."""
-    for name in begun:
-        if asked[name] != begun[name]:
+    for name, value in asked.items():
+        if isinstance(value, dict):
+            _require_same(path, begun[name], value)
+        elif name not in begun or begun[name] != value:
+            was = f"with {name}={begun[name]!r}, not " if name in begun else f"without {name}="
             raise CheckpointError(
-                f"{path} was begun with {name}={begun[name]!r}, not {asked[name]!r}, and with "
-                "another value it would be another run; leave the option out, or start a new run "
-                "with --out"
+                f"{path} was begun {was}{value!r}, and with another value it would be another "
+                "run; leave the option out, or start a new run with --out"
             )
 
 

@@ -1,7 +1,7 @@
-"""Floor 1. Images and labels: published data sets, `shapes`, drawn on the fly, and one's own.
+"""Floor 1. Images and labels: published data sets, `shapes`, drawn on the fly, and your own.
 
     data = load("cifar10")                          # from --data-dir, $TINYMIXER_DATA or data/
-    data = load("folder:flowers", image_size=64)    # one's own pictures, a folder for each class
+    data = load("folder:flowers", image_size=64)    # your own pictures, a folder for each class
     x = normalise(data.test_images, data.mean, data.std)
 
 A data set is four arrays in memory. Pixels stay uint8 until they are normalised.
@@ -80,7 +80,7 @@ def load(
     and 4,000 shapes, drawn from `seed`. With `pixels` every pixel has a label, and "background" is
     the last class of shapes. A missing data set is downloaded first if `download` is true.
     `image_size` is the side, in pixels, that the pictures of a folder are brought to; the seed
-    decides which of one's own images are kept for testing by default.
+    decides which of your own images are kept for testing by default.
 
     Raises DataError for a data set that is unknown, damaged or without labels for pixels, and for a
     size below 1 or above the number of images; DataMissing for one that is not there.

@@ -1,4 +1,4 @@
-"""Floor 1. CIFAR-10 and CIFAR-100, in every form in which they are handed around.
+"""Floor 1. CIFAR-10 and CIFAR-100, in every form in which they are distributed.
 
 Binary, Python, MATLAB or parquet files, or a folder of pictures; in a folder or in an archive: all
 become the records of the binary files. What is there is decided by the names and the contents of

@@ -1,6 +1,6 @@
 """Floor 1. CIFAR-10 as 60,000 small pictures: a folder for each class, or a table of labels.
 
-train/cat/0001.png, test/cat/0001.png, as many hand it around; or train/1.png and trainLabels.csv,
+train/cat/0001.png, test/cat/0001.png, as many copies of it are; or train/1.png and trainLabels.csv,
 test/1.png and testLabels.csv. Kaggle's own folder has no labels for its test pictures.
 """
 

@@ -32,7 +32,7 @@ BLOCK = 512  # bytes of a tar header, and what contents are padded to
 
 
 class Unreadable(ValueError):
-    """This is no archive that can be read, or not the whole of it; the message says why."""
+    """This is not an archive that can be read, or not the whole of it; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _of_folder(folder: Path) -> Iterator[Member]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, in order of names, without what systems leave there for themselves."""
+    """What is in a folder, in order of names, without what operating systems add."""
     names = sorted(os.listdir(folder))
     return [folder / name for name in names if not hidden(name)]
 
@@ -151,7 +151,7 @@ def hidden(name: str) -> bool:
 
 
 def _regular(path: Path) -> tuple[int, bool]:
-    """Size, and whether it is a regular file; a link that leads nowhere is none."""
+    """Size, and whether it is a regular file; a link that leads nowhere is not."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Floor 1. Dataset: images and labels in memory, checked for what would train silently wrong."""
+"""Floor 1. Dataset: images and labels in memory, checked for what training would not notice."""
 
 import hashlib
 from collections import Counter
@@ -29,9 +29,10 @@ class Dataset:
     every pixel, IGNORED for a pixel without one; mean and std of each channel over the training
     images, in pixel units 0..255
 
-    Raises DataError for what would train without a word and learn little: pixels of another type,
-    order or size; labels that are not one class for each image (a GPU would not notice: it takes an
-    index out of range for another one); mean or std of pixels from 0 to 1; fewer than two classes.
+    Raises DataError for mistakes with which a model would train and learn little: pixels of another
+    type, order or size; labels that are not one class for each image (a GPU would not notice: it
+    takes an index out of range for another one); mean or std of pixels from 0 to 1; fewer than two
+    classes.
 
     source: where it can be loaded from again. A data set that is made or changed in memory has
     none: `dataclasses.replace` leaves it out.

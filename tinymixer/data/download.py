@@ -60,7 +60,7 @@ class _Slow(_Failed):
 
 @contextmanager
 def alone_in(home: Path) -> Iterator[None]:
-    """Within it this process alone stores data sets in the folder `home`; others wait for it.
+    """In its `with` block, only this process stores data sets in the folder `home`; others wait.
 
     So look again, within it, whether there is still something to do. Raises DataMissing if nothing
     can be written there. No folder is left if nothing was stored.

@@ -1,4 +1,4 @@
-"""Floor 1. Pictures and labels in a parquet file, as Hugging Face hands data sets around.
+"""Floor 1. Pictures and labels in a parquet file, as Hugging Face distributes data sets.
 
 Each row has a picture, the bytes of a PNG file alone or beside a path, and one label or several.
 """

@@ -83,8 +83,8 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image
     Where only `size`, (height, width), is needed, a large picture comes in fewer pixels, but still
     at least FINE times as many along each side. `info["size"]` is (width, height) of the whole.
 
-    Raises DataError, in one sentence, for what is no picture, damaged, of a kind that is not read,
-    or would take more than MOST_BYTES to decode.
+    Raises DataError, in one sentence, for a file that is not a picture, damaged, of a kind that is
+    not read, or would take more than MOST_BYTES to decode.
     """
     least = None if size is None else FINE * max(LEAST, *size)
     try:
@@ -239,7 +239,7 @@ def _on_white(band: Image.Image) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warning of Pillow's."""
+    """In its `with` block, drop the warnings of Pillow."""
     with _alone, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -247,7 +247,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _no_standard_error() -> Iterator[None]:
-    """Nothing that a library in C writes to standard error itself, as libtiff does."""
+    """In its `with` block, drop what C libraries such as libtiff write to standard error."""
     try:
         error = os.dup(2)
     except OSError:  # closed: nothing can be written

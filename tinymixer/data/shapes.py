@@ -1,4 +1,4 @@
-"""Floor 1. A data set that needs no file: ten shapes on busy backgrounds, drawn by the computer.
+"""Floor 1. A data set that needs no file: ten shapes on textured backgrounds, drawn by the program.
 
 Image i is a pure function of (seed, i). Shapes vary in position, size (16 to 25 pixels), angle (up
 to 0.5 radians in both directions) and colour, and are lighter as often as darker than their

@@ -16,7 +16,7 @@ MOST_IMAGES = 2**32
 
 
 class DataSets(Collection[str]):
-    """The names of data sets and, for one's own, `folder:PATH` with any path."""
+    """The names of data sets and, for your own, `folder:PATH` with any path."""
 
     def __contains__(self, dataset: object) -> bool:
         kind, _, path = str(dataset).partition(":")
@@ -35,7 +35,7 @@ PART = Between(1, MOST_IMAGES)
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as one asks for it: `Source("shapes", train_size=2000).load()`.
+    """A data set, and how much of it: `Source("shapes", train_size=2000).load()`.
 
     dataset is a name, or `folder:PATH`, `npz:FILE`: the path is kept absolute, so that a run finds
     its pictures from wherever it goes on. seed draws the shapes. With pixels every pixel has a

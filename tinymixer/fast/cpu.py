@@ -1,7 +1,7 @@
 """Twins for NumPy: the operations where a Mixer's training step spends its time.
 
-A CPU multiplies matrices about as fast as NumPy's BLAS can be fed; what is left to save lies
-between the products. Three things cost there:
+A CPU multiplies matrices about as fast as NumPy's BLAS can be fed; what can still be saved lies
+between the products. Three things cost time there:
 
     passes    every NumPy call walks its arrays once, at 0.1 to 0.3 ns an element in cache and ten
               times that from memory. So long chains run block by block, in buffers that stay in
@@ -11,7 +11,7 @@ between the products. Three things cost there:
     memory    a large array that is freed and made anew is given back to the operating system and
               comes back page by page: see `keep_freed_memory`.
 
-The twins compute in float32; whatever else comes is their reference's.
+The twins compute in float32; other types are left to the reference.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ _thread = threading.local()  # .buffers: each thread's own, overwritten from blo
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep what is freed for the next array; whether it listens.
+    """Ask the C library to keep what is freed for the next array; True if it will.
 
     By default glibc hands large freed blocks back to the operating system, which delivers them
     again zeroed, one page fault per 4 KiB: in a training step a tenth of the time, and more in
@@ -240,8 +240,9 @@ class FastLayerNorm(ops.LayerNorm):
     """Every mean and every sum is a product with a vector.
 
     The two means of g = γ dy need no g: mean(g) = dy @ γ / C, and mean(g x̂) = (dy x̂) @ γ / C.
-    Passes over memory: forward 7 before and 6 after, backward 11 and 10. What is saved is the kind:
-    by product a mean takes a sixth of the time of `.mean(-1)`, and fewer passes make a new array.
+    Passes over memory: forward 7 before and 6 after, backward 11 and 10. The passes are cheaper,
+    too: by a product a mean takes a sixth of the time of `.mean(-1)`, and fewer passes make a new
+    array.
     """
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:

@@ -38,7 +38,7 @@ def float32(*arrays: Array) -> bool:
 
 @contextmanager
 def reference_ops() -> Iterator[None]:
-    """Within it, nothing is chosen from the table, in any thread: all that runs is the clear code.
+    """Use no twins in its `with` block, in any thread: all that runs is the clear code.
 
     A Function already on a tape stays what it was, so a loss computed outside may be walked inside.
     """

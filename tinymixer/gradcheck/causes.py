@@ -1,4 +1,4 @@
-"""Floor 2. What a wrong gradient looks like, and which mistake looks like that."""
+"""Floor 2. Which mistake explains a wrong gradient, from what its error looks like."""
 
 from collections.abc import Mapping
 from itertools import combinations

@@ -116,7 +116,7 @@ def prove(
     probes: Callable[[Claims], Iterator[Claim]] | None = None,
     methods: Collection[str] = METHODS,
 ) -> Report:
-    """By every method that applies: along the directions of `probes`, or else by each element."""
+    """Check by every method that applies: along the directions of `probes`, or by element."""
     try:
         with np.errstate(all="ignore"):  # steps may leave the domain of the forward
             return _prove(subject, probes, methods)

@@ -28,7 +28,7 @@ ZERO = 1e-13  # of the whole output's size: a gradient that small is zero by sym
 
 
 class Claims:
-    """What backward says about a subject for the cotangent w, and how exactly it can say it."""
+    """What backward claims about a subject for the cotangent w, and how exact the claims can be."""
 
     def __init__(self, subject: Subject, w: Array, y: Array, gradients: Mapping[int, Array]):
         self.subject, self.w, self.gradients = subject, w, gradients

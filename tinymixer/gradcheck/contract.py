@@ -1,4 +1,4 @@
-"""Floor 2. The rules that what is checked must keep, and the sentence for each that it breaks."""
+"""Floor 2. The rules for what is checked, and the message for each that is broken."""
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from tinymixer.errors import counted
 
 
 class BrokenContract(Exception):
-    """A rule of a Function is not kept, whatever the numbers."""
+    """A Function breaks one of its rules, whatever the numbers are."""
 
 
 class NotATensor(TypeError):
@@ -27,7 +27,7 @@ class NothingToCheck(Exception):
 def widened(x: Any, dtype: Any = np.float64) -> Array:
     """A read-only copy of x, in dtype if floating: float64 is the precision that proves most.
 
-    Raises NothingToCheck for what is no array of numbers.
+    Raises NothingToCheck for what is not an array of numbers.
     """
     try:
         x = np.array(x.data if isinstance(x, Tensor) else x)

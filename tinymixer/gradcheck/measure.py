@@ -62,7 +62,8 @@ def _persists(claims: Claims, claim: Claim, exact: float) -> bool:
 
 
 def _confirmed(path: Path, w: Array, enough: float, found: Slope, y0: Array) -> Slope:
-    """What contradicts is looked at again with other steps: rounding may agree with itself.
+    """A contradiction is measured again with other steps: rounding errors may agree with one
+    another.
 
     The steps of a ladder are powers of two, and a forward that rounds on such a grid inside may
     give quotients that are wrong and equal. Other steps meet the grid elsewhere.
@@ -80,7 +81,7 @@ def _confirmed(path: Path, w: Array, enough: float, found: Slope, y0: Array) -> 
 
 
 def _stays(claims: Claims, claim: Claim, path: Path) -> Array:
-    """Which outputs do not depend on what a claim moves: their rounding need not be feared."""
+    """Which outputs do not depend on what a claim moves: their rounding does not matter."""
     try:
         with np.errstate(all="ignore"):
             y, step = claims.at_rest(claim.move), 2.0 ** RUNGS[0]

@@ -1,8 +1,8 @@
-"""Floor 2. Planted bugs: what proves that the checks can see.
+"""Floor 2. Planted bugs: proof that the checks find mistakes (mutation testing).
 
-Each line edits the source of one Function (or a helper, or the tape) in one place, as a slip of
-the pen would, and every one must be caught. The habits that most projects check gradients by are
-run beside our methods, to count what each would have let through.
+Each line edits the source of one Function (or a helper, or the tape) in one place, as a typing
+mistake would, and every one must be caught. The ways in which most projects check gradients are run
+beside our methods, to count what each would have let through.
 """
 
 import sys
@@ -350,7 +350,7 @@ def _contract(subject: Subject) -> bool:
     return True
 
 
-# Ours, and beside them habits of the field.
+# Ours, and beside them the usual ones.
 OURS: dict[str, Check] = {
     "contract": _contract,
     "differences": _by("differences"),
@@ -365,7 +365,7 @@ HABITS: dict[str, Check] = {
 
 
 def catchers(mutant: Mutant, checks: Mapping[str, Check] = OURS | HABITS) -> list[str]:
-    """Those of the checks that catch this bug, by name; one that raises has seen it too."""
+    """Those of the checks that catch this bug, by name; one that raises has caught it too."""
     caught = []
     for name, passes in checks.items():
         with subjects(mutant, contract=name == "contract") as found:

@@ -14,7 +14,7 @@ LayerNorm have a constant sum, and then a backward that returns zero would agree
 | differences | R(h) = (4 D(h/2) - D(h)) / 3                                | h⁴ + ε/h     |
 | complex     | <w, Im y(ih)> / h, where y is analytic                      | h², no ε/h   |
 
-The differences trade truncation against rounding ε, and all have a best step: the V of the curve.
+Differences trade truncation error against rounding error ε, so each has a best step: the V-curve.
 The complex step subtracts nothing, so its h can be so small that no truncation is left.
 
 Sources: Richardson 1911, Phil. Trans. A 210; Squire, Trapp 1998, SIAM Review 40(1), 110-112.

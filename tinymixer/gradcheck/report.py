@@ -1,4 +1,4 @@
-"""Floor 2. What a check found, and how it tells a reader where to look."""
+"""Floor 2. What a check found, and where to look."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -166,7 +166,7 @@ class Report:
             yield "no complex step: the forward is not analytic (abs, a cast to real, ...)"
 
     def _exceptions(self) -> Iterator[str]:
-        """Elements of which something else must be said than right or wrong."""
+        """Elements that are neither right nor wrong."""
         if kinks := self.kinks:
             one = kinks[0]
             left, right = one.slope.sides

@@ -1,4 +1,4 @@
-"""Floor 2. What may be said of one number that backward claims.
+"""Floor 2. The verdict on one number that backward claims.
 
 | verdict               | when                                                                     |
 |-----------------------|--------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""Floor 4. The systems, one a file, and the register of their configurations.
+"""Floor 4. The models, one system a file, and the table of their configurations.
 
 options.py   what an option of a system may be
 common.py    what the systems share

@@ -129,7 +129,7 @@ class ASMLP(nn.Classifier):
     patch embedding -> GN -> stages of `depths` ASMLPBlocks -> GN -> mean over the grid -> linear
     head. From stage to stage the grid is halved and the channels, `hidden_dim` at first, doubled.
     Stochastic depth, when on, grows linearly from 0 in the first block to `drop_path_rate` in the
-    last. init="published" starts as the released code does; "lecun" as a Mixer, which suits a
+    last. init="published" initialises as the released code does; "lecun" as a Mixer, which suits a
     short training better.
 
     image_size and patch_size are in pixels; image_size is a side or (height, width), the size that

@@ -39,7 +39,7 @@ class ReRepresent(nn.Module):
     """x (S, B, C)  ->  y (S1, B, C1): tokens and channels mixed into other numbers of them.
 
     g(linear(LN(x))) twice, g = GELU: for the tokens, then for the channels, or the other way round
-    with channels_first. LayerNorm is over channels both times. There is no skip connection.
+    with channels_first. LayerNorm is over channels both times. There are no skip connections.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ initialise.py  the numbers that weights start with
 layers.py      linear maps, normalisation, MLPs, patch embedding, dropout
 grids.py       images as grids, and grids of another size
 mixture.py     a layer of many MLPs, of which each row uses a few
-auxiliary.py   what a training pass yields beside its output
+auxiliary.py   what a training pass yields besides its output
 roles.py       which weights are hidden matrices
 
 A model is called as `model(images)` to evaluate it, and as `model(images, rng=rng)` to train it:

@@ -1,6 +1,7 @@
-"""What a training pass yields beside its output: losses to add, and updates for after the step.
+"""What a training pass yields besides its output: losses to add, and updates for after the step.
 
-A pass changes nothing in the model: several threads may share it. It asks, and who trains collects:
+A pass changes nothing in the model: several threads may share it. It records them, and the training
+loop collects them:
 
     with auxiliary() as extra:
         loss = loss_of(model(images, rng=rng))
@@ -37,7 +38,7 @@ class Auxiliary:
 
 @contextmanager
 def auxiliary() -> Iterator[Auxiliary]:
-    """Collect what the training passes within it, in this thread, yield beside their output."""
+    """Collect what the training passes within it, in this thread, yield besides their output."""
     before = getattr(_thread, "collected", None)
     _thread.collected = found = Auxiliary()
     try:

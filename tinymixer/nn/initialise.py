@@ -16,10 +16,10 @@ Rng = np.random.Generator
 
 
 class Zeros:
-    """In place of a generator: weights of zero that take up no memory, to look at and not to use.
+    """In place of a generator: weights of zero that take up no memory, to look at shapes only.
 
-    There are no more numbers and no more arrays of them than this, or ValueError: a file, or a
-    user, may describe a model too large for any memory.
+    Raises ValueError for more numbers or more arrays than this: a file, or a user, may describe a
+    model too large for any memory.
     """
 
     def __init__(self, numbers: int, arrays: int):
@@ -79,7 +79,7 @@ def zero(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Parameter:
 
 
 def undrawn(rng: Any) -> bool:
-    """Whether `rng` is no generator but stands for weights of zero."""
+    """Whether `rng` is not a generator but stands for weights of zero."""
     return rng is BLANK or isinstance(rng, Zeros)
 
 

@@ -58,8 +58,8 @@ class MixtureOfExperts(Module):
     x (S, B, C)  ->  y (S, B, C)
 
     Rows are the B*C channels, vectors of length S, if `tokens` are mixed, or else the S*B tokens,
-    vectors of length C. z = W_g x, and noise. With one expert there is no choice and no
-    gate: this is the MLP itself. A row for which no expert has room gets 0.
+    vectors of length C. z = W_g x, and noise. With one expert there is nothing to choose: it is the
+    MLP itself, without a gate. A row for which no expert has room gets 0.
 
     In training it adds the loss  loss_weight (imbalance of importance + imbalance of load) / 2.
     That loss and the capacity are of the rows of one call: of a micro-batch.

@@ -12,7 +12,7 @@ BLANK: Any = object()
 
 
 class Parameter(Tensor):
-    """A Tensor that a Module learns. Raises ValueError for an empty one."""
+    """A learnable Tensor of a Module. Raises ValueError for an empty one."""
 
     __slots__ = ()
 

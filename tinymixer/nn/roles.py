@@ -1,4 +1,4 @@
-"""Which weights map hidden activations to hidden activations: a question of optimizers."""
+"""Which weights map hidden activations to hidden activations: Muon treats these differently."""
 
 from collections.abc import Iterator
 

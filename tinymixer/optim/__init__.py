@@ -20,9 +20,9 @@ BLOCK = 1 << 15  # elements: five float32 blocks fit in 1 MB of cache
 
 @contextmanager
 def undone_unless(healthy: Array | bool, arrays: Sequence[Array]) -> Iterator[None]:
-    """What is done to `arrays` within it is undone unless `healthy`, a truth value or an array ().
+    """In its `with` block, changes of `arrays` are undone unless `healthy`, a bool or an array ().
 
-    On a GPU, `healthy` may not be computed yet: it is looked at there, and not waited for.
+    On a GPU, `healthy` may not be computed yet: it is read there, without waiting for it.
     """
     if healthy is True or (isinstance(healthy, np.ndarray) and healthy):
         yield
@@ -109,7 +109,7 @@ class Optimizer:
         average: Array | None = None,
         average_decay: float = 0.0,
     ) -> None:
-        """Update `weights` (N,) in place from gradients (N,), or nothing at all unless `healthy`.
+        """Update `weights` (N,) in place from gradients (N,), or change nothing unless `healthy`.
 
         `step` counts from 0. An `average` of the weights (N,) follows, see `update_average`.
         """
@@ -163,7 +163,7 @@ class SGD(Optimizer):
 
 
 class AdamW(Optimizer):
-    """Steps of the size lr in each direction, however steep:
+    """Adam with decoupled weight decay: steps of about the size lr, however steep the loss is:
 
     m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g²
     w <- w - lr (m̂ / (√v̂ + eps) + weight_decay w),  m̂ = m / (1 - beta1^t),  v̂ = v / (1 - beta2^t)

@@ -1,4 +1,4 @@
-"""Muon: a matrix of weights steps as far in each of its directions.
+"""Muon: the update of a weight matrix is about as large in each direction.
 
 A gradient is steep in a few directions of a matrix and nearly flat in the others: most of its
 singular values are small. Muon keeps the directions and makes the singular values alike.

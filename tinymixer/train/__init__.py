@@ -1,4 +1,4 @@
-"""Floor 5. Training: configuration, workers, checkpoints, metrics, pictures.
+"""Floor 5. Training: configuration, workers, checkpoints, metrics, figures.
 
 Importing it turns on the fast twins of `tinymixer.fast`.
 """

@@ -16,10 +16,11 @@ from tinymixer.train.parallel import Workers, micro_batches
 from tinymixer.train.step import TrainingStep
 
 # Two float32 computations of one gradient differ by rounding: sums in another order, another
-# exponential. Float64 tells what the plain operations lose to it, and a fair rival loses about as
-# much (1.4 times at most, seen so far). Where that is nothing by chance, as it can be for a loss, a
-# few roundings of the whole are allowed. A wrong term, sign or axis costs 1000 times more. Products
-# in fewer bits, which the plain operations may not take, lose more by themselves.
+# exponential. Compared with float64, the plain operations have some error, and a right step has
+# about as much (1.4 times at most, so far). Where that error happens to be zero, as it can be for a
+# loss, a few roundings of the whole are allowed. A wrong term, sign or axis makes an error 1000
+# times larger. Products in tf32 or bf16, which the plain operations do not use, have a larger error
+# of their own.
 TIMES_THE_PLAIN_ERROR = 8
 ROUNDINGS, ROUNDING = 16, {"fp32": 2.0**-23, "tf32": 2.0**-11, "bf16": 2.0**-8}
 IMAGES, TOGETHER = 3, 2  # one micro-batch of two and one of one

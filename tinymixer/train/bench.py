@@ -263,7 +263,7 @@ class Bench:
         return 2e-6 * SIDE**3 / ms, 2e-6 * x.nbytes / copy_ms
 
     def least_traffic(self) -> int:
-        """Bytes that a training step of the plain operations cannot avoid to move.
+        """Bytes that a training step of the plain operations cannot avoid moving.
 
         What the tape keeps is written in forward and read in backward. Of AdamW's arrays the
         weights and the two moments are read and written, gradients and decay read.
@@ -333,7 +333,7 @@ def _random_dataset(
 
 
 def peak_memory() -> float | None:
-    """The most memory that this process has had so far, in MiB; None where nobody can tell."""
+    """The most memory that this process has had so far, in MiB; None where that is not known."""
     try:
         import resource
     except ImportError:  # Windows

@@ -45,7 +45,7 @@ class Checkpoint:
     optimizer: dict[str, np.ndarray]
 
     def fitting(self) -> AbstractContextManager[None]:
-        """Within it, a ValueError is a CheckpointError: this file does not fit its own options."""
+        """Turn a ValueError into a CheckpointError: this file does not fit its own options."""
         return _fitting(self.path)
 
 
@@ -90,7 +90,7 @@ def save(
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint whole, or raise CheckpointError saying what is wrong with it."""
+    """Read a whole checkpoint, or raise CheckpointError that says what is wrong with it."""
     try:
         with opened(path, compressed=False) as file:
             said = _read_header(path, file)
@@ -218,7 +218,7 @@ def _whole_numbers(found: Any) -> Iterator[int]:
 
 
 def _require_same(stored: Mapping[str, Stored], needed: Mapping[str, Stored]) -> None:
-    """Raise ValueError for the first array that is not there, not needed, or another one."""
+    """Raise ValueError for the first missing or unneeded array, or one of another type."""
     for key in sorted(needed.keys() | stored.keys() - {"header"}):
         found, expected = stored.get(key), needed.get(key)
         if found is None or expected is None or found.shape != expected.shape:

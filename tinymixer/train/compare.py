@@ -9,8 +9,9 @@ schedule spans exactly these. With N training images:
     seconds    epochs = seconds v / N, v the images/s of a short run that is thrown away
 
 So each run is an ordinary one: its config.json says all of it, and on one machine it resumes bit
-for bit, which no schedule by the clock could. The price: the seconds of training keep to the budget
-as well as the machine keeps its speed, and the table tells those that it really took.
+for bit, which no schedule by the clock could. The drawback: if the speed of the machine changes,
+the training takes more or less than its budget of seconds. The table shows the seconds that it
+took.
 """
 
 import json

@@ -12,6 +12,7 @@ from tinymixer import data, fast, models, optim
 from tinymixer.backend import Array, device_of
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.gpu.products import PRECISIONS
+from tinymixer.models.options import shown
 from tinymixer.nn import Module
 from tinymixer.optim.muon import Muon, Place
 from tinymixer.options import Between, OneOf, check_options, option
@@ -107,7 +108,7 @@ class Config:
         return cls(**{**options, "augment": data.Augment(**options["augment"])})
 
     def plain(self) -> dict[str, Any]:
-        """The options as a file gives them back: JSON knows no tuples."""
+        """The options as a file gives them back: JSON has no tuples."""
         return json.loads(json.dumps(asdict(self)))
 
     def steps_per_epoch(self, train_images: int) -> int:
@@ -158,8 +159,9 @@ class Config:
             model = models.create_model(self.model, num_classes, rng=rng, **options)
             model = TASKS[self.task].model(model, num_classes, rng)
         except (ValueError, TypeError) as error:
-            changes = f" with {self.model_options}" if self.model_options else ""
-            raise TinymixerError(f"model {self.model}{changes}: {error}") from error
+            changes = ", ".join(f"{name}={shown(x)}" for name, x in self.model_options.items())
+            of = f"{self.model} with {changes}" if changes else self.model
+            raise TinymixerError(f"model {of}: {error}") from error
         model.frozen = self.freeze == "backbone"
         return model
 
@@ -176,7 +178,7 @@ MUON: dict[str, Any] = {"optimizer": "muon", "lr": RATES["muon"]}
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
-    "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is no 7
+    "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is not a 7
     "fashion_mnist": {"augment": data.Augment(crop_padding=2, flip="alternating")},
     "kmnist": {"augment": data.Augment(crop_padding=2)},
     "folder": {"augment": data.Augment(crop_padding=2)},

@@ -1,4 +1,4 @@
-"""What a model answers to images that it is not trained on, and how well."""
+"""What a model predicts for images that it is not trained on, and how well."""
 
 import math
 
@@ -94,7 +94,7 @@ def _answer(
 def _log_softmax(
     model: Module, images: Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> np.ndarray:
-    """log p, natural, of what the model answers: (B, K) or (H, W, B, K)."""
+    """log p, natural, of what the model predicts: (B, K) or (H, W, B, K)."""
     xp = array_module(model.parameters()[0].data)
     # what overflows shows in the loss
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""What goes on inside a model, layer by layer: the outputs, the weights, and the gradient.
+"""Statistics of a model, layer by layer: the outputs, the weights, and the gradient.
 
 A layer is here a block of the model, or what lies between two blocks: an embedding, the last
 normalisation, the head. Its output is the last Tensor on the tape before the next layer begins.

@@ -12,7 +12,7 @@ clipping and optimizer, on the images in the order of training: so the figures h
 for any number of workers.
 
 Source: Smith 2017, "Cyclical learning rates for training neural networks", arXiv 1506.01186,
-section 3.3; the tenth is the habit of those who use it.
+section 3.3; a tenth of it is what is usually taken.
 """
 
 import math
@@ -34,7 +34,7 @@ from tinymixer.train.validation import held_back
 SMOOTHING = 0.9  # β
 DIVERGED = 2.0  # times the lowest smoothed loss
 SAFETY = 10.0  # below the rate of the lowest loss
-FALL = 0.01  # of the first loss: less is no sign of learning
+FALL = 0.01  # of the first loss: less does not show that it learns
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def per_class_iou(matrix: np.ndarray) -> np.ndarray:
     """(K,): of all that is class k or was predicted to be, the fraction that is both.
 
     Intersection over union, TP / (TP + FP + FN), from a confusion matrix of pixels. NaN for a class
-    that is nowhere, true or predicted.
+    that does not occur, true or predicted.
     """
     both = matrix.diagonal()
     either = matrix.sum(0) + matrix.sum(1) - both
@@ -51,12 +51,12 @@ def per_class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(matrix: np.ndarray) -> float:
-    """The mean of per_class_iou over the classes that are somewhere, each weighing the same."""
+    """The mean of per_class_iou over the classes that occur, each weighing the same."""
     return float(np.nanmean(per_class_iou(matrix)))
 
 
 def worst_mistakes(log_probabilities: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
-    """Which images are most wrong: at most n indices, the highest loss -log p[label] first.
+    """The worst mistakes: the indices of at most n images, highest loss -log p[label] first.
 
     log_probabilities (N, K), labels (N,). Images whose most probable class is right are left out.
     """

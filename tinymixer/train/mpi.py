@@ -48,7 +48,7 @@ class MPIRanks(Ranks):
         return self._comm.allgather(item)
 
     def exchange(self, parts: Sequence[Mapping[Any, Array]]) -> list[Mapping[Any, Array]]:
-        self.gather(None)  # where a rank that failed is heard
+        self.gather(None)  # where the failure of a rank is noticed
         return self._comm.alltoall(parts)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:

@@ -1,4 +1,4 @@
-"""What to tell of a step whose loss or gradient is not finite: where it began, and what to try."""
+"""The error for a step whose loss or gradient is not finite: where it began, and what to try."""
 
 import math
 from collections.abc import Sequence

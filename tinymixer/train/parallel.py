@@ -1,4 +1,4 @@
-"""Who computes what, and how it becomes one gradient: the same bits for any number of workers.
+"""How work is shared and becomes one gradient: the same bits for any number of workers.
 
     batch -> micro-batches 0..G-1 -> ranks and workers take them -> gradients -> one tree of sums
 
@@ -42,8 +42,8 @@ class FlatParameters:
 
     The optimizer, the sum over workers and the checkpoint each see one array, of the library `xp`.
     Any array of the same length (gradients, moments, averages) can be looked at by name through
-    `named`. `buffers` are the model's arrays that are no parameters. What is frozen is not here:
-    nothing that is done to these arrays can change it.
+    `named`. `buffers` are the model's arrays that are not parameters. What is frozen is not here,
+    so no change of these arrays can change it.
     """
 
     def __init__(self, model: Module):
@@ -75,7 +75,7 @@ class FlatParameters:
         return flat
 
     def decay_mask(self) -> Array:
-        """1 for the weights of matrices, 0 for biases and norms: weight decay leaves those be."""
+        """1 for the weights of matrices, 0 for biases and norms, which do not decay."""
         mask = self.xp.zeros_like(self.weights)
         for view in self.named(mask).values():
             view[...] = view.ndim >= 2
@@ -126,7 +126,7 @@ class Workers:
 
     @contextmanager
     def joined(self, ranks: Ranks, count: int) -> Iterator[None]:
-        """Within it, and before `with workers`, these are `count` threads of one of `ranks`."""
+        """In its `with` block, outside of `with workers`: use `count` threads of one of `ranks`."""
         before = self.count, self.ranks
         self.count, self.ranks = count, ranks
         try:

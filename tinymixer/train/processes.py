@@ -183,7 +183,7 @@ class _Started:
         )
 
     def end(self) -> None:
-        """See it end: by itself, or because its pipe does."""
+        """Wait for it to end, by itself or because its pipe is closed."""
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
@@ -246,7 +246,7 @@ class _Served(Ranks):
 
 
 def serve() -> None:
-    """What a process does that was started here: what it is told, and nothing after that."""
+    """The main function of a started process: run what it is sent, then end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")  # rank 0 warns
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -268,7 +268,7 @@ def serve() -> None:
 
 
 def _listen(reader: BinaryIO, inbox: "queue.SimpleQueue[Any]") -> None:
-    """Everything that arrives, into the inbox; the end of this process where the pipe ends."""
+    """Put all that arrives into the inbox; when the pipe ends, end this process."""
     while True:
         try:
             inbox.put(pickle.load(reader))

@@ -1,6 +1,6 @@
 """What a step is made of: its time by operation, and the matrix products that it cannot do without.
 
-Nothing in the engine or in a model knows that it is watched. While it is, the `forward` and
+The engine and the models contain nothing for this. While a step is profiled, the `forward` and
 `backward` of every Function go through a function of ours, which may time them or look at what
 they compute.
 """
@@ -28,7 +28,7 @@ Call = Callable[[Function, str, Callable[..., Any], tuple[Any, ...]], Any]
 
 @contextmanager
 def around(call: Call) -> Iterator[None]:
-    """Within it, every forward and backward of a Function, in any thread, goes through `call`."""
+    """In its `with` block, each forward and backward of a Function, in any thread, is a `call`."""
 
     def watched(method: Callable[..., Any], direction: str) -> Callable[..., Any]:
         return lambda self, *arrays: call(self, direction, partial(method, self), arrays)
@@ -44,7 +44,7 @@ def around(call: Call) -> Iterator[None]:
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within it, the attribute `name` that a class or an object has is `value`."""
+    """In its `with` block, the attribute `name` that a class or an object has is `value`."""
     own = vars(owner).get(name)  # None where an object has it from its class
     setattr(owner, name, value)
     try:
@@ -197,7 +197,7 @@ class Stopwatch:
             self._inside[-1] += elapsed
 
     def on(self, name: Any, owner: Any, method: str) -> AbstractContextManager[None]:
-        """Within it, `method` of the object `owner` is on the clock of `name`."""
+        """In its `with` block, `method` of the object `owner` is on the clock of `name`."""
         return replaced(owner, method, partial(self.run, name, getattr(owner, method)))
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train as one: who am I, and what crosses from one to another.
+"""Several processes that train as one: which one this is, and what they send one another.
 
     rank 0            rank 1            ...      each has the data, the model and the optimizer
     leaves 0..1       leaves 2..3                computes its own micro-batches
@@ -59,14 +59,14 @@ class Ranks:
         return [sent[self.rank] for sent in self.gather(parts)]
 
     def share(self, count: int) -> range:
-        """Which of `count` items are this rank's: as many as the others', but for one."""
+        """Which of `count` items are this rank's; the shares differ by one at most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def __enter__(self) -> "Ranks":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """All leave together, so that no failure goes unheard."""
+        """All leave together, so that no failure is missed."""
         if error is None or (isinstance(error, Exception) and not isinstance(error, RankError)):
             found = self._all((None, None if error is None else _in_words(error), True))
             if error is None:
@@ -91,9 +91,9 @@ ALONE = Ranks()
 
 
 def require_alike(ranks: Ranks, facts: Mapping[str, str], machine: Machine) -> None:
-    """Raise TinymixerError if a fact, by its name, is another one on another rank.
+    """Raise TinymixerError if a fact, by its name, differs between ranks.
 
-    Another machine is fine, but the bits are other ones then: rank 0 notes it.
+    Different machines are fine, but then the bits differ: rank 0 prints a note.
     """
     (first, usual), *others = ranks.gather((facts, machine))
     for rank, (theirs, other) in enumerate(others, 1):
@@ -118,7 +118,7 @@ def _in_words(error: Exception) -> str:
 
 
 class Threads(Ranks):
-    """Ranks as threads of one process: `run_threads(3, f)`. What crosses is copied, as ever."""
+    """Ranks as threads of one process: `run_threads(3, f)`. What is sent is copied."""
 
     def __init__(self, rank: int, size: int, table: list[Any], barrier: threading.Barrier):
         self.rank, self.size = rank, size

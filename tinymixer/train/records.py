@@ -134,7 +134,7 @@ class DatasetRecord:
         )
 
     def difference(self, given: "DatasetRecord", names: Iterable[str]) -> str:
-        """The first of these fields in which `given` is another, in words; "" if there is none."""
+        """The first of these fields in which `given` differs, in words; "" if all are equal."""
         for name in names:
             mine, theirs = getattr(self, name), getattr(given, name)
             if mine != theirs:

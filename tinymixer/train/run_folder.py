@@ -30,9 +30,9 @@ class RunFolder:
 
     @contextmanager
     def held(self, begin: Callable[[], None]) -> Iterator[None]:
-        """Within it the folder is this run's alone, and the latest checkpoint is where it stands.
+        """In its `with` block, only this run uses the folder, as it left it.
 
-        A new run saves its beginning, by `begin()`. For one that goes on what is saved is as good.
+        A new run saves its beginning, by `begin()`. A run that goes on has its checkpoint already.
         Raises InUseError if another process has the folder, and CheckpointError if another run is
         there, or if this one went on elsewhere.
         """

@@ -34,7 +34,7 @@ Updates = Sequence[tuple[str, str, Sequence[Array]]]
 
 @dataclass(frozen=True)
 class StepFigures:
-    """What a step found, still where it was computed: to read a number is to wait for a GPU."""
+    """What a step found, still where it was computed: reading a number means waiting for a GPU."""
 
     sizes: Sequence[int]  # images of each micro-batch
     losses: Sequence[Array]  # mean loss of each micro-batch, (), in nats
@@ -50,7 +50,7 @@ class TrainingStep:
     average     the averaged weights (N,), or None where config.ema is 0
     healthy     (): false from the first loss or gradient that is not finite. From then on steps
                 change nothing: weights, moments and averages stay what they were before it. A GPU
-                looks at it by itself; to read it here would be to wait
+                reads it by itself; reading it here would mean waiting
     replay      on a GPU, repeats all launches of a micro-batch as one, see fast.gpu
     drops       without it nothing is drawn and so nothing is dropped, as in evaluation. Where the
                 backbone is frozen nothing is either: what it computes stays what it was, running

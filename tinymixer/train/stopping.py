@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: heard at any moment, obeyed when a run has reached a good one.
+"""SIGINT and SIGTERM: noted at once, and acted on when a run can save its position.
 
 SIGBREAK is what Windows sends for Ctrl-Break, and when the window is closed.
 """
@@ -29,11 +29,12 @@ class StopSignal:
 
     @contextmanager
     def heard(self, folder: Path | None) -> Iterator[None]:
-        """Within it, the first of these signals is noted; a second one stops at once.
+        """In its `with` block, the first of these signals is noted; a second one stops at once.
 
         At the end Stopped is raised if one was noted, so that none is lost, even if the run in
-        `folder` was as good as done: what comes after it is to stop too. A signal that is ignored
-        stays so. Python hands signals to its main thread alone, so in another one nothing is heard.
+        `folder` was as good as done: what comes after it has to stop too. A signal that is ignored
+        stays ignored. Python handles signals in its main thread only, so in another thread this
+        does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

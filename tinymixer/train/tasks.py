@@ -26,7 +26,7 @@ class Classification:
     ignore: int | None = None
 
     def model(self, model: Module, K: int, rng: Rng) -> Any:
-        """The model that answers, made of a model that classifies images."""
+        """The model that predicts this, made of a model that classifies images."""
         return model
 
     def check_labels(self, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""How the processes of a run come together: those it starts, or those that a launcher started."""
+"""The processes of a run: those that it starts, or those that a launcher started."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,14 +16,13 @@ from tinymixer.train.ranks import require_alike
 if TYPE_CHECKING:
     from tinymixer.train.trainer import Trainer
 
-# Images x parameters: in a shorter run threads of this process have done it sooner than others have
-# been started.
+# Images x parameters: threads finish a shorter run before other processes have started.
 LEAST_WORK = 1e9
 
 
 @contextmanager
 def together(trainer: "Trainer", follow: Callable[..., None]) -> Iterator[None]:
-    """Within it, all ranks of a run are there and about to do the same.
+    """In its `with` block, all ranks of a run are there and about to do the same.
 
     Each process that it starts calls follow(ranks, dataset, split, position).
     """
@@ -55,7 +54,7 @@ def _facts(trainer: "Trainer") -> dict[str, str]:
 
 
 def worth_starting(trainer: "Trainer") -> int:
-    """How many processes are the fastest workers of a run, as far as can be told before."""
+    """How many processes will train a run fastest, as far as is known before."""
     config = trainer.config
     images = (trainer.steps - trainer.steps_done) * config.batch_size
     alone = trainer.device == "gpu" or trainer.ranks.size > 1 or not AVAILABLE
@@ -65,7 +64,7 @@ def worth_starting(trainer: "Trainer") -> int:
 
 
 def shared_by(trainer: "Trainer") -> str:
-    """Who computes, in words."""
+    """What computes, in words."""
     if trainer.processes > 1:
         return f"{trainer.processes} processes"
     threads = counted(trainer.workers.count, "worker")

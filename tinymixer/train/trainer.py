@@ -45,7 +45,7 @@ from tinymixer.train.validation import held_back
 from tinymixer.weights import Started, start_from
 
 PLANNED, SPARE = 0.35, 0.03  # shares of the minutes: when their epochs are decided; kept free
-READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: to ask a GPU for a loss is to wait for it
+READ_EVERY = {"cpu": 1, "gpu": 32}  # steps: reading a loss from a GPU means waiting for it
 
 
 class Trainer:
@@ -69,11 +69,11 @@ class Trainer:
     run ends in the bits of one begun with these epochs; if the machine then slows down, it ends
     later.
 
-    Who computes: `workers` threads of this process, or `processes` with one thread each, which are
+    What computes: `workers` threads of this process, or `processes` with one thread each, which are
     faster and take a second to start; None for whichever is faster here. `ranks` are those that a
     launcher started, see mpi.py. It changes no bit. split: `held_back` of the data set, if known.
 
-    Nothing is chosen on the test images: what is quoted of a run is the test figure of its last
+    Nothing is chosen on the test images: the result of a run is the test figure of its last
     weights. save_every is in seconds; the end of an epoch and a signal to stop save as well. A run
     never writes over another one's checkpoints. With `graph`, on a GPU, a step is recorded and
     replayed if it can be, with the same bits.
@@ -374,7 +374,7 @@ class Trainer:
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Within it the model has the averaged weights, if a run keeps them."""
+        """In its `with` block the model has the averaged weights, if a run keeps them."""
         if self.average is None:
             yield
             return

@@ -1,11 +1,11 @@
 """Floor 5. Other people's weights: released checkpoints, read and written in their layouts.
 
 source.py    what a user brings: a file of any kind, a run's checkpoint, a mapping
-files.py     which kind a file is (kinds.py: and what it is if it is none), and its reader
+files.py     which kind a file is (kinds.py: what it is otherwise), and its reader
 unwrap.py    what is wrapped around weights
 layouts.py   how each system's arrays are named and laid out; rules.py, the terms of it
 start.py     weights that fit a model in part; fitting.py, whether an array fits
-known.py     what the released code computes and sees besides
+known.py     which GELU, mean and std the released weights were trained with
 record.py    what a file of ours says of itself
 trained/     weights that come with tinymixer
 """
@@ -74,7 +74,7 @@ def load_state(
 ) -> None:
     """Copy the weights in `source`, named and laid out as in `layout`, into `model`.
 
-    source is what `read_weights` takes, or what it answered; `name` is what errors call it. With
+    source is what `read_weights` takes, or what it returned; `name` is what errors call it. With
     "auto" the layout is found by the names. Every array must be used, every shape must fit and
     every number be finite in the model's precision, or CheckpointError lists what is missing, left
     over, misshapen or not finite, and the model stays as it was. No numbers of a file are read

@@ -212,7 +212,7 @@ def _reader(
 
 @contextmanager
 def _explained(path: Path | str, kind: str) -> Iterator[None]:
-    """Within it, what goes wrong with reading `path` is a CheckpointError in one line."""
+    """In its `with` block, what goes wrong with reading `path` is a CheckpointError in one line."""
     try:
         yield
     except FileNotFoundError:

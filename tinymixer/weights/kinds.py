@@ -1,4 +1,4 @@
-"""What a file is that is no file of weights, by its first bytes, and what to do about it."""
+"""What a file is that does not hold weights, by its first bytes, and what to do about it."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def foreign(file: IO[bytes]) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """What a text is; None for what is no text."""
+    """What a text is; None if it is not a text."""
     utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = head.decode("utf-16" if utf16 else "utf-8-sig", "replace")
     printable = sum(x != "\ufffd" and (x.isprintable() or x.isspace()) for x in text)

@@ -1,7 +1,7 @@
-"""How the authors' code computes and sees: what weights of a released layout are of use with.
+"""The form of GELU, and the mean and std, that released weights of each layout were trained with.
 
-A file of weights says nothing of these, and without them its answers are wrong by a little (GELU)
-or by much (mean and std). Sources, read in the released code:
+A file of weights does not contain these, and without them its predictions are wrong by a little
+(GELU) or by much (mean and std). Sources, read in the released code:
 
 * official Mixer: google-research/vision_transformer, models_mixer.py (Flax's nn.gelu is the tanh
   form) and input_pipeline.py (pixels to -1..1).

@@ -46,7 +46,7 @@ LENGTHS = {  # first byte -> what it begins, and of how many bytes the length is
 
 
 class MsgpackFile(ArrayFile):
-    """The arrays of a tree by name, "params/stem/kernel". refused: what is no array of numbers."""
+    """The arrays of a tree by name, "params/stem/kernel". refused: what are not numbers."""
 
     kind = "Flax"
 
@@ -66,7 +66,7 @@ class MsgpackFile(ArrayFile):
         return numbers(self._file, self.stored[name], name)
 
     def _read(self, name: str, depth: int) -> Any:
-        """The next value. What is in a map is entered under its name; a map itself answers None."""
+        """The next value. What is in a map is entered under its name; a map itself gives None."""
         self._items += 1
         if self._items > MOST_ITEMS or len(self.stored) > MOST_ARRAYS:
             raise ValueError(f"it holds more than {MOST_ARRAYS:,} arrays or {MOST_ITEMS:,} values")

@@ -2,8 +2,8 @@
 
 A pickle is a program: "push this, call that". Python's own reader looks up the classes and
 functions that it names and calls them, so that a file can do anything. This one looks up nothing
-and calls nothing. It answers numbers, texts and containers as they are, and in the place of all
-else what the pickle says: the name of a class or function, and what it would have been called with.
+and calls nothing. It returns numbers, texts and containers as they are, and for everything else
+what the pickle says: the name of a class or function, and its arguments.
 
 Work and memory are bounded, whatever the pickle says: so many bytes, so many steps. A dictionary
 keeps only the entries whose key is a text, or a number or None, which become texts.

@@ -33,8 +33,8 @@ DEEPEST, MOST_ENTRIES = 16, 2**20  # of the containers that the contents may be 
 class PyTorchFile(ArrayFile):
     """The tensors of a file by name: "model/head.weight" is entry head.weight of entry model.
 
-    refused: what is no plain tensor, by name. ignored: objects beside the weights, none of which
-    was made.
+    refused: what is not a plain tensor, by name. ignored: objects besides the weights; they are not
+    created.
     """
 
     kind = "PyTorch"
@@ -197,6 +197,6 @@ def _entries(found: Any) -> dict[str, Any]:
 
 
 def pickle_member(names: list[str]) -> str | None:
-    """The member of a zip archive that makes it a file of PyTorch; None if it is none."""
+    """The member of a zip archive that makes it a file of PyTorch; None for other archives."""
     found = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
     return found[0] if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""What a file of weights that we write says of itself, so that it is of use without other words.
+"""What a file of weights that we write says of itself, so that it can be used alone.
 
     model           the name of its configuration, "mixer_b16"
     model_options   all options that the model is built of

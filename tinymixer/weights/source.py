@@ -76,8 +76,8 @@ def read_weights(
     Where averaged and raw weights are there, the averaged are taken; without `average`, the raw.
     Where several models are, `key` says which: the name that it has in the file. Single whole
     numbers, which count batches or steps, are left out. No numbers are read before they are asked
-    for. Raises CheckpointError for a file that is not whole, is another thing, holds no weights of
-    a kind that a model has, or several models; TypeError for neither a path nor a mapping.
+    for. Raises CheckpointError for a file that is damaged, holds no weights of a kind that a model
+    has, or holds several models; TypeError for neither a path nor a mapping.
     """
     if isinstance(source, Mapping):
         named, name = InMemory(_flat(source)), "the mapping"
@@ -145,7 +145,7 @@ def _of(
 
 
 def _flat(named: Mapping[str, Any], most: int = 16) -> dict[str, Any]:
-    """Nested mappings as one, with "/" between the names. What is no array is left out."""
+    """Nested mappings as one, with "/" between the names. What is not an array is left out."""
     flat: dict[str, Any] = {}
     nested = any(isinstance(value, Mapping) for value in named.values())
     for name, value in named.items():

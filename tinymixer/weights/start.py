@@ -1,10 +1,10 @@
-"""Start from weights that fit a model in part: keep what fits, resize what mixes places, leave the
-rest as it begins.
+"""Start from weights that fit a model in part: keep what fits, resize what mixes positions, and
+initialise the rest.
 
 A file that was made for other classes, another image size, patch or number of colours still knows
 most of what a model needs. What becomes of each array is decided by its role:
 
-head                 another number of classes: begins anew
+head                 another number of classes: is initialised
 patch embedding      from k x k pixels to others as if the patch were resized first; from three
                      colours to grey and back so that a grey image is seen as before
 maps of the tokens   (Mixer, Sparse-MLP) as if the grid were resized to the old one before the map,
@@ -76,7 +76,7 @@ def start_from(
     """Give `model` the weights in `source` as far as they fit, and say what became of each array.
 
     source and layout are those of `load_state`. Weights of a classifier fit the backbone of a
-    Segmenter. Without `keep_head` the head begins anew even if it fits: its classes are others.
+    Segmenter. Without `keep_head` the head is initialised even if it fits: its classes are others.
 
     Raises CheckpointError, and changes nothing, if less than half of the backbone's numbers are
     found, if some are not finite, or if an array knows the image size and cannot be resized.
@@ -122,7 +122,7 @@ def start_from(
 
 
 def require_same_places(model: Any, source: Weights, name: str | None = None) -> None:
-    """Raise CheckpointError for a grid on which the weights of a Vision Permutator mean nothing.
+    """Raise CheckpointError for a grid that the weights of a Vision Permutator are not made for.
 
     They have the same shapes on every grid. Which one they are for, their file says, or else the
     configuration `name`.

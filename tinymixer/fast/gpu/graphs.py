@@ -1,9 +1,9 @@
 """A function of device arrays, recorded once as a CUDA graph and then launched as a whole.
 
 Each launch costs the CPU some microseconds, and a step has hundreds of them. A graph has them all
-in one. It does again what was recorded, on the same memory: so its memory is nobody else's, and
-whatever Python did meanwhile is not done again. That nothing was lost by it is not believed but
-seen, before a graph is used; if in doubt, there is none.
+in one. It does again what was recorded, on the same memory: so nothing else may use its memory, and
+whatever Python did meanwhile is not done again. Whether anything is lost by that is checked before
+a graph is used; in doubt none is used.
 """
 
 import re
@@ -22,7 +22,7 @@ HOST = "HOST"  # in the direction of a copy that leaves or enters the device
 
 
 class Replay:
-    """`replay(f, *arrays)` is f(*arrays), a tuple, sooner.
+    """`replay(f, *arrays)` is f(*arrays), a tuple, in less time.
 
     f is to depend on nothing but its arrays, others that stay where they are, and constants. What
     it returns are arrays, tuples of them, and what is the same each time.
@@ -89,7 +89,7 @@ def _bits(x: Any) -> Any:
 class _Graph:
     """f, recorded on arrays like `arrays`, with all the memory that it needs.
 
-    Memory that f drops goes back to a pool of its own, which nobody else asks. So the graph may go
+    Memory that f drops goes back to a pool of its own, which nothing else uses. So the graph may go
     on using it, as long as the pool gives nothing back to CUDA.
     """
 
@@ -100,8 +100,8 @@ class _Graph:
         if isinstance(library, str):
             raise TinymixerError(f"cuBLAS cannot be called directly ({library})")
         self._pool = cupy.cuda.MemoryPool(_allocate)
-        self._pool.set_limit(size=0)  # none, whatever the environment says: see _allocate
-        stream = cupy.cuda.Stream()  # whatever strays to the default stream meanwhile raises
+        self._pool.set_limit(size=0)  # none, even if the environment says otherwise: see _allocate
+        stream = cupy.cuda.Stream()  # what goes to the default stream meanwhile raises an error
         cupy.cuda.Device().synchronize()
         # What f needed until now lies free in another pool, and a graph needs as much anew.
         cupy.get_default_memory_pool().free_all_blocks()

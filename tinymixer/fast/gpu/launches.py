@@ -1,9 +1,9 @@
 """What a step asks of a GPU: its kernels and matrix products, each timed by itself.
 
-A GPU runs behind the program that feeds it, so the clock of a call says nothing of its kernel. What
-a step launches is noted down instead, and each launch of another kind is then repeated on the
-arrays that it had. Those that fit into the GPU's cache, of 50 MB or so, come from there then, and
-faster than memory would deliver them.
+A GPU runs behind the program that feeds it, so the time of a call in Python says nothing about its
+kernel. What a step launches is recorded instead, and each launch of another kind is then repeated
+on the arrays that it had. Those that fit into the GPU's cache, of 50 MB or so, come from there
+then, and faster than memory would deliver them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +59,7 @@ class Kind:
 
 @contextmanager
 def noted() -> Iterator[list[Kind]]:
-    """Within it, the kernels and the products of `fast.gpu` are noted down, by kind."""
+    """In its `with` block, the kernels and the products of `fast.gpu` are noted down, by kind."""
     launch, product = kernels.launch, ops.product
     kinds: dict[Any, Kind] = {}
 

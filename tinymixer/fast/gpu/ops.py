@@ -2,7 +2,7 @@
 
 The order of every sum depends on shapes alone: the same input gives the same bits.
 
-The twins compute in float32; whatever else comes is their reference's.
+The twins compute in float32; other types are left to the reference.
 """
 
 import numpy as np
@@ -393,7 +393,7 @@ class FastSoftmaxCrossEntropy(ops.SoftmaxCrossEntropy):
     """Without a wait for the GPU: a class number out of range makes the loss NaN.
 
     The reference looks at the numbers and raises ValueError, for which they have to arrive on the
-    CPU first. Whoever reads the loss finds the NaN, and the trainer stops at it. What is not to be
+    CPU first. The NaN is seen when the loss is read, and the trainer stops at it. What is not to be
     ignored is counted where it is.
     """
 

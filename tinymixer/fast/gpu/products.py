@@ -18,7 +18,7 @@ _product_type = "fp32"  # of all threads, as CuPy's own setting is
 
 @contextmanager
 def precision(name: str, device: str = "gpu") -> Iterator[None]:
-    """Within it, matrix products on a GPU see their float32 operands rounded:
+    """In its `with` block, matrix products on a GPU see their float32 operands rounded:
 
     "fp32"  not at all
     "tf32"  to 10 bits of mantissa instead of 23, by the tensor cores: every 2-D product

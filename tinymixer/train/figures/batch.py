@@ -1,4 +1,4 @@
-"""A sheet of training images as the model sees them, with what it is to learn of each."""
+"""A sheet of training images as the model sees them, each with its label."""
 
 from collections.abc import Sequence
 

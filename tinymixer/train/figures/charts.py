@@ -56,7 +56,7 @@ def curves(history: Sequence[EpochFigures]) -> Figure:
 
 
 def _pace(history: Sequence[EpochFigures]) -> str:
-    """What the training cost, in one line: the median epoch speaks for all."""
+    """What the training cost, in one line, from the median epoch."""
     seconds, speed = (_series(history, key)[1] for key in ("seconds", "images_per_s"))
     epochs = history[-1].epoch
     words = [counted(epochs, "epoch")]

@@ -1,4 +1,4 @@
-"""A chart of what goes on inside a model, layer by layer."""
+"""A chart of the statistics of a model, layer by layer."""
 
 from collections.abc import Sequence
 
