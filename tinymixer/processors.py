@@ -1,20 +1,28 @@
-"""Floor 0. The processors that a process may use, which may be fewer than the machine has."""
+"""Floor 0. What a process may use: processors, maybe fewer than the machine has, and threads."""
 
 import contextlib
 import math
 import os
+import sys
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")  # where Linux shows its control groups
 OURS = Path("/proc/self/cgroup")  # and which of them this process is in
 
 
+def threads_start() -> bool:
+    """Whether this process may start threads and other processes: Python in a browser may not."""
+    return sys.platform != "emscripten"
+
+
 def processors() -> int:
     """The processors that this process may run on, and has time for: at least 1.
 
     A scheduler may tie a process to some (its affinity); a container may give it the time of some.
-    The time of a part of a processor counts as one.
+    The time of a part of a processor counts as one. Where no threads start, one is of use.
     """
+    if not threads_start():
+        return 1
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         found = os.process_cpu_count()
     elif hasattr(os, "sched_getaffinity"):  # of Linux

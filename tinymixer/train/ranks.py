@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from tinymixer.backend import Array
 from tinymixer.errors import TinymixerError, note
+from tinymixer.processors import threads_start
 from tinymixer.train.machine import Machine
 
 T = TypeVar("T")
@@ -138,8 +139,14 @@ class Threads(Ranks):
 def run_threads(size: int, f: Callable[[Ranks], T]) -> list[T]:
     """[f(ranks) of each rank], all at once, each in a thread of its own; the first error is raised.
 
-    An error of f's own comes before the RankErrors that it causes in the others.
+    An error of f's own comes before the RankErrors that it causes in the others. Raises
+    TinymixerError where no threads start.
     """
+    if size > 1 and not threads_start():
+        raise TinymixerError(
+            f"run_threads: {size} ranks need {size} threads, and Python in a browser starts none; "
+            "run this in a Python of your machine"
+        )
     table: list[Any]
     table, barrier = [None] * size, threading.Barrier(size)
     results: list[Any] = [None] * size
