@@ -1,6 +1,8 @@
 """What the package computes, as JSON: in any Python, and so in a browser's too.
 
-python tests/in_a_browser.py
+    python tests/in_a_browser.py
+
+Prints one line. test_browser.py compares those of several Pythons.
 """
 
 import contextlib

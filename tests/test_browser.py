@@ -26,8 +26,9 @@ from contextlib import redirect_stdout
 
 Namespace = dict
 {inspect.getsource(notebooks.run)}
+lesson = {{"__name__": "__main__"}}
 for source in json.load(open("cells.json")):
-    run(source, vars(sys.modules["__main__"]))
+    run(source, lesson)
 print("whole")
 """
 
