@@ -83,6 +83,7 @@ def refusals() -> dict[str, str]:
     """What needs threads or processes, and says so."""
     found = {}
     for name, call in (
+        ("one rank", lambda: run_threads(1, lambda ranks: ranks.rank)),
         ("threads", lambda: run_threads(2, lambda ranks: ranks.rank)),
         ("processes", lambda: Processes(2, print)),
     ):

@@ -51,6 +51,7 @@ def assert_same(there, here):
     assert there["integers"] == here["integers"]
     assert there["checks"] == here["checks"]
     assert there["losses"] == pytest.approx(here["losses"], abs=1e-5)
+    assert there["refusals"]["one rank"] == "[0]"
     for name in ("threads", "processes"):
         assert there["refusals"][name].startswith("TinymixerError: ")
 
