@@ -30,9 +30,8 @@ const { loadPyodide } = require(pyodide + "/pyodide.js");
     await py.loadPackage(packages, { messageCallback() {} });
     py.FS.mkdir("/work");
     py.FS.mount(py.FS.filesystems.NODEFS, { root: place }, "/work");
-    py.runPython(`import os, sys
-os.chdir("/work")
-sys.path[:0] = ["/work", "/work/package.zip"]`);
+    py.unpackArchive(py.FS.readFile("/work/package.zip"), "zip", { extractDir: "/package" });
+    py.runPython("import os, sys; os.chdir('/work'); sys.path[:0] = ['/work', '/package']");
     py.runPython(python);
 })().catch((error) => { console.error(error.message); process.exit(1); });
 """
