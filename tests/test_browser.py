@@ -95,7 +95,7 @@ def test_take_and_bincount_get_integers_as_wide_as_an_address():
     assert list(wide("n = np.bincount(as_index(i))")) == []
     found = [line for path in sources for line in wide(path.read_text("utf-8"))]
     assert [line.partition(": ")[2] for line in found] == [
-        "array_module(dy).take(dy, rows, self.axis)"  # of Combine, whose `_parts` sees to it
+        "array_module(dy).take(dy, rows, self.axis)"  # of Combine: so `by_expert` makes them
     ]
 
 

@@ -173,7 +173,7 @@ class Combine(Function):
 
     def _parts(self, order: Array, answers: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
         """(its rows, its answers) of each expert."""
-        start, order = 0, as_index(order)
+        start = 0
         for a in answers:
             n = a.shape[self.axis]
             yield order[start : start + n], a
