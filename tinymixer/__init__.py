@@ -3,10 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tinymixer.processors import threads_start as _threads_start
+
 if TYPE_CHECKING:
     from tinymixer.engine import Function, Tensor, no_grad
     from tinymixer.errors import TinymixerError
     from tinymixer.models import create_model, list_models
+
+if not _threads_start():  # each bar would start one, to watch over it
+    from tqdm import tqdm as _tqdm
+
+    _tqdm.monitor_interval = 0
 
 __version__ = "0.1.0"
 

@@ -58,6 +58,13 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.asarray(x) if array_module(x) is np else x.get()
 
 
+def as_index(x: Array) -> Array:
+    """`x` in the integers that `take` and `bincount` want: as wide as an address, 32 bits in a
+    browser. `x[i]` takes any.
+    """
+    return x.astype(np.intp, copy=False)
+
+
 def to_device(x: Array, device: str) -> Array:
     """`x` on `device`, `"cpu"` or `"gpu"`; copied only if it has to move.
 

@@ -1,20 +1,29 @@
-"""Floor 0. The processors that a process may use, which may be fewer than the machine has."""
+"""Floor 0. What a process may use: processors, maybe fewer than the machine has, and threads."""
 
 import contextlib
 import math
 import os
+import sys
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")  # where Linux shows its control groups
 OURS = Path("/proc/self/cgroup")  # and which of them this process is in
 
 
+def threads_start() -> bool:
+    """Whether this process may start threads and other processes: Python in a browser may not."""
+    return sys.platform != "emscripten"
+
+
 def processors() -> int:
     """How many processors this process can use: at least 1.
 
     A scheduler may restrict a process to some processors (its CPU affinity), and a container may
-    limit its processor time (its CPU quota). A quota of 1.5 counts as 2.
+    limit its processor time (its CPU quota). A quota of 1.5 counts as 2. Where no threads
+    start, it is 1.
     """
+    if not threads_start():
+        return 1
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         found = os.process_cpu_count()
     elif hasattr(os, "sched_getaffinity"):  # of Linux

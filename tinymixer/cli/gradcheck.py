@@ -6,10 +6,8 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from inspect import signature
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +178,9 @@ def _rows(jobs: Sequence[Job]) -> Iterator[Row]:
     if processes < 2:
         yield from map(_row, jobs)
         return
+    from concurrent.futures import ProcessPoolExecutor  # here: in a browser they do not import
+    from multiprocessing import get_context
+
     spawned = get_context("spawn")  # a fork copies locks that other threads hold
     with ProcessPoolExecutor(processes, spawned, _start) as pool:
         _hold_interrupts(True)  # which a new process inherits: it has no answer yet

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tinymixer import data
+from tinymixer.backend import as_index
 from tinymixer.cli import own_weights
 from tinymixer.cli.options import (
     add_device,
@@ -222,7 +223,8 @@ class Sees:
             return Answer(x, np.exp(log_p), None, names)
         classes = segments(self.model, x, *colours, self.tta)
         K = len(names)
-        shares = np.stack([np.bincount(each.ravel(), minlength=K) / each.size for each in classes])
+        counts = [np.bincount(as_index(each.ravel()), minlength=K) for each in classes]
+        shares = np.stack([count / each.size for count, each in zip(counts, classes, strict=True)])
         return Answer(x, shares, classes, names)
 
 

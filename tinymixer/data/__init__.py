@@ -152,7 +152,9 @@ def _loader(name: str) -> Published:
 def _shapes(train_size: int, test_size: int, seed: int, pixels: bool) -> Dataset:
     """Training images are numbered from 0, test images from 2**32: the two never overlap."""
     train_images, train_labels, train_masks = shapes.draw(np.arange(train_size), seed)
-    test_images, test_labels, test_masks = shapes.draw(MOST_SHAPES + np.arange(test_size), seed)
+    test_images, test_labels, test_masks = shapes.draw(
+        MOST_SHAPES + np.arange(test_size, dtype=np.int64), seed
+    )
     names = shapes.CLASS_NAMES
     if pixels:
         train_labels = shapes.of_pixels(train_labels, train_masks)

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, device_constant
+from tinymixer.backend import Array, array_module, as_index, device_constant
 from tinymixer.data.draws import integers
 
 GREY = 128  # fills what lies outside an image: close to zero after normalisation
@@ -170,7 +170,7 @@ def _moved(images: Array, operation: Array, strength: Array, outside: int) -> Ar
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     source = (xp.arange(len(images))[:, None, None] * height + row) * width + column
     pixels = images.reshape(-1, *images.shape[3:])
-    moved = xp.take(pixels, source * inside, axis=0)
+    moved = xp.take(pixels, as_index(source * inside), axis=0)
     moved[~inside] = outside
     return moved
 
@@ -212,13 +212,14 @@ def _relevelled(images: Array, operation: Array, strength: Array) -> Array:
     operation, strength = operation[:, None, None], strength[:, None, None]
     C = images.shape[-1]
     entries = 256 * xp.arange(C * len(images)).reshape(-1, 1, 1, C) + images
-    counts = xp.bincount(entries.ravel(), minlength=C * 256 * len(images)).reshape(-1, C, 256)
+    counts = xp.bincount(as_index(entries.ravel()), minlength=C * 256 * len(images))
+    counts = counts.reshape(-1, C, 256)
     level = xp.arange(256)
     table = xp.where(level < strength, level, 255 - level)  # solarize, and invert with strength 0
     table = xp.where(operation == POSTERIZE, level & strength, table)
     table = xp.where(operation == AUTOCONTRAST, _stretched(counts), table)
     table = xp.where(operation == EQUALIZE, _equalized(counts), table)
-    return xp.take(table.astype(np.uint8), entries)
+    return xp.take(table.astype(np.uint8), as_index(entries))
 
 
 def _stretched(counts: Array) -> Array:

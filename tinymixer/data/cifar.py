@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymixer.backend import as_index
 from tinymixer.data import cifar_pickle, cifar_pictures, matlab, parquet
 from tinymixer.data.cifar_find import locate, recognises
 from tinymixer.data.cifar_layout import CIFAR10, CIFAR100, PIXELS, SIDE, Layout, Records
@@ -200,7 +201,7 @@ def _check_labels(layout: Layout, files: dict[str, Records]) -> None:
                 raise ValueError(f"{what}, expected 0 to {classes - 1}")
         for part, group in (("training", train), ("test", [test])):
             labels = np.concatenate([records[:, column] for _, records in group])
-            counts = np.bincount(labels, minlength=classes)
+            counts = np.bincount(as_index(labels), minlength=classes)
             wrong = np.flatnonzero(counts != len(labels) // classes)
             if wrong.size:
                 what = f"{part} files: {counted(counts[wrong[0]], 'record')} of class {wrong[0]}"

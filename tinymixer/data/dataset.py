@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymixer.backend import Array, device_of, to_device, to_numpy
+from tinymixer.backend import Array, as_index, device_of, to_device, to_numpy
 from tinymixer.data.augment import IGNORED
 from tinymixer.data.source import Source
 from tinymixer.errors import DataError, brief, counted
@@ -109,7 +109,7 @@ def measure_colours(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float,
     for start in range(0, len(images), step):
         for channel, count in enumerate(counts):
             plane = images[start : start + step, ..., channel].ravel()
-            count += np.bincount(plane, minlength=256)
+            count += np.bincount(as_index(plane), minlength=256)
     total = counts.sum(1)
     mean = counts @ levels / total
     std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / total)

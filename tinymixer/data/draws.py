@@ -107,7 +107,8 @@ def noise(
     xp = array_module(index)
     size = math.prod(shape[1:])
     blocks = -(-size // 16)
-    bits = draws(seed, stream, epoch, index[:, None] * blocks + xp.arange(blocks))  # (4, B, blocks)
+    first = index[:, None].astype(np.int64) * blocks  # also where integers have 32 bits
+    bits = draws(seed, stream, epoch, first + xp.arange(blocks))  # (4, B, blocks)
     words = xp.ascontiguousarray(bits.transpose(1, 2, 0)).reshape(len(index), -1)
     return words.view(np.uint8)[:, :size].reshape(shape)
 

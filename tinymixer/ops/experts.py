@@ -22,7 +22,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tinymixer.backend import Array, array_module, device_of, to_numpy
+from tinymixer.backend import Array, array_module, as_index, device_of, to_numpy
 from tinymixer.engine import Function
 from tinymixer.options import Whole, require
 
@@ -31,7 +31,7 @@ def top_k(p: Array, K: int) -> Array:
     """The K experts with the largest p, best first: p (N, E) -> (N, K). Ties: the lower number."""
     xp, (N, E) = array_module(p), p.shape
     require("top_k: K", K, Whole(1, E))
-    choice, rest = xp.empty((N, K), np.int64), p.real
+    choice, rest = xp.empty((N, K), np.intp), p.real
     for k in range(K):
         choice[:, k] = rest.argmax(1)
         rest = xp.where(choice[:, k : k + 1] == xp.arange(E), -math.inf, rest)
@@ -84,7 +84,7 @@ def by_expert(
     if room is not None:
         N, stays = len(choice), ~goes
         place = xp.where(goes, goes.cumsum(1), goes.sum(1)[:, None] + stays.cumsum(1)) - 1
-        order = xp.empty((E, N), np.int64)
+        order = xp.empty((E, N), np.intp)
         order[xp.arange(E)[:, None], place] = xp.arange(N)
         order = order[:, :room]
         return order.reshape(-1), [order[e] for e in range(E)]
@@ -112,7 +112,7 @@ class Dispatch(Function):
     def forward(self, x: Array, rows: Array) -> Array:
         require_numbers_below("Dispatch: rows", rows, x.shape[self.axis], once=True)
         self.saved = x.shape, rows
-        return array_module(x).take(x, rows, self.axis)
+        return array_module(x).take(x, as_index(rows), self.axis)
 
     def backward(self, dy: Array) -> tuple:
         shape, rows = self.saved

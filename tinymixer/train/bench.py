@@ -336,7 +336,7 @@ def peak_memory() -> float | None:
     """The most memory that this process has had so far, in MiB; None where that is not known."""
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # on Windows, in a browser
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinymixer.backend import as_index
+
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     """The fraction of predictions that are right."""
@@ -27,7 +29,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, K: int) -> np.
                 f"{K} classes are 0..{K - 1}. Give the K of the data set"
             )
     cells = labels.astype(np.int64) * K + predictions  # the (row, column) of each image, in one
-    return np.bincount(cells, minlength=K * K).reshape(K, K)
+    return np.bincount(as_index(cells), minlength=K * K).reshape(K, K).astype(np.int64)
 
 
 def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from tinymixer.engine import Tensor
 from tinymixer.launcher import launched
 from tinymixer.nn import Module
 from tinymixer.optim.muon import Place
-from tinymixer.processors import processors
+from tinymixer.processors import processors, threads_start
 from tinymixer.train.ranks import ALONE, Ranks
 
 T = TypeVar("T")
@@ -98,11 +98,11 @@ class Workers:
 
     NumPy releases the interpreter lock in matrix products and in element-wise loops, but not
     between them: threads wait for it, processes do not, see ranks.py. With one worker, everything
-    runs in the calling thread.
+    runs in the calling thread; where no threads start there is one, whatever `count` is.
     """
 
     def __init__(self, count: int, ranks: Ranks = ALONE):
-        self.count, self.ranks = count, ranks
+        self.count, self.ranks = count if threads_start() else 1, ranks
 
     @classmethod
     def of_this_machine(

@@ -29,11 +29,13 @@ import numpy as np
 from tinymixer.backend import Array
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.cpu import keep_freed_memory
+from tinymixer.processors import threads_start
 from tinymixer.train.ranks import RankError, Ranks
 
 T = TypeVar("T")
 
-AVAILABLE = os.name == "posix"  # a file that is open cannot be mapped by its name elsewhere
+# Windows maps no file by its name while that is open.
+AVAILABLE = os.name == "posix" and threads_start()
 ALIGNMENT = 64  # bytes: a cache line
 PATIENCE = 5.0  # seconds that a process has to end by itself
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}

@@ -172,8 +172,11 @@ class ProductsAlone:
 # Time ---------------------------------------------------------------------------------------------
 
 
-# Other programs do not disturb the processor time of one thread. Windows counts it in 16 ms ticks.
-clock = time.perf_counter if sys.platform == "win32" else time.thread_time
+# Other programs do not disturb the processor time of one thread. Windows counts it in 16 ms ticks,
+# and Python in a browser does not count it.
+clock = time.perf_counter
+if sys.platform != "win32" and hasattr(time, "thread_time"):
+    clock = time.thread_time
 
 
 class Stopwatch:

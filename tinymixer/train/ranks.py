@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from tinymixer.backend import Array
 from tinymixer.errors import TinymixerError, note
+from tinymixer.processors import threads_start
 from tinymixer.train.machine import Machine
 
 T = TypeVar("T")
@@ -136,10 +137,16 @@ class Threads(Ranks):
 
 
 def run_threads(size: int, f: Callable[[Ranks], T]) -> list[T]:
-    """[f(ranks) of each rank], all at once, each in a thread of its own; the first error is raised.
+    """[f(ranks) of each rank], all at once: rank 0 here, each other in a thread of its own.
 
-    An error of f's own comes before the RankErrors that it causes in the others.
+    The first error is raised, one of f's own before the RankErrors that it causes in the others.
+    TinymixerError where no threads start.
     """
+    if size > 1 and not threads_start():
+        raise TinymixerError(
+            f"run_threads: {size} ranks need a thread each, and Python in a browser starts none; "
+            "run this in a Python of your machine"
+        )
     table: list[Any]
     table, barrier = [None] * size, threading.Barrier(size)
     results: list[Any] = [None] * size
@@ -153,9 +160,10 @@ def run_threads(size: int, f: Callable[[Ranks], T]) -> list[T]:
             barrier.abort()
             errors.append(error)
 
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(1, size)]
     for thread in threads:
         thread.start()
+    one(0)
     for thread in threads:
         thread.join()
     for error in sorted(errors, key=lambda error: isinstance(error, RankError)):
