@@ -56,6 +56,8 @@ for name in ("fcntl", "resource", "_multiprocessing", "_posixsubprocess", "lzma"
 del time.thread_time
 np.arange = narrow(np.arange)
 np.intp = np.int32
+nonzero = np.nonzero
+np.nonzero = lambda x: tuple(i.astype(np.int32) for i in nonzero(x))
 np.take, np.bincount = indexed("take", 1), indexed("bincount", 0)
 
 if __name__ == "__main__":
