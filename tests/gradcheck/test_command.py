@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -272,9 +273,9 @@ def test_each_of_three_slips_shows_in_one_of_those_only(tiny, monkeypatch, name,
 
 
 def test_processes_that_share_the_work_find_what_one_finds(monkeypatch, capsys):
-    started, pool = [], gradcheck.ProcessPoolExecutor
+    started, pool = [], futures.ProcessPoolExecutor
     monkeypatch.setattr(
-        gradcheck, "ProcessPoolExecutor", lambda n, *how: started.append(n) or pool(n, *how)
+        futures, "ProcessPoolExecutor", lambda n, *how: started.append(n) or pool(n, *how)
     )
     monkeypatch.setattr(gradcheck, "OPERATIONS_OF_A_PROCESS", 1)
 

@@ -175,6 +175,25 @@ def script(epochs):
     return process
 
 
+def end_after_another(ranks):
+    if ranks.rank == 2:
+        time.sleep(1)
+        os._exit(1)
+    ranks.gather("here")
+
+
+def kill_the_second():
+    with Processes(3, end_after_another) as ranks:
+        time.sleep(0.5)  # until it has said what the others wait for
+        os.kill(ranks.pids[0], signal.SIGKILL)
+        ranks.gather("here")
+
+
+def test_of_several_that_ended_the_killed_one_is_named():
+    with pytest.raises(RankError, match=r"process 2 \(pid \d+\) was ended by SIGKILL"):
+        kill_the_second()
+
+
 def test_a_script_needs_no_guard():
     said, _ = script(1).communicate()
     assert said == "ends\n"

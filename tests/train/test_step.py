@@ -174,6 +174,7 @@ ELSEWHERE = {
     "model": "decides how many weights there are: tests/models",
     "task": "test_tasks.py",
     "augment": "each of its options below",
+    "minutes": "test_minutes.py",
     "precision": "a CPU knows one only: tests/fast/gpu",
     "freeze": "test_freeze.py",
     "begun_from": "is for the reader",

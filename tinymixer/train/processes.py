@@ -114,7 +114,7 @@ class Processes(Ranks):
     def __enter__(self) -> "Processes":
         try:
             for rank in range(1, self.size):
-                self._started.append(_Started(rank))
+                self._started.append(_Started(rank, self._started))
             for process in self._started:
                 process.send((process.rank, self.size, self._task))
             self._exchange = _Exchange(self)
@@ -151,8 +151,8 @@ class Processes(Ranks):
 class _Started:
     """A process that this one started, and its pipes."""
 
-    def __init__(self, rank: int):
-        self.rank = rank
+    def __init__(self, rank: int, together: "list[_Started]"):
+        self.rank, self._together = rank, together  # with this one
         places = map(os.path.abspath, sys.path)  # "" is the folder that this process is in
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
@@ -177,10 +177,17 @@ class _Started:
             raise self._lost() from None
 
     def _lost(self) -> RankError:
-        code = self._process.wait()
+        """The error for the process that ended: if others did too, the one that a signal ended,
+        since those that miss it may end for that reason.
+        """
+        self._process.wait()
+        ended = [(x._process.poll(), x) for x in self._together]
+        code, first = min(
+            ((code, x) for code, x in ended if code is not None), key=lambda one: one[0] >= 0
+        )
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return RankError(
-            f"worker process {self.rank + 1} (pid {self.pid}) was ended {how}, not by "
+            f"worker process {first.rank + 1} (pid {first.pid}) was ended {how}, not by "
             "this run; go on from the last checkpoint with --resume"
         )
 

@@ -268,7 +268,8 @@ class Trainer:
         self.config = replace(self.config, epochs=epochs)
         if not self.quiet:
             minutes = counted(self.config.minutes, "minute")
-            report.say(f"{minutes}: {epochs:.4g} epochs, {elapsed:.0f} s of them done")
+            fit = counted(float(f"{epochs:.4g}"), "epoch")
+            report.say(f"{minutes}: {fit}, {elapsed:.0f} s of them done")
 
     def _learning_rate(self) -> float:
         return self.config.learning_rate(self.steps_done, self.steps_per_epoch)
