@@ -28,10 +28,10 @@ const { loadPyodide } = require(pyodide + "/pyodide.js");
     const env = { HOME: "/home/pyodide", MPLBACKEND: "Agg" };
     const py = await loadPyodide({ indexURL: pyodide, env });
     await py.loadPackage(packages, { messageCallback() {} });
-    py.FS.mkdir("/work");
-    py.FS.mount(py.FS.filesystems.NODEFS, { root: place }, "/work");
-    py.unpackArchive(py.FS.readFile("/work/package.zip"), "zip", { extractDir: "/package" });
-    py.runPython("import os, sys; os.chdir('/work'); sys.path[:0] = ['/work', '/package']");
+    py.FS.mkdir("/here");
+    py.FS.mount(py.FS.filesystems.NODEFS, { root: place }, "/here");
+    py.unpackArchive(py.FS.readFile("/here/package.zip"), "zip", { extractDir: "/package" });
+    py.runPython("import os, sys; os.chdir('/here'); sys.path[:0] = ['/here', '/package']");
     py.runPython(python);
 })().catch((error) => { console.error(error.message); process.exit(1); });
 """

@@ -1,4 +1,4 @@
-"""Trained weights that come with tinymixer: what they say of themselves, and who uses them."""
+"""Pretrained weights that come with tinymixer: what they say of themselves, and who uses them."""
 
 import hashlib
 import re
@@ -42,7 +42,7 @@ def test_it_is_small_knows_its_model_and_is_the_one_that_its_card_describes(name
 def test_without_a_run_it_answers_and_says_who_does(picture, capsys):
     assert call("predict", picture) == 0
     first, line, wrote = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"there is no run under runs/ yet, so {USUAL}")
+    assert first == f"no run under runs/ yet: predicting with the pretrained weights {USUAL}"
     assert re.fullmatch(rf"mine.png: (({'|'.join(CIFAR10)}) [\d.]+%(, )?){{5}}", line)
     assert wrote == f"wrote runs/{USUAL}/prediction-mine.png"
 

@@ -1,6 +1,7 @@
 """Ranks, shown by threads: the same bits for any number of them, and one failure ends all."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_parallel import tree
 from tinymixer.errors import NonFiniteError, TinymixerError
 from tinymixer.train.machine import Machine
 from tinymixer.train.parallel import GradientSum, Workers
-from tinymixer.train.ranks import ALONE, RankError, require_alike, run_threads
+from tinymixer.train.ranks import ALONE, RankError, Threads, require_alike, run_threads
 from tinymixer.train.trainer import Trainer
 
 
@@ -213,3 +214,37 @@ def test_a_rank_that_makes_a_call_less_ends_all(calls):
 
     with pytest.raises(RankError, match=r"process \d of \d (has ended|goes on), but process \d"):
         run_threads(len(calls), f)
+
+
+def test_a_failure_is_told_before_who_left():
+    def f(ranks):
+        if ranks.rank == 0:
+            ranks.gather("here")
+            ranks.gather("here")
+        if ranks.rank == 1:
+            ranks.gather("here")
+        if ranks.rank == 2:
+            ranks.gather("here")
+            raise TinymixerError("the disk is full")
+
+    said = []
+
+    def listening(ranks):
+        try:
+            with ranks:
+                f(ranks)
+        except RankError as error:
+            said.append(str(error))
+        except TinymixerError:
+            pass
+
+    table, barrier = [None] * 3, threading.Barrier(3)
+    run = [
+        threading.Thread(target=listening, args=(Threads(rank, 3, table, barrier),))
+        for rank in range(3)
+    ]
+    for thread in run:
+        thread.start()
+    for thread in run:
+        thread.join()
+    assert said == ["process 3 of 3: the disk is full"] * 2

@@ -179,8 +179,8 @@ def add_weights(parser: Any) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="published or converted weights of a model, instead of --run; or one of those that "
-        f"come with tinymixer: {', '.join(trained())}",
+        help="published or converted weights of a model, instead of --run; or pretrained ones "
+        f"of tinymixer, by name: {', '.join(trained())}",
     )
     group.add_argument(
         "--model", metavar="NAME", help="model that they are of, if the file does not say"
@@ -252,8 +252,8 @@ def add_init(parser: Any) -> None:
         "--init",
         type=Path,
         metavar="FILE",
-        help="weights to start from: published, converted, a run's folder or checkpoint, or one of "
-        f"those that come with tinymixer: {', '.join(trained())}",
+        help="weights to start from: published, converted, a run's folder or checkpoint, or "
+        f"pretrained ones of tinymixer, by name: {', '.join(trained())}",
     )
     add_key(parser)
 

@@ -75,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(empty[0])
     if not (args.run or args.weights or args.model or args.set or newest_run()):
         args.weights = Path(own_weights.USUAL)
-        print(
-            f"there is no run under runs/ yet, so {args.weights} is asked; it is part of tinymixer"
-        )
+        print(f"no run under runs/ yet: predicting with the pretrained weights {args.weights}")
     own = own_weights.load(args)
     if own is not None:
         sees, out = Sees(own.model.to(args.device), own, False, args.device, args.tta), own.out

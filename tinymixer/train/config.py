@@ -49,7 +49,9 @@ class Config:
     """What decides the trained weights besides the data set: with the same of both, two runs end in
     the same bits, on machines whose processors and BLAS compute alike, see machine.py.
 
-    model_options are changes to the options of `model`; `build_model` checks them.
+    model_options are changes to the options of `model`; `build_model` checks them. With epochs=0
+    and the schedule "trapezoid", `minutes` decide how many epochs there are; with a number of
+    epochs, minutes only say where that number came from.
     Raises TinymixerError for options out of range.
     """
 
@@ -173,8 +175,9 @@ class Config:
         return OPTIMIZERS[self.optimizer](self, decay, places)
 
 
-# Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.
 MUON: dict[str, Any] = {"optimizer": "muon", "lr": RATES["muon"]}
+
+# Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},

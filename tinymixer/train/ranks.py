@@ -75,13 +75,17 @@ class Ranks:
 
     def _require_together(self, found: Any, leaving: bool) -> None:
         """Raise RankError for a rank that failed, or that leaves when this one does not."""
-        for rank, (_, failure, leaves) in enumerate(found):
-            name = f"process {rank + 1} of {self.size}"
+        for rank, (_, failure, _) in enumerate(
+            found
+        ):  # a failure explains who left, so it is first
             if failure is not None:
-                raise RankError(f"{name}: {failure}")
+                raise RankError(f"process {rank + 1} of {self.size}: {failure}")
+        for rank, (_, _, leaves) in enumerate(found):
             if leaves != leaving:
-                first = f"{name} has ended" if leaves else f"{name} goes on"
-                raise RankError(f"{first}, but process {self.rank + 1} does not")
+                does = f"{self.size} {'has ended' if leaves else 'goes on'}"
+                raise RankError(
+                    f"process {rank + 1} of {does}, but process {self.rank + 1} does not"
+                )
 
     def _all(self, item: T) -> list[T]:
         """The items of all ranks, in their order: what each kind does in its own way."""

@@ -59,8 +59,8 @@ Source = Weights | Mapping[str, Any] | Path | str
 
 
 def trained() -> dict[str, Path]:
-    """The files of trained weights that come with tinymixer, by name; trained/README.md says how
-    each was trained, and how good it is.
+    """The files of pretrained weights that come with tinymixer, by name; trained/README.md says
+    how each was trained, and how good it is.
     """
     return {path.stem: path for path in sorted(TRAINED.glob("*.npz"))}
 
