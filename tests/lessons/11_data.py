@@ -6,38 +6,6 @@ from notebooks import wrong
 from tinymixer.data.draws import permutation
 
 
-def table(blob):
-    return np.frombuffer(blob, np.uint8).reshape(-1, 3073)
-
-
-def planes(blob):
-    return table(blob)[:, 1:].reshape(-1, 3, 32, 32)
-
-
-def pixels_at_once(blob):
-    return table(blob)[:, 1:].reshape(-1, 32, 32, 3), table(blob)[:, 0]
-
-
-def swapped(blob):
-    return planes(blob).transpose(0, 3, 2, 1), table(blob)[:, 0]
-
-
-def blue_first(blob):
-    return planes(blob)[:, ::-1].transpose(0, 2, 3, 1), table(blob)[:, 0]
-
-
-def colours_in_front(blob):
-    return planes(blob), table(blob)[:, 0]
-
-
-def label_as_pixel(blob):
-    return table(blob)[:, :3072].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), table(blob)[:, 0]
-
-
-def last_byte(blob):
-    return planes(blob).transpose(0, 2, 3, 1), table(blob)[:, -1]
-
-
 def in_uint8(images, mean, std):
     return (images - np.array(mean, np.uint8)) / np.array(std)
 
@@ -84,12 +52,6 @@ def corner_of_b(a, b, top, left, side):
 
 
 WRONG = [
-    wrong("decode", "taken for pixels", decode=pixels_at_once),
-    wrong("decode", "rows and columns", decode=swapped),
-    wrong("decode", "blue, green, red", decode=blue_first),
-    wrong("decode", "still in front", decode=colours_in_front),
-    wrong("decode", "read as a pixel", decode=label_as_pixel),
-    wrong("decode", "The labels should be", decode=last_byte),
     wrong("normalise", "done in uint8", normalised=in_uint8),
     wrong("normalise", "by 255 first", normalised=over_255),
     wrong("normalise", "by std is missing", normalised=no_std),

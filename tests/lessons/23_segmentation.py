@@ -1,7 +1,9 @@
-"""Typical wrong answers to the exercises of lesson 19, each with what the check must say to it."""
+"""Typical wrong answers to the exercises of lesson 23, each with what the check must say to it."""
 
 import numpy as np
 from notebooks import wrong
+
+from tinymixer.ops.resample import bilinear_matrix
 
 IGNORED = 255
 
@@ -50,17 +52,28 @@ def not_a_number(truth, found, K):
     return float("nan")
 
 
-def split_the_other_way(theirs, p):
-    n = theirs.shape[1]
-    return theirs.reshape(p, -1, n).transpose(2, 1, 0).reshape(n, -1)
+def hats(centres, n):
+    return np.maximum(0, 1 - abs(np.asarray(centres)[:, None] - np.arange(n)))
 
 
-def left_lying(theirs, p):
-    n = theirs.shape[1]
-    return theirs.reshape(-1, p, n).transpose(1, 0, 2).reshape(-1, n)
+def corners(n, r):
+    return hats(np.linspace(0, n - 1, r * n), n)
+
+
+def dark_border(n, r):
+    return hats((np.arange(r * n) + 0.5) / r - 0.5, n)
+
+
+def half_a_cell_off(n, r):
+    return hats(np.minimum(np.arange(r * n) / r, n - 1), n)
 
 
 WRONG = [
+    wrong("enlarge", "nearest", enlarging=lambda n, r: np.repeat(np.eye(n), r, axis=0)),
+    wrong("enlarge", "in the corners", enlarging=corners),
+    wrong("enlarge", "add up to 1", enlarging=dark_border),
+    wrong("enlarge", "half of a cell", enlarging=half_a_cell_off),
+    wrong("enlarge", "transposed", enlarging=lambda n, r: bilinear_matrix(n, r * n).T),
     wrong("iou", "ignored pixels are counted as mistakes", mean_iou=nothing_ignored),
     wrong("iou", "the share of pixels that are right", mean_iou=pixels_right),
     wrong("iou", "a class that does not occur counts as 0", mean_iou=nowhere_is_zero),
@@ -68,22 +81,4 @@ WRONG = [
     wrong("iou", "That is the Dice score", mean_iou=dice),
     wrong("iou", "do not divide 0 by 0", mean_iou=not_a_number),
     wrong("iou", "found and not in the truth", mean_iou=classes_of_the_truth),
-    wrong(
-        "budget", "only the forward is paid for", epochs_bought=lambda macs, m, N: macs / (m * N)
-    ),
-    wrong(
-        "budget",
-        "backward counts as one product",
-        epochs_bought=lambda macs, m, N: macs / (2 * m * N),
-    ),
-    wrong("budget", "images, not epochs", epochs_bought=lambda macs, m, N: macs / (3 * m)),
-    wrong("budget", "rounded down", epochs_bought=lambda macs, m, N: macs // (3 * m * N)),
-    wrong("read", "only transposed", read_interleaved=lambda theirs, p: theirs.T),
-    wrong("read", "split as (member, channel)", read_interleaved=split_the_other_way),
-    wrong("read", "without the transpose into (in, out)", read_interleaved=left_lying),
-    wrong(
-        "read",
-        "a reshape alone",
-        read_interleaved=lambda theirs, p: theirs.reshape(theirs.shape[1], -1),
-    ),
 ]
