@@ -2,7 +2,7 @@
 
 Memory goes to the next who asks as soon as an array is dropped, full of NaN. While a stream
 captures, nothing is computed: results are what lies in their memory, until the graph is launched on
-the same memory, whoever has it by then. What would have to wait for the GPU raises.
+the same memory, in whatever array it is by then. What would have to wait for the GPU raises.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 
 UNIT = 512  # bytes
-_driver = defaultdict(list)  # blocks that nobody holds, by size; none is ever given back
+_driver = defaultdict(list)  # free blocks, by size; they are never given back
 _addresses = itertools.count(1)
 
 
@@ -150,7 +150,7 @@ def is_placed(host):
 
 
 def _raw(host):
-    """The same memory, whoever gets it after its owner."""
+    """The same memory, whichever array gets it after its owner."""
     if not host.size:
         return host
     like = host.__array_interface__
@@ -315,7 +315,7 @@ IN_PLACE = {"__setitem__", "at", "launch"}
 
 cuda = SimpleNamespace(
     is_available=lambda: True,
-    runtime=SimpleNamespace(runtimeGetVersion=lambda: 0),  # a CUDA whose cuBLAS nobody has
+    runtime=SimpleNamespace(runtimeGetVersion=lambda: 0),  # a CUDA whose cuBLAS is not installed
     Event=Event,
     get_elapsed_time=get_elapsed_time,
     Device=lambda: SimpleNamespace(synchronize=wait),

@@ -219,7 +219,7 @@ get_default_memory_pool = _memory.get_default_memory_pool
 
 
 def empty(shape, dtype=float):
-    """Memory as it comes: here NaN, so that what nobody writes is seen."""
+    """Memory as it comes: here NaN, so that what is never written is seen."""
     return ndarray(_np.full(shape, _np.nan if _np.dtype(dtype).kind in "fc" else 77, dtype))
 
 

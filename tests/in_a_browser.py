@@ -50,7 +50,7 @@ def integers() -> dict[str, object]:
         order, parts = by_expert(choice, kept, 3, room)
         answers = [ops.Dispatch().forward(x, rows.astype(np.int64)) for rows in parts]
         op = ops.Combine()
-        y = op.forward(p, *answers, order)
+        y = op.forward(p, *answers, order.astype(np.int64))  # a learner's own may have 64 bits
         found[f"experts, room {room}"] = [y.tolist(), op.backward(y)[0].tolist()]
     found["chosen"] = np.bincount(choice.ravel(), minlength=3).tolist()
     return found

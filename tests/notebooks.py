@@ -13,7 +13,8 @@ An exercise NAME is a task, a blank, its check, a hint and a solution, known by 
 
 Its typical wrong answers are in `tests/lessons/`, in a file named like the lesson. The tag
 `trained` marks a cell whose numbers come out of a training run: they differ more from processor to
-processor than others.
+processor than others. The tag `needs:NAME` marks a cell that draws pictures of the data set NAME,
+and others where it is not found: what it shows as text is the same.
 
 The metadata of a cell that draws a figure say under `alt`, in a sentence or two, what is seen in
 it: nbconvert and the book show this text in place of the figure to readers who do not see it.
@@ -102,6 +103,12 @@ def is_figure(output: Any) -> bool:
 
 def is_check(cell: Any) -> bool:
     return any(tag.startswith("check:") for tag in cell.metadata.get("tags", []))
+
+
+def needs(cell: Any) -> str | None:
+    """The data set whose pictures a cell was committed with."""
+    tags = cell.metadata.get("tags", [])
+    return next((tag.removeprefix("needs:") for tag in tags if tag.startswith("needs:")), None)
 
 
 def committed_text(cell: Any) -> str:

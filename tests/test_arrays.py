@@ -110,8 +110,8 @@ WRONG = {
     "long head": ([("a.npy", npy(X, descr="<f4" * 2000))], "a head of 6,0"),
     "later": ([("a.npy", b"\x93NUMPY\3\0" + npy(X)[8:])], "does not begin like"),
     "nothing": ([("a.npy", b"")], "does not begin like"),
-    "no array": ([("a.txt", b"hello")], "a member that is no array: 'a.txt'"),
-    "folder": ([("a/", b"")], "a member that is no array: 'a/'"),
+    "no array": ([("a.txt", b"hello")], "a member that is not an array: 'a.txt'"),
+    "folder": ([("a/", b"")], "a member that is not an array: 'a/'"),
     "two lines": ([("a\nb.npy", npy(X))], r"'a\\nb' is not a name"),
     "long name": ([("a" * 501 + ".npy", npy(X))], "'aaaa.* is not a name"),
 }

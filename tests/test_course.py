@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_runs import images_for, small
 
-from tinymixer.course import checking, growing_curve, watch
+from tinymixer.course import checking, growing_curve, remember, watch
 from tinymixer.train import Trainer
 
 
@@ -75,3 +75,23 @@ def test_the_curve_has_each_step_and_the_mean_of_the_last_twenty():
     each, mean = growing_curve(losses, 100).axes[0].lines
     assert list(each.get_ydata()) == losses
     assert mean.get_ydata()[29:51] == pytest.approx(np.r_[np.linspace(2, 1, 21), 1])
+
+
+def test_a_parameter_is_remembered_at_moments_of_its_training():
+    config = small("mixer_pico")
+    plain, trainer = (Trainer(config, images_for(config), workers=1, quiet=True) for _ in "ab")
+    plain.run()
+    W1 = trainer.model.blocks[0].token_mlp.W1
+    first = W1.data.copy()
+    seen = remember(trainer, W1, n=2)
+    assert list(seen) == ["before training"]
+    watch(trainer)
+    steps = trainer.steps
+    half = -(-steps // 2)
+    assert list(seen)[1:] == [f"after {n} of {steps} steps" for n in (half, steps)]
+    before, between, last = seen.values()
+    np.testing.assert_array_equal(before, first)
+    np.testing.assert_array_equal(last, W1.data)
+    assert not np.array_equal(between, last)
+    assert not np.shares_memory(last, W1.data)
+    np.testing.assert_array_equal(plain.flat.weights, trainer.flat.weights)

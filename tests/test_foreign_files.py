@@ -87,7 +87,7 @@ def test_tensors_beside_a_program_are_read_and_it_is_not_run(write, tmp_path, mo
         assert {name: weights[name].read().tolist() for name in weights} == {
             name: array.tolist() for name, array in GOOD.items()
         }
-        assert "what is no array was not read: '__builtin__.open'" in weights.notes
+        assert "what is not an array was not read: '__builtin__.open'" in weights.notes
     assert not Path(CANARY).exists()
 
 

@@ -3,16 +3,18 @@
 import ast
 import json
 import re
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from notebooks import (
     LESSONS,
     ROOT,
     committed_text,
     is_figure,
+    needs,
     normalise,
     read,
     run,
@@ -21,9 +23,10 @@ from notebooks import (
     tagged,
     wrong_answers,
 )
-from render_lessons import execute
+from render_lessons import execute, with_pictures_of
 
 from tinymixer import data
+from tinymixer.data.cifar import CIFAR10
 from tinymixer.engine import Function
 from tinymixer.errors import DataMissing
 
@@ -101,6 +104,34 @@ def test_the_lesson_on_data_says_the_same_with_and_without_photographs(
         assert_same_text(text, committed_text(cell), cell)
         asked = asked or (before.get("album") is photographs)
     assert asked == at_hand
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_text_is_the_same_with_a_data_set_and_without(executed, found, monkeypatch):
+    drawn = data.load("shapes", train_size=1, test_size=1000)
+    there = replace(drawn, class_names=CIFAR10.class_names)
+    monkeypatch.setattr(data, "load", lambda name, **_: drawn if name == "shapes" else there)
+    monkeypatch.setattr(data, "find", lambda name: found or None)
+    for cell, _, before in executed:
+        if needs(cell):
+            assert run(cell.source, dict(before)) == committed_text(cell)
+
+
+def test_a_figure_is_kept_where_its_data_set_is_not_found(monkeypatch, capsys):
+    def notebook(shown):
+        cells = [
+            new_code_cell(id=f"cell{i}", outputs=[shown], metadata={"tags": tags[i]})
+            for i in (0, 1)
+        ]
+        return new_notebook(cells=cells)
+
+    tags = [["needs:cifar10"], []]
+    for found, kept in ((None, ["old", "new"]), ("data", ["new", "new"])):
+        monkeypatch.setattr(data, "find", lambda name, found=found: found)
+        old, new = (notebook(new_output("stream", text=text)) for text in ("old", "new"))
+        shown = with_pictures_of(old, new)
+        assert [cell.outputs[0].text for cell in shown.cells] == kept
+    assert capsys.readouterr().out.count("cifar10 was not found") == 1
 
 
 # --- Exercises ---------------------------------------------------------------------------------

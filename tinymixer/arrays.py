@@ -151,7 +151,7 @@ class Npz(ArrayFile):
         if sum(x.file_size for x in plain) > size:
             raise ValueError("its members claim more bytes than the file has")
         if other := [x.filename for x in members if not x.filename.endswith(".npy")]:
-            raise ValueError(f"it has a member that is no array: {short(other[0])}")
+            raise ValueError(f"it has a member that is not an array: {short(other[0])}")
         self._archive, self._heads = archive, {}
         self._members = {x.filename.removesuffix(".npy"): x for x in members}
         require_names([x.filename.removesuffix(".npy") for x in members])

@@ -3,6 +3,7 @@
 with checking("Exercise 1"):
     ...                         # any code that looks at a learner's answer
 history = watch(trainer)        # trainer.run(), drawn while it trains
+seen = remember(trainer, W1)    # and what W1 was at moments of that training
 """
 
 import reprlib
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tinymixer.backend import to_numpy
+from tinymixer.engine import Tensor
 from tinymixer.train.figures.style import BLUE, GREY, INK
 from tinymixer.train.records import EpochFigures
 
@@ -68,6 +71,26 @@ def watch(trainer: Any) -> list[EpochFigures]:
         trainer.training_step = step
     screen.show(losses, trainer.steps, last=True)
     return history
+
+
+def remember(trainer: Any, parameter: Tensor, n: int = 15) -> dict[str, np.ndarray]:
+    """What a parameter is before training, and at n moments of it, the end being the last.
+
+    {"before training": array, "after 25 of 375 steps": array, ...}: the later ones are added while
+    the trainer runs.
+    """
+    step = trainer.training_step
+    seen = {"before training": to_numpy(parameter.data).copy()}
+
+    def remembered(*batch: Any, number: int, **options: Any) -> Any:
+        found = step(*batch, number=number, **options)
+        done, steps = number + 1, trainer.steps
+        if done * n // steps > number * n // steps:
+            seen[f"after {done} of {steps} steps"] = to_numpy(parameter.data).copy()
+        return found
+
+    trainer.training_step = remembered
+    return seen
 
 
 class _Screen:

@@ -76,7 +76,7 @@ def as_array(data: Any) -> Array:
     except ValueError:  # rows of different lengths
         raise ValueError(
             "Tensor: expected numbers, or rows of numbers that are all as long; the lists given "
-            "are no array"
+            "do not make an array"
         ) from None
 
 
@@ -207,4 +207,4 @@ class Protocols:
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = BITS
     __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = BITS
     __abs__ = refused("there is no abs of a Tensor: write x * np.sign(x.data)")
-    __rpow__ = refused("a Tensor is no exponent: for a ** x write (x * math.log(a)).exp()")
+    __rpow__ = refused("a Tensor cannot be an exponent: for a ** x write (x * math.log(a)).exp()")

@@ -171,9 +171,9 @@ def test_a_wrong_file_is_named(kind, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no .npz file of images and labels"),
+        (b"", "is not an .npz file of images and labels"),
         (b"PK\3\4 and no more", "its end is missing"),
-        (b"<html>", "is no .npz file"),
+        (b"<html>", "is not an .npz file"),
         (b"\x93NUMPY\1\0", r"it is a single array \(.npy\); save it by its name"),
         (None, "cannot be read: No such file"),
     ],

@@ -193,8 +193,11 @@ WRONG = {
     "pickle, a number of words": (python(b"\x80\x02\x8b\xff\xff\xff\x7f"), "data_batch_1"),
     "pickle, a deep list": (python(b"\x80\x02" + b"(" * 50_000), "data_batch_1"),
     "pickle, sets": (python(b"\x80\x04\x8f(K\x01\x90."), "data_batch_1"),
-    "MATLAB, version 4": (matlab(bytes(200)), "no MATLAB file of version 5"),
-    "MATLAB, version 7.3": (matlab(b"MATLAB 7.3 MAT-file" + bytes(200)), "no MATLAB file of vers"),
+    "MATLAB, version 4": (matlab(bytes(200)), "not a MATLAB file of version 5"),
+    "MATLAB, version 7.3": (
+        matlab(b"MATLAB 7.3 MAT-file" + bytes(200)),
+        "not a MATLAB file of vers",
+    ),
     "MATLAB, a bomb": (matlab(packed_matlab(bytes(10**7))), "unpacks to more than"),
     "MATLAB, cut": (matlab(MATLAB["cifar-10-batches-mat/data_batch_1.mat"][:-9]), "cut short|publ"),
     "MATLAB, no arrays": (matlab(packed_matlab(b"")[:128]), "is not as published"),

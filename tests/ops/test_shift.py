@@ -140,8 +140,8 @@ def test_a_shift_of_one_group_is_the_identity(device, rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"axis": 2}, "axis 2 is no axis of the grid; expected 0"),
-        ({"axis": -1}, "axis -1 is no axis of the grid"),
+        ({"axis": 2}, "axis 2 is not an axis of the grid; expected 0"),
+        ({"axis": -1}, "axis -1 is not an axis of the grid"),
         ({"axis": 0, "shift_size": 4}, "expected an odd shift_size, got 4"),
         ({"axis": 0, "shift_size": 0}, "expected an odd shift_size, got 0"),
         ({"axis": 0, "shift_size": -3}, "expected an odd shift_size, got -3"),

@@ -111,7 +111,7 @@ def header(**entries):
         ({"header": header(format=4)}, "format 4; this tinymixer reads format 3"),
         ({"header": header(format=["a\nb"] * 99)}, r"format \[.a.nb.*\.\.\.; this tinymixer"),
         ({"header": header(format=3), "weights/a": np.array([{}])}, "is an array of type '.O'"),
-        ({"header": np.zeros(3)}, "its header is no text"),
+        ({"header": np.zeros(3)}, "its header is not text"),
     ],
 )
 def test_foreign_past_and_future_files_are_refused(tmp_path, arrays, message):

@@ -112,7 +112,7 @@ def load(where: str) -> Any:
                 "check that"
             ) from error
     if not callable(f):
-        raise TinymixerError(f"{name} is no function, but {type(f).__name__}")
+        raise TinymixerError(f"{name} is not a function, but of type {type(f).__name__}")
     return f
 
 
@@ -144,7 +144,7 @@ def array(what: str, spec: str, rng: np.random.Generator) -> np.ndarray:
     shape_text, _, kind = what.partition(":")
     if not re.fullmatch(r"\(\)|\d+([,x]\d+)*", shape_text):
         raise TinymixerError(
-            f"--input {spec}: {shape_text!r} is no shape; write 3,4, or () for one"
+            f"--input {spec}: {shape_text!r} is not a shape; write 3,4, or () for one"
         )
     shape = tuple(int(n) for n in re.findall(r"\d+", shape_text))
     if whole := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", kind):

@@ -269,7 +269,7 @@ def _array(member: Member, axes: int) -> np.ndarray:
     head = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < head:
         raise ValueError(
-            f"{member.base} is no IDX file of bytes with {counted(axes, 'axis')}; "
+            f"{member.base} is not an IDX file of bytes with {counted(axes, 'axis')}; "
             f"it begins {content[:4].hex()}"
         )
     shape = tuple(np.frombuffer(content[4:head], ">u4").tolist())

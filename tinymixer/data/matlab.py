@@ -25,7 +25,7 @@ def arrays(content: bytes, most: int) -> dict[str, np.ndarray]:
     Raises ValueError, or zlib.error, for a file that is damaged or of another kind.
     """
     if not content.startswith(HEAD) or content[124:128] != b"\0\1IM":
-        raise ValueError("it is no MATLAB file of version 5; save it in MATLAB with -v6")
+        raise ValueError("it is not a MATLAB file of version 5; save it in MATLAB with -v6")
     found = {}
     for kind, element in _elements(content[128:]):
         if kind == _COMPRESSED:

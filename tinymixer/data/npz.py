@@ -62,7 +62,8 @@ def load(file: str | Path, seed: int) -> Dataset:
         raise
     except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{path} is no .npz file of images and labels, as numpy.savez writes: {brief(error)}"
+            f"{path} is not an .npz file of images and labels, as numpy.savez writes: "
+            f"{brief(error)}"
         ) from error
     except RuntimeError as error:  # zipfile, for a password
         raise DataError(f"{path} cannot be read: {brief(error)}") from error

@@ -32,7 +32,9 @@ def widened(x: Any, dtype: Any = np.float64) -> Array:
     try:
         x = np.array(x.data if isinstance(x, Tensor) else x)
     except ValueError as error:
-        raise NothingToCheck(f"an input is no array: its rows differ in length ({error})") from None
+        raise NothingToCheck(
+            f"an input is not an array: its rows differ in length ({error})"
+        ) from None
     if x.dtype.kind not in "fiub":
         raise NothingToCheck(
             f"an input holds {x.dtype}; give real numbers, or integers for labels and indices"

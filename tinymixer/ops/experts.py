@@ -164,7 +164,7 @@ class Combine(Function):
         dp = array_module(p).zeros(p.shape, p.dtype) if self.needs[0] else None
         danswers: list[Array | None] = [None] * len(answers)
         for e, (rows, a) in enumerate(self._parts(order, answers)):
-            dy_e = array_module(dy).take(dy, rows, self.axis)
+            dy_e = array_module(dy).take(dy, as_index(rows), self.axis)
             if dp is not None:
                 dp[rows, e] = (a * dy_e).sum(1 - self.axis)
             if self.needs[1 + e]:

@@ -55,8 +55,8 @@ class AxialShift(Function):
     def __init__(self, axis: int, shift_size: int = 5, dilation: int = 1, padding: str = "zero"):
         if axis not in Whole(0, 1):
             raise ValueError(
-                f"AxialShift: axis {axis!r} is no axis of the grid; expected 0, to move along the "
-                "rows of x (H, W, B, C), or 1, along the columns"
+                f"AxialShift: axis {axis!r} is not an axis of the grid; expected 0, to move along "
+                "the rows of x (H, W, B, C), or 1, along the columns"
             )
         if shift_size not in Whole(1) or shift_size % 2 == 0:
             raise ValueError(

@@ -159,10 +159,10 @@ def _read_header(path: Path, file: ArrayFile) -> dict[str, Any]:
     """What the file says beside its arrays; CheckpointError for another format."""
     stored = file.stored["header"]
     if stored.dtype != np.uint8 or stored.nbytes > MOST_HEADER:
-        raise ValueError("its header is no text")
+        raise ValueError("its header is not text")
     said = json.loads(file.read("header").tobytes())
     if not isinstance(said, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not an object")
     found = said.pop("format")
     if found != FORMAT:
         raise CheckpointError(

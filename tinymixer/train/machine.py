@@ -57,7 +57,7 @@ class Machine:
             raise ValueError(f"{what} is not {', '.join(sorted(names))}")
         for name, text in found.items():
             if not isinstance(text, str) or text != printable(text, 200):
-                raise ValueError(f"{what}'s {name} is no short line of text")
+                raise ValueError(f"{what}'s {name} is not a short line of text")
         return cls(**found)
 
 

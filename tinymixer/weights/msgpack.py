@@ -88,7 +88,7 @@ class MsgpackFile(ArrayFile):
             for i in range(n):
                 key = str(i) if kind == "list" else self._read("", DEEPEST)
                 if not isinstance(key, str):
-                    raise ValueError("a name of its tree is no text")
+                    raise ValueError("a name of its tree is not text")
                 self._read(f"{name}/{key}" if name else key, depth + 1)
         return None
 

@@ -107,7 +107,7 @@ def whole_numbers(found: Any) -> Iterator[int]:
 def checked(said: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a record, each as documented, or ValueError. Others are left out."""
     if not isinstance(said, Mapping):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     tests = {
         "model": lambda x: isinstance(x, str) and x.isprintable() and len(x) < 100,
         "model_options": lambda x: isinstance(x, dict) and all(isinstance(key, str) for key in x),

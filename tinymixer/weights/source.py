@@ -132,7 +132,7 @@ def _of(
     notes = found.notes
     if file.ignored:
         several = ", ".join(arrays.short(what) for what in list(file.ignored.values())[:3])
-        notes += (f"what is no array was not read: {several}",)
+        notes += (f"what is not an array was not read: {several}",)
     if refused:
         first, what = next(iter(refused.items()))
         more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""

@@ -41,7 +41,7 @@ DTYPES = {
     "complex128": "c16",
 }
 OTHERS = {"QInt8": "i1", "QUInt8": "u1", "QInt32": "i4", "Untyped": "u1"}  # not read: only skipped
-REFUSED = {  # what PyTorch's functions that rebuild it make, where that is no plain tensor
+REFUSED = {  # what PyTorch's functions that rebuild it make, where that is not a plain tensor
     "_rebuild_qtensor": "a quantised tensor",
     "_rebuild_sparse_tensor": "a sparse tensor",
     "_rebuild_sparse_csr_tensor": "a sparse tensor",

@@ -95,7 +95,7 @@ function wipe() {
 
 async function drop(file) {
     const picture = await createImageBitmap(file).catch(() => null);
-    if (!picture) return say(`${file.name} is no picture that this browser can read.`);
+    if (!picture) return say(`${file.name} is not a picture that this browser can read.`);
     const side = Math.min(picture.width, picture.height);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side,
