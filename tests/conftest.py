@@ -1,8 +1,13 @@
 """Fixtures that every test can ask for."""
 
+import importlib.util
+import os
+import shutil
 import signal
+import subprocess
 import sys
 
+import browser
 import cupy_stand_in
 import numpy as np
 import pytest
@@ -55,3 +60,21 @@ def precision_is_given_back():
     yield
     left, cupy_stand_in._compute_types["float32"] = cupy_stand_in._compute_types["float32"], 1
     assert left == 1
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The book, built; its lessons run in a page where TINYMIXER_PYODIDE has what they need."""
+    site = browser.ROOT / "lessons" / "site"
+    missing = [name for name in ("sphinx", "myst_nb", "furo") if not importlib.util.find_spec(name)]
+    missing += ["node"] * (not shutil.which("node"))
+    missing += ["KaTeX"] * (not (site / "node_modules" / "katex").exists())
+    if missing:
+        pytest.skip(f"{', '.join(missing)} missing; see lessons/site/build.py")
+    target = tmp_path_factory.mktemp("book")
+    command = [sys.executable, str(site / "build.py"), str(target)]
+    if browser.why_not() is None:
+        command += ["--pyodide", os.environ["TINYMIXER_PYODIDE"]]
+    done = subprocess.run(command, cwd=browser.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return target

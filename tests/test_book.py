@@ -1,12 +1,8 @@
 """The book of the lessons: complete, and whole without a network."""
 
-import importlib.util
 import json
 import re
 import runpy
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -21,9 +17,6 @@ LINKED = {"arxiv.org", "msgpack.org", "numpy.org", "github.com"}  # what docstri
 RECOMMENDED = re.findall(r"\]\((https://[^)\s]+)", "".join(x.read_text("utf-8") for x in LESSONS))
 LINKED |= {urlsplit(link).netloc for link in RECOMMENDED}  # the further reading of the lessons
 LINKED |= {"www.sphinx-doc.org", "pradyunsg.me"}  # who made the look of the book
-MISSING = [name for name in ("sphinx", "myst_nb", "furo") if not importlib.util.find_spec(name)]
-MISSING += ["node"] * (not shutil.which("node"))
-MISSING += ["KaTeX"] * (not (SITE / "node_modules" / "katex").exists())
 
 
 class Page(HTMLParser):
@@ -58,17 +51,6 @@ class Page(HTMLParser):
 def addresses(style):
     """What a style sheet loads."""
     return re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", style)
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    if MISSING:
-        pytest.skip(f"{', '.join(MISSING)} missing; see lessons/site/build.py")
-    target = tmp_path_factory.mktemp("book")
-    command = [sys.executable, str(SITE / "build.py"), str(target)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    return target
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,20 @@
     python -m pip install -e ".[book]" && npm install --prefix lessons/site     # once
     python lessons/site/build.py                                # into build/book, with no network
 
-`python lessons/site/build.py DIR` builds it elsewhere. Any warning stops it. Where pyproject.toml
-says where the repository is, lessons get links to Colab and Binder, and copies of them that install
-the package are in DIR/colab: Colab finds these in the branch gh-pages, which holds the book.
+`python lessons/site/build.py DIR` builds it elsewhere. Any warning stops it. With
+
+    --pyodide FOLDER    a copy of Pyodide, which becomes part of the book
+    --pyodide URL       where readers' browsers get it from, when they ask for it
+
+lessons run in the browser; run_here.py has the version and the files. See them run with
+`python -m http.server --directory build/book`: a page opened as a file may start no worker.
+
+Where pyproject.toml says where the repository is, lessons get links to Colab and Binder, and copies
+of them that install the package are in DIR/colab: Colab finds these in the branch gh-pages, which
+holds the book.
 """
 
+import argparse
 import ast
 import base64
 import json
@@ -27,6 +36,10 @@ from tinymixer import create_model, weights
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.append(str(HERE))
+
+import run_here  # noqa: E402
+
 PACKAGE = ROOT / "tinymixer"
 PLAYED = "mixer_pico-cifar10"  # weights of the playground
 
@@ -38,7 +51,9 @@ def repository() -> str | None:
     return found and found[1]
 
 
-def for_the_book(lesson: dict[str, Any], name: str, where: str | None) -> dict[str, Any]:
+def for_the_book(
+    lesson: dict[str, Any], name: str, where: str | None, button: str = ""
+) -> dict[str, Any]:
     """A lesson with checks folded, source in colour, figures described, and links to run it."""
     for cell in lesson["cells"]:
         if cell["cell_type"] == "code" and "getsource(" in "".join(cell["source"]):
@@ -52,13 +67,14 @@ def for_the_book(lesson: dict[str, Any], name: str, where: str | None) -> dict[s
             shown |= {"code_prompt_show": words, "code_prompt_hide": words}
         if alt := cell["metadata"].get("alt"):
             shown["image"] = {"alt": alt}
+    title, *rest = lesson["cells"][0]["source"]
+    links = ""
     if where:
-        title, *rest = lesson["cells"][0]["source"]
         colab = f"https://colab.research.google.com/github/{where}/blob/gh-pages/colab/{name}"
         tag = f"v{tinymixer.__version__}"
         binder = f"https://mybinder.org/v2/gh/{where}/{tag}?labpath=lessons/{name}"
         links = f"\nRun it: [in Colab]({colab}) or [in Binder]({binder}).\n"
-        lesson["cells"][0]["source"] = [title, links, *rest]
+    lesson["cells"][0]["source"] = [title, links + button, *rest]
     return lesson
 
 
@@ -88,18 +104,20 @@ def for_colab(lesson: dict[str, Any], where: str) -> dict[str, Any]:
     return lesson | {"cells": [install, *lesson["cells"]]}
 
 
-def lay_out(pages: Path) -> None:
+def lay_out(pages: Path, pyodide: str | list[Path] | None) -> None:
     """What Sphinx reads: the files of the course, the pages beside this file, and the API."""
     where = repository()
     for file in [*(ROOT / "lessons").glob("[!.]*.*"), *HERE.glob("*.md")]:
         shutil.copy(file, pages)
     entries = []
     for file in sorted(pages.glob("*.ipynb")):
-        lesson = for_the_book(json.loads(file.read_text("utf-8")), file.name, where)
+        button = run_here.button(file.stem, pyodide)
+        lesson = for_the_book(json.loads(file.read_text("utf-8")), file.name, where, button)
         file.write_text(json.dumps(lesson), "utf-8")
         title = lesson["cells"][0]["source"][0].strip("# \n")
         entries.append(f"{file.stem[:2]} {title} <{file.stem}>")
     index = (pages / "index.md").read_text("utf-8").replace("LESSONS", "\n".join(entries))
+    index = index.replace("RUN_HERE", run_here.sentence(pyodide))
     (pages / "index.md").write_text(index, "utf-8")
     (pages / "api").mkdir()
     for room in sorted(PACKAGE.iterdir()):
@@ -142,8 +160,12 @@ def weights_in_javascript(target: Path) -> None:
     target.write_text(f'"use strict";\nconst PLAYED = "{text}";\n', "utf-8")
 
 
-def main(target: Path) -> int | str:
+def main(target: Path, pyodide: str | None = None) -> int | str:
     """0; or what is wrong, if Sphinx has not said it."""
+    try:
+        found = pyodide and run_here.checked(pyodide)
+    except ValueError as error:
+        return str(error)
     if target.exists() and any(target.iterdir()) and not (target / ".buildinfo").exists():
         return f"{target} holds files, but no book; name another folder"
     shutil.rmtree(target, ignore_errors=True)  # old pages would stay among the new
@@ -152,11 +174,13 @@ def main(target: Path) -> int | str:
     with tempfile.TemporaryDirectory() as folder:
         pages, trees = Path(folder) / "pages", Path(folder) / "trees"
         pages.mkdir()
-        lay_out(pages)
+        lay_out(pages, found)
         settings = ["-W", "--keep-going", "-q", "-j", "auto", "-c", str(HERE), "-d", str(trees)]
         if code := build_main([*settings, str(pages), str(target)]):
             return code
     weights_in_javascript(target / "_static" / "weights.js")
+    if found:
+        run_here.write(target, found)
     if where := repository():
         (target / "colab").mkdir(exist_ok=True)
         for file in (ROOT / "lessons").glob("*.ipynb"):
@@ -167,4 +191,8 @@ def main(target: Path) -> int | str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if sys.argv[1:] else ROOT / "build" / "book")))
+    parser = argparse.ArgumentParser(description="Build the book.")
+    parser.add_argument("target", type=Path, nargs="?", default=ROOT / "build" / "book")
+    parser.add_argument("--pyodide", help="where Python for browsers is: a folder, or an address")
+    asked = parser.parse_args()
+    sys.exit(main(asked.target, asked.pyodide))
