@@ -5,6 +5,10 @@
 Weights, batch, settings of the optimizer and clock are those of `tinymixer bench`; the layers and
 AdamW are PyTorch's own, batch first. Prints one line of JSON. The options of both have to agree,
 --threads here with --workers there. It needs PyTorch 2.4 or newer beside tinymixer.
+
+BatchNorm and the loss of a router look at the whole batch here, at a micro-batch there, and the
+noise of gates is another: for the same losses, --micro-batch there is the batch, and a Sparse-MLP
+has --set noisy_gates=False.
 """
 
 import json
@@ -15,108 +19,44 @@ import numpy as np
 from tinymixer.cli import Parser
 from tinymixer.cli.bench import add_work, check_work, work_of
 from tinymixer.errors import TinymixerError
-from tinymixer.models import options_of
-from tinymixer.models.mixer import CONFIGS
+from tinymixer.models import (
+    ASMLP,
+    HireMLP,
+    MLPMixer,
+    RaftMLP,
+    SparseMLP,
+    VisionPermutator,
+    list_models,
+    options_of,
+)
 from tinymixer.train.bench import LEARNING_RATE, WEIGHT_DECAY, Bench
 from tinymixer.train.parallel import Workers
 
 try:
     import torch
-    from torch import nn
+    import torch_grids
+    import torch_isotropic
     from torch.nn import functional as F
+    from torch_layers import state_dict
 except ImportError as error:
     sys.exit(f"bench_torch: {error}. It needs PyTorch: pip install torch")
 
 MODES = ("default", "reduce-overhead", "max-autotune")  # of torch.compile
-NAMES = {  # of a layer's arrays: ours, and PyTorch's
-    "gamma": "weight",
-    "beta": "bias",
-    "W": "weight",
-    "b": "bias",
-    "W1": "0.weight",
-    "b1": "0.bias",
-    "W2": "2.weight",
-    "b2": "2.bias",
+NETWORKS = {
+    MLPMixer: torch_isotropic.Isotropic,
+    SparseMLP: torch_isotropic.Isotropic,
+    ASMLP: torch_grids.ASMLP,
+    HireMLP: torch_grids.HireMLP,
+    VisionPermutator: torch_grids.VisionPermutator,
+    RaftMLP: torch_grids.RaftMLP,
 }
 
 
-class PatchEmbed(nn.Module):
-    """images (B, height, width, 3)  ->  x (B, S, C)."""
-
-    def __init__(self, P, C):
-        super().__init__()
-        self.P, self.linear = P, nn.Linear(3 * P * P, C)
-
-    def forward(self, images):
-        x = images.unflatten(2, (-1, self.P)).unflatten(1, (-1, self.P))  # (B, H, P, W, P, 3)
-        return self.linear(x.transpose(2, 3).flatten(3).flatten(1, 2))
-
-
-def mlp(width, hidden_dim, gelu):
-    approximate = "tanh" if gelu == "tanh" else "none"
-    return nn.Sequential(
-        nn.Linear(width, hidden_dim), nn.GELU(approximate), nn.Linear(hidden_dim, width)
-    )
-
-
-class MixerBlock(nn.Module):
-    """x (B, S, C)  ->  y (B, S, C)."""
-
-    def __init__(self, S, C, tokens_mlp_dim, channels_mlp_dim, gelu, eps):
-        super().__init__()
-        self.token_norm = nn.LayerNorm(C, eps)
-        self.token_mlp = mlp(S, tokens_mlp_dim, gelu)
-        self.channel_norm = nn.LayerNorm(C, eps)
-        self.channel_mlp = mlp(C, channels_mlp_dim, gelu)
-
-    def forward(self, x):
-        x = x + self.token_mlp(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channel_mlp(self.channel_norm(x))
-
-
-class Mixer(nn.Module):
-    """images (B, height, width, 3)  ->  logits (B, K)."""
-
-    def __init__(
-        self,
-        *,
-        image_size,
-        patch_size,
-        hidden_dim,
-        num_blocks,
-        tokens_mlp_dim,
-        channels_mlp_dim,
-        num_classes,
-        gelu="tanh",
-        eps=1e-6,
-        **only_drawn_in_training,
-    ):
-        super().__init__()
-        S, C = image_size[0] // patch_size * (image_size[1] // patch_size), hidden_dim
-        self.patch_embed = PatchEmbed(patch_size, C)
-        self.blocks = nn.Sequential(
-            *(
-                MixerBlock(S, C, tokens_mlp_dim, channels_mlp_dim, gelu, eps)
-                for _ in range(num_blocks)
-            )
-        )
-        self.norm = nn.LayerNorm(C, eps)
-        self.head = nn.Linear(C, num_classes)
-
-    def forward(self, images):
-        x = self.blocks(self.patch_embed(images))
-        return self.head(self.norm(x).mean(1))
-
-
-def state_dict(model):
-    """The weights of a Mixer of ours, by PyTorch's names and in its layout, W (out, in)."""
-    arrays = {}
-    for name, array in model.state().items():
-        layer, _, last = name.rpartition(".")
-        if array.ndim == 2 and not layer.endswith("token_mlp"):
-            array = array.T
-        arrays[f"{layer}.{NAMES[last]}"] = torch.from_numpy(array)
-    return arrays
+def network(model, options):
+    """The network of a model of ours, built with the same `options`, and with its weights."""
+    net = NETWORKS[type(model)](**options | {"image_size": model.image_size})
+    net.load_state_dict(state_dict(model))
+    return net
 
 
 class TorchBench(Bench):
@@ -127,9 +67,7 @@ class TorchBench(Bench):
         self.place = "cuda" if device == "gpu" else "cpu"
         self.images = torch.from_numpy(self.images).to(self.place)
         self.labels = torch.from_numpy(self.labels).to(self.place)
-        net = Mixer(**sizes | {"image_size": model.image_size})
-        net.load_state_dict(state_dict(model))
-        net = net.to(self.place).train(not infer)
+        net = network(model, sizes).to(self.place).train(not infer)
         matrices = [p for p in net.parameters() if p.ndim >= 2]
         vectors = [p for p in net.parameters() if p.ndim < 2]
         self.adamw = torch.optim.AdamW(
@@ -157,12 +95,13 @@ class TorchBench(Bench):
 
     def loss(self):
         with torch.autocast(self.place, torch.bfloat16, enabled=self.bf16):
-            return F.cross_entropy(self.net(self.images), self.labels)
+            loss = F.cross_entropy(self.net(self.images), self.labels)
+            return loss if self.infer else sum(self.net.auxiliary, loss)
 
 
 def parse(argv=None):
     parser = Parser(prog="bench_torch", description=__doc__.splitlines()[0])
-    add_work(parser, list(CONFIGS))
+    add_work(parser, list_models())
     parser.add_argument("--threads", type=int, help="default: one for each processor")
     parser.add_argument(
         "--compile", nargs="?", const=MODES[0], choices=MODES, help="by torch.compile, in a mode"

@@ -56,6 +56,8 @@ ON_CPU = [  # reference, its options, the shapes of its inputs
     *((ops.TokenMLP, form, token_shapes) for form in FORMS),
     *((ops.ChannelMLP, form, channel_shapes) for form in FORMS),
     *((ops.LayerNorm, eps, norm_shapes) for eps in EPSILONS),
+    *((ops.GroupNorm, eps, grid_norm_shapes) for eps in EPSILONS),
+    *((ops.BatchNorm, eps, grid_norm_shapes) for eps in EPSILONS),
 ]
 ON_GPU = [
     *((ops.GELU, form, gelu_shapes) for form in FORMS),

@@ -204,6 +204,15 @@ def test_two_alive_at_once_do_not_disturb_each_other(reference, options, shapes)
     assert_same(again if isinstance(again, tuple) else (again,), alone[0][1:])
 
 
+@pytest.mark.parametrize("reference", [ops.GroupNorm, ops.BatchNorm])
+def test_statistics_are_those_of_the_reference(reference):
+    arrays, _ = inputs_of(reference, twin_cases.grid_norm_shapes, SIZES[1])
+    op, exact = reference(), reference()
+    TWINS[reference].forward(op, *arrays)
+    exact.forward(*(a.astype(np.float64) for a in arrays))
+    assert_close_32(op.statistics, exact.statistics, TOLERANCE, least=1.0)
+
+
 def test_wrong_shapes_are_told_as_the_reference_tells_them():
     x, W, b = np.zeros((4, 2, 3), np.float32), np.zeros((5, 5), np.float32), np.zeros(5, np.float32)
     for reference in (ops.TokenMLP, ops.ChannelMLP):

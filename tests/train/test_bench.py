@@ -21,6 +21,7 @@ from tinymixer.models import create_model
 from tinymixer.summary import blueprint, summarise
 from tinymixer.train import bench as bench_module
 from tinymixer.train.bench import Bench
+from tinymixer.train.evaluation import EVAL_BATCH
 from tinymixer.train.parallel import Workers, micro_batches
 from tinymixer.train.profile import (
     OperationTime,
@@ -359,6 +360,13 @@ def test_a_batch_smaller_than_workers_times_micro_batch_is_shared(capsys, monkey
     found = json.loads(capsys.readouterr().out)
     assert found["micro_batch"] == 3
     assert "products_ms" not in found
+
+
+def test_inference_computes_as_many_images_together_as_evaluation_does(capsys):
+    small = [word for word in TINY if word not in {"--micro-batch", "4"}]
+    many = ("--infer", "--batch", EVAL_BATCH["cpu"] + 1, "--workers", 1, "--json", "--no-products")
+    assert call(*small, *many) == 0
+    assert json.loads(capsys.readouterr().out)["micro_batch"] == EVAL_BATCH["cpu"]
 
 
 @pytest.mark.parametrize(

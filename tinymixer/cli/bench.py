@@ -27,6 +27,7 @@ from tinymixer.fast.gpu.launches import Launches
 from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.models import create_model, list_models, options_of
 from tinymixer.train.bench import Bench, follow
+from tinymixer.train.evaluation import EVAL_BATCH
 from tinymixer.train.mpi import world
 from tinymixer.train.parallel import Workers
 from tinymixer.train.processes import AVAILABLE
@@ -53,7 +54,8 @@ def add_options(parser: Any) -> None:
         "--micro-batch",
         type=int,
         metavar="N",
-        help=f"images of a batch computed together; default {MICRO_BATCH} at most, on a GPU all",
+        help=f"images of a batch computed together; default {MICRO_BATCH} at most, "
+        f"{EVAL_BATCH['cpu']} with --infer, on a GPU all",
     )
     add_workers(parser)
     parser.add_argument(
@@ -151,7 +153,8 @@ def _bench(args: argparse.Namespace, ranks: Ranks) -> int:
     on_gpu = args.device == "gpu"
     in_turn = args.infer or args.reference or on_gpu or ranks.size > 1 or not AVAILABLE
     processes = 1 if in_turn else workers  # as `train` does
-    usual = batch if on_gpu else min(MICRO_BATCH, -(-batch // workers))
+    most = EVAL_BATCH["cpu"] if args.infer else MICRO_BATCH
+    usual = batch if on_gpu else min(most, -(-batch // workers))
     bench = Bench(
         model,
         batch=batch,

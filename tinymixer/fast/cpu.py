@@ -1,4 +1,4 @@
-"""Twins for NumPy: the operations where a Mixer's training step spends its time.
+"""Twins for NumPy: the operations where a training step spends its time.
 
 A CPU multiplies matrices about as fast as NumPy's BLAS can be fed; what can still be saved lies
 between the products. Three things cost time there:
@@ -118,7 +118,7 @@ def _gelu_tanh(x: Array, d: Array | None, s: Array, w: Array, *_: Array) -> None
 N0, N1, N2 = 4.876938308971113, 2.1350513063177705, 0.4051464629247098
 D0, D1, D2 = 9.75387483246838, 12.052689246597279, 5.548750181621831
 SIGN_BIT = 0x80000000
-FAR = 32.0  # exp(-FAR²/2) is 0 in float32
+FAR = np.full(BLOCK, 32.0, np.float32)  # exp(-FAR²/2) is 0; beside a number minimum takes 5 times
 
 
 def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array) -> None:
@@ -128,7 +128,7 @@ def _gelu_erf(x: Array, d: Array | None, z: Array, e: Array, n: Array, m: Array)
     polynomials in |x|: one exponential serves both. Φ(x) = 1/2 ± (1/2 - Φ(-|x|)), with x's sign.
     """
     np.abs(x, out=z)
-    np.minimum(z, FAR, out=z)  # or the polynomials overflow
+    np.minimum(z, FAR[: z.size], out=z)  # or the polynomials overflow
     np.square(x, out=e)
     e *= -0.5
     np.exp(e, out=e)
@@ -274,3 +274,80 @@ class FastLayerNorm(ops.LayerNorm):
             dx *= scale[:, None]
             dx = dx.reshape(dy.shape)
         return dx, dgamma, dbeta
+
+
+# Norms of a grid: x (H, W, B, C) as (H*W, B*C), a row for each place ------------------------------
+
+
+@twin_of(ops.GroupNorm, "cpu", float32)
+class FastGroupNorm(ops.GroupNorm):
+    """Sums over places are products with ones, and leave a table (B, C), small beside x.
+
+    Passes over memory: forward 7 before and 6 after, backward 11 and 8.
+    """
+
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
+        return _grid_norm(self, x, gamma, beta, 1)
+
+    def backward(self, dy: Array) -> tuple:
+        return _grid_norm_backward(self, dy, 1)
+
+
+@twin_of(ops.BatchNorm, "cpu", float32)
+class FastBatchNorm(ops.BatchNorm):
+    """As FastGroupNorm, where images share statistics and not channels."""
+
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
+        return _grid_norm(self, x, gamma, beta, 0)
+
+    def backward(self, dy: Array) -> tuple:
+        return _grid_norm_backward(self, dy, 0)
+
+
+def _grid_norm(op: Any, x: Array, gamma: Array, beta: Array, shared: int) -> Array:
+    """y, by statistics that axis `shared` of the tables (B, C) has in common."""
+    B, C = x.shape[-2:]
+    X = x.reshape(-1, B * C)
+    n = x.size // (C, B)[shared]  # in a group
+    mean = _over_places(X, B).sum(shared, keepdims=True) / n  # (B, 1) or (1, C)
+    centred = X - _row(mean, B, C)
+    y = np.square(centred)
+    variance = _over_places(y, B).sum(shared, keepdims=True) / n
+    scale = 1 / np.sqrt(variance + op.eps)
+    np.multiply(centred, _row(scale * gamma, B, C), out=y)
+    y += _row(beta, B, C)
+    op.saved, op.statistics = (centred, scale, gamma), (mean[None, None], variance[None, None])
+    return y.reshape(x.shape)
+
+
+def _grid_norm_backward(op: Any, dy: Array, shared: int) -> tuple:
+    """As in ops.norm, with x̂ = centred * scale."""
+    centred, scale, gamma = op.saved
+    B, C = dy.shape[-2:]
+    dY = dy.reshape(centred.shape)
+    product = dY * centred
+    by_x_hat, plain = _over_places(product, B) * scale, _over_places(dY, B)  # Σ dy x̂, Σ dy
+    dx = None
+    if op.needs[0]:
+        n = dy.size // (C, B)[shared]
+        g_mean = (plain * gamma).sum(shared, keepdims=True) / n
+        g_x_hat_mean = (by_x_hat * gamma).sum(shared, keepdims=True) / n
+        dx = dY * _row(gamma, B, C)
+        dx -= np.multiply(centred, _row(scale * g_x_hat_mean, B, C), out=product)
+        dx -= _row(g_mean, B, C)
+        dx *= _row(scale, B, C)
+        dx = dx.reshape(dy.shape)
+    dgamma = by_x_hat.sum(0) if op.needs[1] else None
+    return dx, dgamma, plain.sum(0) if op.needs[2] else None
+
+
+def _over_places(X: Array, B: int) -> Array:
+    """X (H*W, B*C) summed to (B, C)."""
+    return (np.ones(len(X), np.float32) @ X).reshape(B, -1)
+
+
+def _row(table: Array, B: int, C: int) -> Array:
+    """A table that broadcasts to (B, C) as what each row of (H*W, B*C) meets."""
+    row = np.empty((B, C), np.float32)
+    row[...] = table
+    return row.reshape(-1)
