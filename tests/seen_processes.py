@@ -25,3 +25,16 @@ def gone(pid, within=0.0):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
+
+
+def with_setting(*settings):
+    """The process numbers of those that were started with all these, each "NAME=value", set."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            given = (place / "environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended, or is another user's
+            continue
+        if {*settings} <= {*given}:
+            found.append(int(place.name))
+    return found
