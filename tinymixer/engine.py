@@ -222,13 +222,12 @@ def enable_grad(*, guarded: bool = True) -> AbstractContextManager[None]:
 
 @contextmanager
 def _recording_is(on: bool, guarded: bool) -> Iterator[None]:
-    before = vars(_state).copy()
+    before = recording(), getattr(_state, "guarded", True)
     _state.recording, _state.guarded = on, guarded
     try:
         yield
     finally:
-        vars(_state).clear()
-        vars(_state).update(before)
+        _state.recording, _state.guarded = before
 
 
 # Guards -------------------------------------------------------------------------------------------
@@ -237,9 +236,8 @@ def _recording_is(on: bool, guarded: bool) -> Iterator[None]:
 def checked_start(root: Tensor, dy: Array | None) -> Array:
     """The gradient that a walk starts with."""
     if root.creator is None and not recording():
-        raise RuntimeError(
-            "backward: nothing is recorded under no_grad; compute the loss outside of it"
-        )
+        what = "backward: nothing is recorded under no_grad; compute the loss outside of it"
+        raise RuntimeError(what)
     if dy is None:
         if root.data.size != 1:
             raise ValueError(
@@ -269,8 +267,7 @@ def checked_gradients(node: Function, inputs: tuple, gradients: Any) -> Iterator
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(inputs):
         raise ValueError(
-            f"{type(node).__name__}.backward returned "
-            f"{counted(len(gradients), 'gradient')} for "
+            f"{type(node).__name__}.backward returned {counted(len(gradients), 'gradient')} for "
             f"{counted(len(inputs), 'input')}; expected one each, None where there is none"
         )
     for i, (x, dx) in enumerate(zip(inputs, gradients, strict=True)):

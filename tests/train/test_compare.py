@@ -119,16 +119,15 @@ def test_the_learning_rate_ends_with_the_budget(comparison):
         assert result.history[-1].lr == pytest.approx(CONFIG.lr * CONFIG.lr_final, rel=1e-12)
 
 
-def test_seconds_become_epochs_by_the_speed_measured(comparison, monkeypatch):
-    monkeypatch.setattr(Comparison, "_trial", lambda self, model, batches, epochs: 144.0)
-    for result in comparison("seconds", 2.0).run():
-        assert result.epochs[-1] == 4  # 2 s of 144 images/s are four times 72
-
-
-def test_the_speed_is_measured_without_a_trace(comparison, tmp_path):
-    made = comparison("seconds", 0.01)
-    assert made._images_per_s("mixer_pico") > 0
-    assert not (tmp_path / "c").exists()
+def test_seconds_become_epochs_by_the_speed_of_the_run_itself(comparison, monkeypatch, tmp_path):
+    seconds = {"mixer_pico": 1, "mixer_nano": 2}  # that a step of each takes
+    monkeypatch.setattr(Trainer, "_clock", lambda run: run.steps_done * seconds[run.config.model])
+    small, large = comparison("seconds", 60).run()
+    assert small.epochs[-1] == 58 / 3  # steps of three an epoch: 60 s less what is kept free
+    assert large.epochs[-1] == 29 / 3
+    saved = checkpoint.load(tmp_path / "c" / "mixer_nano" / "last.npz").header.config
+    alone = {"model": "mixer_nano", "epochs": 29 / 3, "minutes": 1.0, "schedule": "trapezoid"}
+    assert saved == dataclasses.replace(CONFIG, **alone)
 
 
 def test_what_is_finished_is_not_done_again(comparison, steps):
@@ -145,25 +144,17 @@ def test_what_is_finished_is_not_done_again(comparison, steps):
 @pytest.mark.parametrize(
     "stop_at", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 7, 11))]
 )
-@pytest.mark.parametrize("unit", ["epochs", "seconds"])
+@pytest.mark.parametrize("budget", [("epochs", 2), ("seconds", 6)])
 def test_a_stopped_comparison_goes_on_to_the_same_results(
-    comparison, monkeypatch, tmp_path, stop_at, unit
+    comparison, monkeypatch, tmp_path, stop_at, budget
 ):
-    measured = []
-
-    def trial(self, model, batches, epochs):
-        measured.append(model)
-        return 72.0
-
-    monkeypatch.setattr(Comparison, "_trial", trial)
-    whole = comparison(unit).run()
+    monkeypatch.setattr(Trainer, "_clock", lambda run: float(run.steps_done))
+    whole = comparison(*budget).run()
     (tmp_path / "c").rename(tmp_path / "whole")
     small_runs.stop_at(monkeypatch, stop_at, signal.SIGINT)
     with pytest.raises(Stopped, match="SIGINT"):
-        comparison(unit).run()
-    measured.clear()
-    results = comparison(unit).run()
-    assert "mixer_pico" not in measured  # what was begun keeps the epochs it began with
+        comparison(*budget).run()
+    results = comparison(*budget).run()
     for cut, uncut in zip(results, whole, strict=True):
         assert cut.scores.tolist() == uncut.scores.tolist()
         one, other = (

@@ -234,13 +234,3 @@ def test_segmenters_are_compared_by_their_iou(dataset, tmp_path):
         (result,) = made.run()
     assert result.scores.tolist() == [result.history[0].test_iou]
     assert " test mean IoU |" in table([result])
-
-
-def test_speed_is_measured_where_the_first_test_image_has_no_class(dataset, tmp_path):
-    labels = dataset.test_labels.copy()
-    labels[0] = data.IGNORED
-    blank = dataclasses.replace(dataset, test_labels=labels)
-    made = Comparison(
-        ["raft_mlp_nano"], Budget("seconds", 1), CONFIG, blank, tmp_path, workers=1, quiet=True
-    )
-    assert made._trial("raft_mlp_nano", batches=1, epochs=2) > 0

@@ -49,7 +49,7 @@ def add_options(parser: Any) -> None:
         ("N", "S", "M"),
         (
             "budget in passes over the training images",
-            "budget in seconds of training, at the speed measured beforehand",
+            "budget in seconds of training, by a trapezoid schedule as with train --minutes",
             "budget in multiply-accumulates: three times those of the forward pass of each image",
         ),
         strict=True,
@@ -79,10 +79,12 @@ def run(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     load_figures()  # a comparison ends with two
     source = given_source(args, "shapes")
+    budget = args.budget
+    if budget.unit == "seconds":
+        args.minutes = budget.amount / 60
     config = changed(recipe(source.kind, getattr(args, "task", "classify")), args)
     check_precision(args.device, config.precision)
     check_device(args.device)
-    budget = args.budget
     name = f"compare-{source.name}-{budget.amount:g}-{budget.unit}"
     out = args.out or Path("runs") / name
     if out.exists() and not out.is_dir():

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from tinymixer.data import Augment, Source
 from tinymixer.errors import TinymixerError
 from tinymixer.options import OneOf
-from tinymixer.train.config import RATES, RECIPES, TASK_RECIPES, Config
+from tinymixer.train.config import OPEN_END, RATES, RECIPES, TASK_RECIPES, Config
 from tinymixer.train.evaluation import TTA
 
 UNSET = {"image_size": "32"}  # what None stands for in the help, where it is not "all"
@@ -96,7 +96,7 @@ def changed(config: Config, args: argparse.Namespace) -> Config:
             raise TinymixerError(
                 "--minutes decides how many epochs there are; leave out it or --epochs"
             )
-        given = {"epochs": 0.0, "schedule": "trapezoid"} | given
+        given = OPEN_END | given
     if given.get("optimizer", config.optimizer) != config.optimizer:
         given = {"lr": RATES.get(given["optimizer"], config.lr)} | given
     return replace(

@@ -14,19 +14,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinymixer import nn
+from tinymixer import data, nn
 from tinymixer.arrays import ArrayFile, Stored, all_finite, opened
-from tinymixer.backend import Array, to_numpy
+from tinymixer.backend import Array, array_module, to_numpy
 from tinymixer.errors import CheckpointError, brief
 from tinymixer.files import write_atomically
 from tinymixer.train.parallel import places_of
-from tinymixer.train.records import Header, shown
+from tinymixer.train.records import DatasetRecord, Header, shown
 
 FORMAT = 3
 NAMES = ("last.npz", "best.npz")  # of a run's checkpoints: the latest first
@@ -43,6 +43,13 @@ class Checkpoint:
     weights: dict[str, np.ndarray]
     ema: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
+
+    @property
+    def finite(self) -> bool:
+        """Whether all its numbers are."""
+        groups = self.weights, self.ema, self.optimizer
+        arrays = (array for group in groups for array in group.values())
+        return all(bool(array_module(array).isfinite(array).all()) for array in arrays)
 
     def fitting(self) -> AbstractContextManager[None]:
         """Turn a ValueError into a CheckpointError: this file does not fit its own options."""
@@ -121,6 +128,32 @@ def load(path: Path) -> Checkpoint:
         group, _, name = key.partition("/")
         groups[group][name] = array
     return Checkpoint(path, header, **groups)
+
+
+def to_resume(path: Path, dataset: data.Dataset, epochs: float | None = None) -> Checkpoint:
+    """The checkpoint from which a run goes on, with `epochs` to another end, see Header.until.
+
+    Raises CheckpointError if it was trained on other data, and for another one than last.npz beside
+    a last.npz: where the run is by now must not be lost.
+    """
+    saved, last = load(path), path.with_name(NAMES[0])
+    if path.name != last.name and last.exists():
+        raise CheckpointError(
+            f"{path} cannot go on beside {last}, which it would write over; resume {last}, or "
+            f"copy {path.name} to a folder of its own and resume it there"
+        )
+    begun, given = saved.header.dataset, DatasetRecord.of(dataset)
+    if begun.fingerprint != given.fingerprint:
+        raise CheckpointError(
+            f"{path} was trained on other data: {begun.name} with fingerprint "
+            f"{begun.fingerprint[:12]}, not {given.name} with {given.fingerprint[:12]}. Resume "
+            "with the data set it began with"
+        )
+    if differs := begun.difference(given, ("class_names", "mean", "std")):
+        raise CheckpointError(
+            f"{path} was trained on {differs}; resume with the data set it began with"
+        )
+    return saved if epochs is None else replace(saved, header=saved.header.until(epochs))
 
 
 def load_model(path: Path) -> tuple[Any, Checkpoint]:

@@ -1,12 +1,13 @@
 """Several models, the same data, the same budget for each: which one learns most from it?
 
-Before its first step a model is told how many epochs the budget buys it, and its learning-rate
-schedule spans exactly these. With N training images:
+A budget buys a model so many epochs, and its learning-rate schedule spans exactly these. With N
+training images:
 
     epochs     the same number for all
     macs       epochs = macs / (3 m N), m the multiply-accumulates of one image forward: backward
                makes two products, one for dx and one for dW, of each that forward makes
-    seconds    epochs = seconds v / N, v the images/s of a short run that is thrown away
+    seconds    as many as they hold by the speed of the run's first third, with the schedule
+               "trapezoid", see Config.decided
 
 So each run is an ordinary one: its config.json says all of it, and on one machine it resumes bit
 for bit, which no schedule by the clock could. The drawback: if the speed of the machine changes,
@@ -16,7 +17,6 @@ took.
 
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,6 @@ from tinymixer.train.trainer import Trainer
 UNITS = ("epochs", "seconds", "macs")
 PRODUCTS = 3  # of a training step for each of a forward: itself, dx and dW
 WARMUP_SHARE = 0.1  # of the epochs, at most
-TRIAL_SHARE = 0.05  # of a budget of seconds, for measuring the speed
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,8 @@ class Comparison:
         quiet: bool = False,
         tta: str = "none",
     ):
+        if budget.unit == "seconds":
+            config = replace(config, schedule="trapezoid")
         self.models, self.budget, self.config = list(dict.fromkeys(models)), budget, config
         self.dataset, self.out, self.quiet, self.tta = dataset, out, quiet, tta
         self.images = len(dataset.train_images) - config.val_size  # of one epoch
@@ -154,9 +155,8 @@ class Comparison:
         self.workers = Workers.of_this_machine(workers, device).count
         self.options: dict[str, Any] = {"workers": self.workers, "device": device, "quiet": quiet}
         self.sizes = {model: self._size(model) for model in self.models}
-        if budget.unit != "seconds":  # these are bought by a speed that is measured in time
-            for model in self.models:
-                self._affordable_epochs(model)
+        for model in self.models:
+            self._affordable(model)
         self._check_folder()
 
     def run(self) -> list[Result]:
@@ -179,7 +179,8 @@ class Comparison:
             if not trainer.finished:
                 if not self.quiet:
                     epochs = float(f"{trainer.config.epochs:.3g}")
-                    report.say(f"{model}: {counted(epochs, 'epoch')} -> {trainer.out}")
+                    held = counted(epochs, "epoch") if epochs else self.budget
+                    report.say(f"{model}: {held} -> {trainer.out}")
                 trainer.run()
             flipped = None if self.tta == "none" else trainer.test(self.tta)
             run = Result(
@@ -202,7 +203,7 @@ class Comparison:
 
     def _size(self, model: str) -> tuple[int, int]:
         """The model's parameters, and its multiply-accumulates for one image of the data set."""
-        blueprint = self._config(model, 1).model_for(self.dataset, nn.BLANK)
+        blueprint = replace(self.config, model=model).model_for(self.dataset, nn.BLANK)
         try:
             summary = summarise(blueprint, self.dataset.train_images.shape[1:3])
         except ValueError as error:
@@ -212,8 +213,8 @@ class Comparison:
     def _common(self) -> dict[str, Any]:
         """What decides the table, except for the models."""
         options = self.config.plain()
-        del options["model"], options["epochs"]
-        options |= {"budget": str(self.budget), "dataset": self.dataset.name}
+        del options["model"], options["epochs"], options["minutes"]
+        options = {"budget": str(self.budget), "dataset": self.dataset.name} | options
         for part in ("train", "test"):
             options[f"{part}_size"] = len(getattr(self.dataset, f"{part}_images"))
         options["fingerprint"] = self.dataset.fingerprint
@@ -241,57 +242,32 @@ class Comparison:
         """The run of `model`, where it stands."""
         folder = self.out / model
         if not (folder / "last.npz").exists():
-            config = self._config(model, self._affordable_epochs(model))
-            return Trainer(config, self.dataset, folder, **self.options)
+            return Trainer(self._affordable(model), self.dataset, folder, **self.options)
         trainer = Trainer.resume(folder / "last.npz", self.dataset, **self.options)
-        if trainer.config.plain() != self._config(model, trainer.config.epochs).plain():
+        expected = self._affordable(model)
+        if self.budget.unit == "seconds":  # its epochs are decided within the run
+            expected = replace(expected, epochs=trainer.config.epochs)
+        if trainer.config.plain() != expected.plain():
             raise CheckpointError(
                 f"{folder} holds a run with other options; choose another --out, or move it away"
             )
         return trainer
 
-    def _config(self, model: str, epochs: float) -> Config:
-        """The common recipe, stretched or squeezed over these epochs."""
-        warmup = min(self.config.warmup_epochs, WARMUP_SHARE * epochs)
-        return replace(self.config, model=model, epochs=epochs, warmup_epochs=warmup)
-
-    def _affordable_epochs(self, model: str) -> float:
+    def _affordable(self, model: str) -> Config:
+        """The common recipe, stretched or squeezed over the epochs that the budget buys."""
         images, amount = self.images, self.budget.amount
-        if self.budget.unit == "epochs":
-            epochs = amount
-        elif self.budget.unit == "macs":
+        if self.budget.unit == "seconds":
+            return replace(self.config, model=model, minutes=amount / 60, epochs=0.0)
+        epochs = amount
+        if self.budget.unit == "macs":
             epochs = amount / (PRODUCTS * self.sizes[model][1] * images)
-        else:
-            epochs = amount * self._images_per_s(model) / images
         if epochs * images < min(self.config.batch_size, images) / 2:
             raise TinymixerError(
                 f"a budget of {self.budget} does not buy {model} one step of "
                 f"{self.config.batch_size} images; give more, or make --batch-size smaller"
             )
-        return epochs
-
-    def _images_per_s(self, model: str) -> float:
-        """Measured in two runs: the first tells how long the second may be."""
-        images = TRIAL_SHARE * self.budget.amount * self._trial(model, batches=1, epochs=3)
-        batches = max(1, int(images / (self.config.batch_size * 5)))
-        return self._trial(model, batches, epochs=5)
-
-    def _trial(self, model: str, batches: int, epochs: int) -> float:
-        """Median speed of a few epochs of a few batches, after one to warm up."""
-        images = slice(batches * self.config.batch_size)
-        known = self.dataset.test_labels != self.task.ignore
-        first = int(known.reshape(len(known), -1).any(1).argmax())  # that can be measured
-        few = replace(
-            self.dataset,
-            train_images=self.dataset.train_images[images],
-            train_labels=self.dataset.train_labels[images],
-            test_images=self.dataset.test_images[first : first + 1],
-            test_labels=self.dataset.test_labels[first : first + 1],
-        )
-        options: dict[str, Any] = self.options | {"quiet": True}
-        config = replace(self._config(model, epochs), val_size=0)
-        history = Trainer(config, few, **options).run()
-        return statistics.median(row.images_per_s for row in history[1:])
+        warmup = min(self.config.warmup_epochs, WARMUP_SHARE * epochs)
+        return replace(self.config, model=model, epochs=epochs, warmup_epochs=warmup)
 
     def _report(self, results: Sequence[Result]) -> None:
         from tinymixer.train import figures  # only here: matplotlib takes up to a second to import

@@ -1,9 +1,10 @@
 """What decides a training run, in one frozen object."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ BATCH = Between(1, 2**31)  # images
 SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would never change
 AMOUNT = Between(0, 10**9)
 FREEZES = ("none", "backbone")
+# What minutes bring with them: an open end, and a warm-up that is over soon in a short run too.
+OPEN_END: dict[str, Any] = {"epochs": 0.0, "schedule": "trapezoid", "warmup_epochs": 0.1}
+DECIDED, SPARE = 0.35, 0.03  # shares of the minutes: when their epochs are decided; kept free
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Config:
     the same bits, on machines whose processors and BLAS compute alike, see machine.py.
 
     model_options are changes to the options of `model`; `build_model` checks them. With epochs=0
-    and the schedule "trapezoid", `minutes` decide how many epochs there are; with a number of
-    epochs, minutes only say where that number came from.
+    and the schedule "trapezoid", `minutes` decide how many epochs there are, see `decided`; with a
+    number of epochs, minutes only say where that number came from.
     Raises TinymixerError for options out of range.
     """
 
@@ -120,6 +124,19 @@ class Config:
     def steps(self, steps_per_epoch: int) -> int:
         """How many steps the run takes in all; no end, while that is open."""
         return max(1, round(self.epochs * steps_per_epoch)) if self.epochs else sys.maxsize
+
+    def decided(self, steps_done: int, steps_per_epoch: int, seconds: float) -> "Config":
+        """With as many epochs as the minutes hold, if `seconds` of them are enough to tell.
+
+        That is after a third of them, by how many steps were done. The learning rate has been the
+        highest until then, whatever the end. So the run ends in the bits of one begun with these
+        epochs; if the machine slows down afterwards, it ends later.
+        """
+        if self.epochs or seconds <= DECIDED * 60 * self.minutes:
+            return self
+        fitting = round(steps_done * (1 - SPARE) * 60 * self.minutes / seconds)
+        steps = max(fitting, math.ceil(steps_done / optim.HELD))
+        return replace(self, epochs=steps / steps_per_epoch)
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole run."""

@@ -42,6 +42,13 @@ class Machine:
             if (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
         ]
 
+    def compared(self, before: "Machine | None") -> str:
+        """What a run that was begun on another one (None: not known) has to say, or nothing."""
+        if before is None or self == before:
+            return ""
+        differences = "; ".join(self.differences(before))
+        return f"goes on with other arithmetic ({differences}): from here on its bits may differ"
+
     def __str__(self) -> str:
         on_gpu = f", {self.gpu}" if self.gpu else ""
         return f"{self.processor} ({self.vectors}), numpy {self.numpy}, {self.blas}{on_gpu}"

@@ -45,6 +45,18 @@ class EpochFigures:
     val_accuracy: float | None = None
     val_iou: float | None = None
 
+    @classmethod
+    def of(cls, epoch: float, progress: "Progress", **measured: float) -> "EpochFigures":
+        """Those of an epoch that is done: of its images, and what else was measured."""
+        return cls(
+            epoch=epoch,
+            train_loss=progress.loss / progress.images,
+            train_accuracy=progress.correct / progress.images,
+            seconds=progress.seconds,
+            images_per_s=progress.images / progress.seconds,
+            **measured,
+        )
+
     def to_json(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -290,15 +302,19 @@ class Header:
         for i, figures in enumerate(history, 1):
             if not (figures.epoch == i or (i == len(history) and i - 1 < figures.epoch < i)):
                 raise ValueError(f"{what}'s history has epoch {figures.epoch:g} at place {i}")
+        config = _config(entries["config"], f"{what}'s config")
+        dataset = DatasetRecord.from_json(entries["dataset"], f"{what}'s dataset")
         progress = Progress.from_json(entries["progress"], f"{what}'s progress")
-        if (step > 0) != (progress.images > 0):
+        images = min(step * config.batch_size, dataset.train_images - config.val_size)
+        if progress.images != images:
             raise ValueError(
-                f"{what} says {counted(step, 'step')} but {counted(progress.images, 'image')}"
+                f"{what} says {counted(step, 'step')} but {counted(progress.images, 'image')}, "
+                f"expected {images}"
             )
         machine = entries["machine"]
         return cls(
-            _config(entries["config"], f"{what}'s config"),
-            DatasetRecord.from_json(entries["dataset"], f"{what}'s dataset"),
+            config,
+            dataset,
             step,
             progress,
             tuple(history),

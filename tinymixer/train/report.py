@@ -1,7 +1,12 @@
 """What a run reports: a line for each epoch, and the files beside the checkpoints."""
 
 from contextlib import suppress
+from typing import Any
 
+from tqdm import tqdm
+
+from tinymixer.errors import counted
+from tinymixer.train.config import Config
 from tinymixer.train.records import EpochFigures
 
 
@@ -20,6 +25,27 @@ def line(epoch: EpochFigures) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line if possible: a run goes on when the reader of its output (`head`) has left."""
-    with suppress(OSError):
+    """Print a line, above a bar, if possible: a run goes on when the reader of its output (`head`)
+    has left.
+    """
+    with suppress(OSError), tqdm.external_write_mode():
         print(text, flush=True)
+
+
+def bar(config: Config, epoch: int, images: int, done: int, *, quiet: bool) -> Any:
+    """A progress bar over the images of an epoch, counted from 0, where there is a terminal."""
+    return tqdm(
+        desc=f"epoch {epoch + 1}" + (f"/{config.epochs:g}" if config.epochs else ""),
+        total=images,
+        initial=done,
+        unit=" images",
+        leave=False,
+        disable=quiet or None,  # None: only where there is a terminal
+    )
+
+
+def decided(config: Config, seconds: float) -> str:
+    """How many epochs the minutes hold, in words."""
+    minutes = counted(config.minutes, "minute")
+    epochs = counted(float(f"{config.epochs:.4g}"), "epoch")
+    return f"{minutes}: {epochs}, {seconds:.0f} s of them done"

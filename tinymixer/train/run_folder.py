@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tinymixer.errors import CheckpointError
 from tinymixer.files import lock, write_atomically
 from tinymixer.train import checkpoint
+from tinymixer.train.checkpoint import Checkpoint
 from tinymixer.train.config import Config
-from tinymixer.train.records import DatasetRecord, EpochFigures, Header
+from tinymixer.train.records import DatasetRecord, EpochFigures
 
 DRAW_EVERY = 10.0  # seconds: a picture takes as long as a short epoch
 
@@ -49,10 +49,11 @@ class RunFolder:
                 )
             yield
 
-    def save(self, name: str, header: Header, groups: Sequence[Any]) -> None:
-        """Write the checkpoint `name`, of arrays in the order of checkpoint.GROUPS."""
+    def save(self, name: str, position: Checkpoint) -> None:
+        """Write where the run stands as the checkpoint `name`."""
         if self.path is not None:
-            checkpoint.save(self.path / f"{name}.npz", header, *groups)
+            groups = position.weights, position.ema, position.optimizer
+            checkpoint.save(self.path / f"{name}.npz", position.header, *groups)
             self._latest = latest_in(self.path)
 
     def report(

@@ -10,7 +10,8 @@ micro-batch), and the sum has a fixed order. So the weights have the same bits f
 workers of one machine; another kind of processor may compute other ones, see machine.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -18,7 +19,7 @@ from itertools import chain
 import numpy as np
 
 from tinymixer import data, fast, nn, optim
-from tinymixer.backend import Array, device_of
+from tinymixer.backend import Array, device_of, read_scalars
 from tinymixer.data import draws
 from tinymixer.data.draws import Stream
 from tinymixer.engine import Tensor, enable_grad
@@ -40,6 +41,20 @@ class StepFigures:
     losses: Sequence[Array]  # mean loss of each micro-batch, (), in nats
     correct: Sequence[Array]  # how many of its images are classified correctly, ()
     norm: Array  # of the gradient before clipping, ()
+
+    @staticmethod
+    def read(steps: "Sequence[StepFigures]") -> list[tuple[list[float], list[float], float]]:
+        """(losses, correct, norm) of each step as numbers, in one copy from the device."""
+        scalars = [x for step in steps for x in (*step.losses, *step.correct, step.norm)]
+        numbers = iter(read_scalars(scalars))
+        return [
+            (
+                [next(numbers) for _ in step.losses],
+                [next(numbers) for _ in step.correct],
+                next(numbers),
+            )
+            for step in steps
+        ]
 
 
 class TrainingStep:
@@ -174,3 +189,20 @@ class TrainingStep:
             gradients: dict[Tensor, Array] = {}
             loss.backward(share, into=gradients)
         return loss.data, correct, tuple(extra.updates), self.flat.gather(gradients)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In its `with` block the model has the averaged weights, if they are kept."""
+        if self.average is None:
+            yield
+            return
+        trained = self.flat.weights.copy()
+        self.flat.weights[...] = self.average
+        try:
+            yield
+        finally:
+            self.flat.weights[...] = trained
+
+    def averages(self) -> dict[str, Array]:
+        """The averaged weights by name, if they are kept."""
+        return {} if self.average is None else self.flat.named(self.average)
