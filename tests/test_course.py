@@ -5,6 +5,7 @@ import pytest
 from small_runs import images_for, small
 
 from tinymixer.course import checking, growing_curve, remember, watch
+from tinymixer.errors import NonFiniteError
 from tinymixer.train import Trainer
 
 
@@ -68,6 +69,14 @@ def test_a_run_that_is_watched_ends_in_the_same_bits():
     assert history is watched.history
     assert watched.training_step is step
     np.testing.assert_array_equal(plain.flat.weights, watched.flat.weights)
+
+
+def test_a_run_that_is_watched_says_where_it_was_no_longer_finite():
+    config = small("mixer_pico", ema=0.9)
+    run = Trainer(config, images_for(config), workers=1, quiet=True)
+    run.model.patch_embed.linear.W.data[...] = np.nan
+    with pytest.raises(NonFiniteError, match=r"epoch 1, step 1: the loss is nan"):
+        watch(run)
 
 
 def test_the_curve_has_each_step_and_the_mean_of_the_last_twenty():

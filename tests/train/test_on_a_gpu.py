@@ -49,7 +49,7 @@ def test_a_run_on_a_gpu_ends_in_the_bits_of_the_one_on_the_cpu(config):
     assert_same(on_gpu, trained(config, "cpu"))
     held = arrays(on_gpu) | {
         "weights": on_gpu.flat.weights,
-        "healthy": on_gpu.training_step.healthy,
+        "healthy": on_gpu.own_step.healthy,
     }
     held |= {name: getattr(on_gpu.dataset, name) for name in data.dataset._ARRAYS}
     assert {name for name, array in held.items() if device_of(array) != "gpu"} == set()

@@ -62,8 +62,8 @@ RUNS = {
 @pytest.mark.parametrize(("config", "graphs"), RUNS.values(), ids=RUNS)
 def test_a_replayed_run_ends_in_the_same_bits(config, graphs):
     replayed = trained(config, "gpu", images(config), graph=True)
-    assert replayed.training_step.replay.why_not is None
-    assert len(replayed.training_step.replay.nodes()) == graphs
+    assert replayed.own_step.replay.why_not is None
+    assert len(replayed.own_step.replay.nodes()) == graphs
     assert_same(replayed, trained(config, "gpu", images(config)))
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_cannot_be_replayed_says_so_once_and_ends_in_the_same_bits(mo
     config = whole(augment=Augment(flip="random"))
     capsys.readouterr()
     found = trained(config, "gpu", graph=True, quiet=False)
-    assert "capturing" in found.training_step.replay.why_not
+    assert "capturing" in found.own_step.replay.why_not
     assert capsys.readouterr().out.count("no graph, launch by launch instead: ") == 1
     assert_same(found, trained(config, "gpu"))
 

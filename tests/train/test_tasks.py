@@ -189,7 +189,7 @@ def test_images_of_pixels_are_not_mixed(mixing):
 def test_a_policy_moves_the_classes_of_pixels_along(dataset):
     config = dataclasses.replace(CONFIG, augment=data.Augment(auto_augment="cifar10"), epochs=1)
     trainer = Trainer(config, dataset, workers=1, quiet=True)
-    images, targets = trainer.training_step.augment(
+    images, targets = trainer.own_step.augment(
         dataset.train_images, dataset.train_labels, np.arange(40), epoch=0, seed=3, num_classes=11
     )
     assert (images[targets == data.IGNORED] == 128).all()

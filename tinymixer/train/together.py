@@ -34,7 +34,7 @@ def together(trainer: "Trainer", follow: Callable[..., None]) -> Iterator[None]:
             )
             ranks, threads = stack.enter_context(started), 1
             trainer.dataset, trainer.split, _ = started.shared  # and let go of its own
-            trainer.training_step.dataset = trainer.split
+            trainer.own_step.dataset = trainer.split
             return_freed_memory()
         stack.enter_context(trainer.workers.joined(ranks, threads))
         require_alike(ranks, _facts(trainer), Machine.here(trainer.device))

@@ -10,6 +10,7 @@ says where it was made, and a run that goes on elsewhere says so.
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,6 @@ class Trainer(Standing):
     What computes: `workers` threads of this process, or `processes` with one thread each, which are
     faster and take a second to start; None for whichever is faster here. `ranks` are those that a
     launcher started, see mpi.py. It changes no bit. split: `held_back` of the data set, if known.
-
     Nothing is chosen on the test images: the result of a run is the test figure of its last
     weights. save_every is in seconds; the end of an epoch and a signal to stop save as well. A run
     never writes over another one's checkpoints. With `graph`, on a GPU, a step is recorded and
@@ -96,11 +96,12 @@ class Trainer(Standing):
         self.workers, self.ranks = Workers.of_this_machine(workers, device), ranks
         self.split = split or held_back(self.dataset, config.val_size)
         replay = Replay(self._say_why_not) if graph else None
-        self.training_step = TrainingStep(
+        self.own_step = TrainingStep(
             config, self.model.to(device), self.split, self.workers, replay=replay
         )
-        self.flat, self.average = self.training_step.flat, self.training_step.average
-        self.optimizer = self.training_step.optimizer
+        self.training_step: Callable[..., StepFigures] = self.own_step  # another one may watch it
+        self.flat, self.average = self.own_step.flat, self.own_step.average
+        self.optimizer = self.own_step.optimizer
         self.processes = worth_starting(self) if processes is None else processes
         self._unread: list[tuple[Array, StepFigures]] = []  # batches and what their steps found
         self._stop = StopSignal()
@@ -150,7 +151,7 @@ class Trainer(Standing):
     def _go_to(self, saved: Checkpoint) -> None:
         self.model.load_state(saved.weights)
         for own, kept in (
-            (self.training_step.averages(), saved.ema),
+            (self.own_step.averages(), saved.ema),
             (self.optimizer.state, saved.optimizer),
         ):
             for name, array in own.items():  # with the names and shapes that load has checked
@@ -224,8 +225,8 @@ class Trainer(Standing):
             batch, figures = unread[i]
             if not all(map(math.isfinite, (*losses, norm))):
                 self.step -= len(unread) - i
-                self.training_step.healthy[...] = True
-                where = self.training_step, batch, self.epoch, self.step
+                self.own_step.healthy[...] = True
+                where = self.own_step, batch, self.epoch, self.step
                 raise non_finite_error(*where, losses, norm, self.out)
             loss = math.fsum(map(math.prod, zip(losses, figures.sizes, strict=True)))
             self.progress = self.progress.plus(loss=loss, correct=sum(correct), images=len(batch))
@@ -251,7 +252,7 @@ class Trainer(Standing):
         if self.config.val_size:
             parts = {"val": self.split} | (parts if self.steps_done >= self.steps else {})
         found: dict[str, float] = {}
-        with self.training_step.averaged():
+        with self.own_step.averaged():
             for part, images in parts.items():
                 loss, matrix = measure(self.task, self.model, images, self.workers)
                 if not math.isfinite(loss):
@@ -261,14 +262,14 @@ class Trainer(Standing):
 
     def test(self, tta: str = "none") -> float:
         """The test figure of the weights as they are, averaged if they are; tta: see evaluation."""
-        with self.workers, self.training_step.averaged():
+        with self.workers, self.own_step.averaged():
             _, matrix = measure(self.task, self.model, self.dataset, self.workers, tta)
         return self.task.scores(matrix)[f"test_{self.task.score}"]
 
     def position(self) -> Checkpoint:
         """Where the run stands: what a checkpoint keeps, with the arrays themselves, not copies."""
         header = self.header(Machine.here(self.device))
-        groups = self.model.state(), self.training_step.averages(), dict(self.optimizer.state)
+        groups = self.model.state(), self.own_step.averages(), dict(self.optimizer.state)
         return Checkpoint(self.out or Path(), header, *groups)
 
     def _save(self, name: str) -> None:
@@ -279,7 +280,7 @@ class Trainer(Standing):
         self._folder.save(name, position)
 
     def _spoilt(self, what: str) -> NonFiniteError:
-        return spoilt_error(self.training_step, what, self.epoch, self.step, self.out)
+        return spoilt_error(self.own_step, what, self.epoch, self.step, self.out)
 
     def _report(self) -> None:
         self._folder.report(self.config, self.record, self.history, last=self.finished)

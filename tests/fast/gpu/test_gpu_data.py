@@ -327,5 +327,5 @@ def test_the_trainer_augments_where_the_images_are(cupy):
     for device, kind in (("cpu", data.Augment), ("gpu", gpu.Augment)):
         config = Config(augment=AUGMENTS[0])
         trainer = Trainer(config, dataset, device=device, workers=1, quiet=True)
-        assert type(trainer.training_step.augment) is kind
+        assert type(trainer.own_step.augment) is kind
         assert type(trainer.config.augment) is data.Augment
