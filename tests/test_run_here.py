@@ -76,7 +76,7 @@ def test_the_page_says_what_is_shorter(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "address", ["http://a.org/v0.27.7/", "https://a.org/v0.27.7", "https://a.org/"]
+    "address", ["http://a.org/v0.27.7/", "https://a.org/v0.27.7/full", "https://a.org/"]
 )
 def test_an_address_is_pinned(address):
     assert run_here.checked(run_here.EXAMPLE) == run_here.EXAMPLE
