@@ -38,7 +38,7 @@ def why_no_page():
 
 def test_the_lessons_that_run_are_lessons_and_what_is_shorter_stands_in_them_once():
     assert set(run_here.LESSONS) <= set(BY_NAME)
-    assert len(run_here.LESSONS) >= 11
+    assert len(run_here.LESSONS) >= 12
     for name, shorter in run_here.LESSONS.items():
         code = "\n".join(x["source"] for x in run_here.cells(BY_NAME[name], {}))
         for long, short in shorter.items():
@@ -76,7 +76,7 @@ def test_the_page_says_what_is_shorter(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "address", ["http://a.org/v0.27.7/", "https://a.org/v0.27.7", "https://a.org/"]
+    "address", ["http://a.org/v0.27.7/", "https://a.org/v0.27.7/full", "https://a.org/"]
 )
 def test_an_address_is_pinned(address):
     assert run_here.checked(run_here.EXAMPLE) == run_here.EXAMPLE
@@ -210,7 +210,7 @@ def page(book):
         )
         page = chromium.new_page()
         page.errors = []
-        page.on("pageerror", page.errors.append)
+        page.on("pageerror", lambda error: page.errors.append(error))
         page.goto(f"http://127.0.0.1:{server.server_port}/{NAME}.html")
         yield page
         chromium.close()

@@ -98,15 +98,19 @@ def button(name: str, pyodide: str | list[Path] | None) -> str:
         f"<code>{escape(short)}</code> in place of <code>{escape(long)}</code>"
         for long, short in LESSONS[name].items()
     ]
-    note = f" Training is shorter than on this page: {', '.join(shorter)}." if shorter else ""
+    note = (
+        f"<p>Training is shorter here than in the lesson: {', '.join(shorter)}.</p>\n"
+        if shorter
+        else ""
+    )
     return f"""
 ```{{raw}} html
 <div id="run-here" data-lesson="run/{name}.json">
 <p><button type="button" data-run>Run this lesson here</button>
 It runs in your browser, and you can change its code. The button loads Python for browsers
 (Pyodide {VERSION}), NumPy and matplotlib, {MEGABYTES} MB in all, from {escape(origin)}. What you
-type stays in this page.{note}</p>
-<div class="run-bar" hidden><span role="status"></span> <span class="time"></span>
+type stays in this page.</p>
+{note}<div class="run-bar" hidden><span role="status"></span> <span class="time"></span>
 <button type="button" data-stop>Stop</button><button type="button" data-run>Run all</button></div>
 </div>
 <script defer src="_static/run_here.js"></script>
