@@ -110,7 +110,8 @@ def lay_out(pages: Path, pyodide: str | list[Path] | None) -> None:
     for file in [*(ROOT / "lessons").glob("[!.]*.*"), *HERE.glob("*.md")]:
         shutil.copy(file, pages)
     entries = []
-    for file in sorted(pages.glob("*.ipynb")):
+    in_order = re.findall(r"\| \[.*?\]\((\w+\.ipynb)\)", (pages / "README.md").read_text("utf-8"))
+    for file in [pages / name for name in in_order]:
         button = run_here.button(file.stem, pyodide)
         lesson = for_the_book(json.loads(file.read_text("utf-8")), file.name, where, button)
         file.write_text(json.dumps(lesson), "utf-8")
