@@ -84,7 +84,7 @@ def test_a_cosine_that_has_come_down_goes_up_again_to_where_the_longer_one_is(
     found = resumed(2)
     plan = lambda step: (short if step < 3 else long).learning_rate(step, 3)  # noqa: E731
     assert plan(2) < plan(3)
-    monkeypatch.setattr(Trainer, "_learning_rate", lambda trainer: plan(trainer.steps_done))
+    monkeypatch.setattr(Trainer, "learning_rate", lambda trainer: plan(trainer.steps_done))
     expected = run(long, "long")
     np.testing.assert_array_equal(found.flat.weights, expected.flat.weights)
     assert found.history[-1].lr == long.learning_rate(6, 3)
