@@ -89,7 +89,7 @@ def test_an_optimizer_brings_its_usual_learning_rate(words, lr, monkeypatch):
 def test_minutes_are_those_of_a_trapezoid(monkeypatch):
     config, _ = told(monkeypatch, "--minutes", 3)
     found = config.minutes, config.epochs, config.schedule, config.warmup_epochs
-    assert found == (3, 0, "trapezoid", 0.1)
+    assert found == (3, 0, "trapezoid", 0.25)
 
 
 def test_a_run_of_minutes_is_over_in_time_and_can_go_on(here, capsys):

@@ -44,7 +44,7 @@ SHARE, DECAY = Between(0, 1), Between(0, 1 - 1e-9)  # what decays by 1 would nev
 AMOUNT = Between(0, 10**9)
 FREEZES = ("none", "backbone")
 # What minutes bring with them: an open end, and a warm-up that is over soon in a short run too.
-OPEN_END: dict[str, Any] = {"epochs": 0.0, "schedule": "trapezoid", "warmup_epochs": 0.1}
+OPEN_END: dict[str, Any] = {"epochs": 0.0, "schedule": "trapezoid", "warmup_epochs": 0.25}
 DECIDED, SPARE = 0.35, 0.03  # shares of the minutes: when their epochs are decided; kept free
 
 
