@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from tinymixer.backend import to_numpy
 from tinymixer.engine import Tensor
+from tinymixer.errors import counted
 from tinymixer.train.figures.style import BLUE, GREY, INK
 from tinymixer.train.records import EpochFigures
 
@@ -86,7 +87,7 @@ def remember(trainer: Any, parameter: Tensor, n: int = 15) -> dict[str, np.ndarr
         found = step(*batch, number=number, **options)
         done, steps = number + 1, trainer.steps
         if done * n // steps > number * n // steps:
-            seen[f"after {done} of {steps} steps"] = to_numpy(parameter.data).copy()
+            seen[f"after {done} of {counted(steps, 'step')}"] = to_numpy(parameter.data).copy()
         return found
 
     trainer.training_step = remembered

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tinymixer.errors import counted
 from tinymixer.train.figures.animation import Animation
 from tinymixer.train.figures.style import INK, card, tiles
 
@@ -112,8 +113,9 @@ def patch_filters(W: np.ndarray, patch_size: int, n: int = 128) -> Figure:
 def _shown(W1: np.ndarray, grid: tuple[int, int], n: int) -> np.ndarray:
     """Which rows of W1 (D_S, S) are shown, in which order. Raises ValueError for another grid."""
     if W1.shape[1] != math.prod(grid):
+        tokens = counted(W1.shape[1], "token")
         raise ValueError(
-            f"token_maps: W1 {W1.shape} has weights for {W1.shape[1]} tokens, but a grid of "
+            f"token_maps: W1 {W1.shape} has weights for {tokens}, but a grid of "
             f"{grid[0]}x{grid[1]} has {math.prod(grid)}. Give the token grid of the model"
         )
     strongest = _strongest(W1, n)
