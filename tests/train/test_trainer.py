@@ -400,6 +400,15 @@ def test_other_data_are_refused(config, dataset, changed, tmp_path):
         Trainer.resume(tmp_path / "last.npz", other)
 
 
+@pytest.mark.parametrize("change", [{"train_images": 73}, {"test_images": 1}, {"mean": (1.0,) * 3}])
+def test_what_a_file_says_of_the_same_data_has_to_be_right(run, dataset, tmp_path, change):
+    saved = checkpoint.load(run / "last.npz")
+    header = replace(saved.header, dataset=replace(saved.header.dataset, **change))
+    checkpoint.save(tmp_path / "last.npz", header, saved.weights, saved.ema, saved.optimizer)
+    with pytest.raises(CheckpointError, match=f"trained on shapes with {next(iter(change))} "):
+        Trainer.resume(tmp_path / "last.npz", dataset)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_are_given_back_after_the_run(config, dataset, number):
     before = signal.getsignal(number)

@@ -149,7 +149,8 @@ def to_resume(path: Path, dataset: data.Dataset, epochs: float | None = None) ->
             f"{begun.fingerprint[:12]}, not {given.name} with {given.fingerprint[:12]}. Resume "
             "with the data set it began with"
         )
-    if differs := begun.difference(given, ("class_names", "mean", "std")):
+    told = ("class_names", "mean", "std", "image_size", "channels", "train_images", "test_images")
+    if differs := begun.difference(given, told):
         raise CheckpointError(
             f"{path} was trained on {differs}; resume with the data set it began with"
         )
