@@ -99,7 +99,7 @@ def button(name: str, pyodide: str | list[Path] | None) -> str:
         for long, short in LESSONS[name].items()
     ]
     note = (
-        f"<p>Training is shorter here than in the lesson: {', '.join(shorter)}.</p>\n"
+        f"<p>Training is shorter here than in the lesson: {'; '.join(shorter)}.</p>\n"
         if shorter
         else ""
     )
