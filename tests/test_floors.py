@@ -171,7 +171,7 @@ SEEDED = {"Generator", "BitGenerator", "SeedSequence", "default_rng", "Philox", 
 
 
 def dangers(source):
-    """Where `source` unpickles, or draws from random state that is nobody's."""
+    """Where `source` unpickles, or draws from global random state."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.keyword(arg="allow_pickle", value=ast.Constant(value=True)):

@@ -145,7 +145,7 @@ WRONG = {  # what is wrong: the change, what the message says
     ),
     "a name of two lines": ({"name": "a\nb"}, r"data set is 'a\\nb'; expected text that can be"),
     "a word for names": ({"class_names": "cat"}, "is 'cat'; expected a tuple of names"),
-    "a name that is none": ({"name": 3}, "the name of a data set is 3; expected text"),
+    "a name that is a number": ({"name": 3}, "the name of a data set is 3; expected text"),
 }
 
 

@@ -166,7 +166,7 @@ def test_the_published_models_multiply_as_often_as_published(name, monkeypatch):
 
 
 def without_the_product(function):
-    """A twin with an output of the right shape, which nobody worked for."""
+    """A twin with an output of the right shape, which it did not compute."""
 
     class Shaped(function):
         def forward(self, x, W, *more):
@@ -232,7 +232,7 @@ def test_weights_start_small_and_biases_at_zero():
             assert not array.any()
 
 
-# --- features, for whoever looks at the grid and not at the whole ---
+# --- features, for tasks that look at the grid ---
 
 
 def test_features_are_what_each_stage_ends_with(device, rng):

@@ -14,7 +14,7 @@ from tinymixer.ops import SoftmaxCrossEntropy
 
 
 class Silent:
-    """Random numbers for whoever must not draw any."""
+    """Random numbers for a layer that must not draw any."""
 
     def __getattr__(self, name):
         raise AssertionError(f"drew random numbers: {name}")

@@ -53,7 +53,7 @@ def test_rows_by_expert(device):
 
 @pytest.mark.parametrize("room", [3, 4])
 def test_parts_of_one_length_begin_with_the_rows_by_expert(device, room):
-    """All other rows follow, in order, and nobody has to know how many come."""
+    """All other rows follow, in order; how many come need not be known."""
     choice = device.asarray(np.array([[1, 2], [1, 0], [0, 2], [2, 0]]))
     kept = device.asarray(np.array([[1, 1], [1, 1], [0, 1], [1, 0]], bool))
     order, rows = by_expert(choice, kept, 4, room)

@@ -233,7 +233,7 @@ def test_figures_are_read_together(crossings, monkeypatch):
     assert_same(trained(config, "gpu"), trained(config, "cpu"))
 
 
-SPOILT = {  # a loss that is no number, and one whose gradient is none
+SPOILT = {  # a loss that is not finite, and one whose gradient is not
     "loss": lambda loss: loss * float("nan"),
     "gradient": lambda loss: loss + (loss * 0.0).sqrt(),
 }

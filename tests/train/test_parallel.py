@@ -1,4 +1,4 @@
-"""The cut, the tree of sums and the workers: same bits, whoever computes what and when."""
+"""The cut, the tree of sums and the workers: the same bits, whatever is computed where and when."""
 
 import contextlib
 import itertools

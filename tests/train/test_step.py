@@ -168,6 +168,7 @@ CHANGES = {
     "clip_norm": 0.04,
     "label_smoothing": 0.2,
     "ema": 0.8,
+    "whiten": 8,
     "seed": 4,
 }
 ELSEWHERE = {

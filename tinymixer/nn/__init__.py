@@ -6,7 +6,8 @@ layers.py      linear maps, normalisation, MLPs, patch embedding, dropout
 grids.py       images as grids, and grids of another size
 mixture.py     a layer of many MLPs, of which each row uses a few
 auxiliary.py   what a training pass yields besides its output
-roles.py       which weights are hidden matrices
+roles.py       which weights read the images, and which are hidden matrices
+whitening.py   a start for the first embedding, from images
 
 A model is called as `model(images)` to evaluate it, and as `model(images, rng=rng)` to train it:
 with random numbers to draw from, dropout drops activations and stochastic depth skips branches.
@@ -23,6 +24,7 @@ from tinymixer.nn.initialise import (
     lecun_normal,
     normal,
     ones,
+    undrawn,
     zero,
     zeros,
 )
@@ -45,6 +47,7 @@ from tinymixer.nn.layers import (
 from tinymixer.nn.mixture import MixtureOfExperts, Routing
 from tinymixer.nn.module import Buffer, Module, Parameter, layer_names, layer_of
 from tinymixer.nn.roles import hidden_matrices
+from tinymixer.nn.whitening import whiten
 
 __all__ = [
     "BLANK",
@@ -85,6 +88,8 @@ __all__ = [
     "ones",
     "resize",
     "sides",
+    "undrawn",
+    "whiten",
     "zero",
     "zeros",
 ]

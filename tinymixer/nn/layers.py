@@ -142,8 +142,12 @@ class UnfoldLinear(Module):
             kernel**2 * C, D, bias=bias, init=init, bias_init=bias_init, rng=rng
         )
 
+    def windows(self, x: Any) -> Tensor:
+        """(H', W', B, C*kernel²): what the linear map reads."""
+        return ops.Unfold(self.kernel, self.stride, self.padding)(x)
+
     def forward(self, x: Any) -> Tensor:
-        windows = ops.Unfold(self.kernel, self.stride, self.padding)(x)
+        windows = self.windows(x)
         return self.linear(windows if isinstance(x, Tensor) else windows.data)
 
 
@@ -160,8 +164,12 @@ class PatchEmbed(Module):
         self.patch_size = patch_size
         self.linear = ChannelLinear(channels * patch_size**2, C, rng=rng)
 
+    def windows(self, images: Any) -> Tensor:
+        """(S, B, channels*P²): what the linear map reads."""
+        return ops.Patchify(self.patch_size)(images)
+
     def forward(self, images: Any) -> Tensor:
-        patches = ops.Patchify(self.patch_size)(images)
+        patches = self.windows(images)
         # Plain images need no gradient, so neither do their patches: one product less in backward.
         return self.linear(patches if isinstance(images, Tensor) else patches.data)
 

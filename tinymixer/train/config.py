@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from tinymixer import data, fast, models, optim
-from tinymixer.backend import Array, device_of
+from tinymixer import data, fast, models, nn, optim
+from tinymixer.backend import Array, device_of, to_numpy
 from tinymixer.errors import TinymixerError
 from tinymixer.fast.gpu.products import PRECISIONS
 from tinymixer.models.options import shown
-from tinymixer.nn import Module
 from tinymixer.optim.muon import Muon, Place
 from tinymixer.options import Between, OneOf, check_options, option
 from tinymixer.train.tasks import TASKS
@@ -86,6 +86,11 @@ class Config:
     label_smoothing: float = option(0.1, SHARE, "share of each target spread over all classes")
     ema: float = option(0.0, DECAY, "decay of averaged weights, which are then tested; 0: none")
     augment: data.Augment = field(default_factory=data.Augment)
+    whiten: int = option(
+        0,
+        Between(0, 2**31),
+        "training images that decide how patches are whitened at the start; 0: not whitened",
+    )
     seed: int = option(0, Between(0, 2**64 - 1), "seed of all random numbers of the run")
     precision: str = option("fp32", OneOf(PRECISIONS), "number format of matrix products on a GPU")
     freeze: str = option(
@@ -149,10 +154,18 @@ class Config:
             schedule=self.schedule,
         )
 
-    def model_for(self, dataset: data.Dataset, rng: np.random.Generator) -> Module:
-        """The model, freshly initialised, for the images and classes of a data set."""
+    def model_for(self, dataset: data.Dataset, rng: np.random.Generator) -> nn.Module:
+        """The model, freshly initialised, for the images and classes of a data set.
+
+        With `whiten`, its first embedding knows the data set's first images, see nn.whiten.
+        """
         _, height, width, channels = dataset.train_images.shape
-        return self.build_model(dataset.num_classes, rng, channels, (height, width))
+        model = self.build_model(dataset.num_classes, rng, channels, (height, width))
+        if self.whiten and not nn.undrawn(rng):
+            images = to_numpy(dataset.train_images[: self.whiten])
+            with threadpool_limits(1, user_api="blas"):  # its sums have other bits with more
+                nn.whiten(model, data.normalise(images, dataset.mean, dataset.std))
+        return model
 
     def build_model(
         self,
@@ -160,7 +173,7 @@ class Config:
         rng: np.random.Generator,
         channels: int = 3,
         image_size: tuple[int, int] | None = None,
-    ) -> Module:
+    ) -> nn.Module:
         """The model, freshly initialised, for as many classes and such images as a data set has.
 
         An image_size in model_options comes before that of the data set, and None is the model's
@@ -196,7 +209,11 @@ MUON: dict[str, Any] = {"optimizer": "muon", "lr": RATES["muon"]}
 
 # Defaults of `tinymixer train` that are not those of Config: for a data set, then for a task.
 RECIPES: dict[str, dict[str, Any]] = {
-    "cifar10": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
+    "cifar10": {
+        "augment": data.Augment(crop_padding=4, flip="alternating"),
+        "whiten": 2000,
+        **MUON,
+    },
     "cifar100": {"augment": data.Augment(crop_padding=4, flip="alternating"), **MUON},
     "mnist": {"augment": data.Augment(crop_padding=2)},  # a mirrored 7 is not a 7
     "fashion_mnist": {"augment": data.Augment(crop_padding=2, flip="alternating")},

@@ -92,9 +92,9 @@ class Trainer(Standing):
         self.dataset, self.out = dataset.to(device), out
         super().__init__(config, DatasetRecord.of(self.dataset))
         self.device, self.save_every, self.quiet = device, save_every, quiet
-        self.model = config.model_for(dataset, generator(config.seed, Stream.INIT))
-        self.workers, self.ranks = Workers.of_this_machine(workers, device), ranks
         self.split = split or held_back(self.dataset, config.val_size)
+        self.model = config.model_for(self.split, generator(config.seed, Stream.INIT))
+        self.workers, self.ranks = Workers.of_this_machine(workers, device), ranks
         replay = Replay(self._say_why_not) if graph else None
         self.own_step = TrainingStep(
             config, self.model.to(device), self.split, self.workers, replay=replay

@@ -91,7 +91,7 @@ def test_as_many_bits_are_seen_as_were_asked_for(stand_in, precision, held):
 
 
 def test_bfloat16_is_summed_in_float32(cupy, direct):
-    """255 + 1/2 + ... is no bfloat16 on the way; its end, 256 + 1, is none at all."""
+    """255 + 1/2 + ... is not a bfloat16 on the way; its end, 256 + 1, is not either."""
     narrow = cublas.named("bfloat16")
     x = cupy.asarray(np.array([[255.0, 0.5, 0.5, 0.5, 0.5]], np.float32)).astype(narrow)
     ones = cupy.ones((5, 1), np.float32).astype(narrow)

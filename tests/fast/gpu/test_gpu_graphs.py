@@ -93,7 +93,7 @@ def test_every_precision_has_its_own_graph(cupy):
 
 @pytest.mark.parametrize(("limit", "N"), [("0", 200), ("1024", 500)])
 def test_its_memory_is_nobody_elses(cupy, monkeypatch, limit, N):
-    """Whoever asks for memory of the same sizes is given other memory, and writes to it."""
+    """A later request for memory of the same sizes is given other memory, and writes to it."""
     monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", limit)  # bytes, 0 for none; of each new pool
     f, replay = Function(cupy), Replay()
     inputs = arrays(cupy, 0, N=N)  # so large that not all memory fits all
