@@ -9,14 +9,17 @@ looked at. A run that is there already is not trained again, and one that was st
 
 import argparse
 import statistics
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from tinymixer import data
 from tinymixer.data import Augment
+from tinymixer.errors import TinymixerError
 from tinymixer.train import Config, Trainer
 from tinymixer.train.config import OPEN_END, RATES, recipe
 from tinymixer.train.evaluation import measure
+from tinymixer.train.stopping import Stopped
 
 HELD_BACK = 5000
 ROWS = {
@@ -83,4 +86,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (TinymixerError, Stopped) as error:  # after Stopped, the same command goes on
+        sys.exit(f"ablation: {error}")

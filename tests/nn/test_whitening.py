@@ -1,11 +1,14 @@
 """A first embedding that reads white patches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_runs import images_for, small
 
 from tinymixer import create_model, nn, ops
 from tinymixer.data.draws import Stream, generator
+from tinymixer.errors import TinymixerError
 from tinymixer.nn.roles import embedding_of
 from tinymixer.nn.whitening import EPS, whitening
 from tinymixer.train import Trainer
@@ -86,3 +89,12 @@ def test_a_run_whitens_by_the_images_it_trains_on_and_not_by_those_held_back():
     weights = [x.patch_embed.linear.W.data for x in (trainer.model, model, other)]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert (weights[0] != weights[2]).any()
+
+
+def test_images_that_the_patches_do_not_tile_are_refused_in_one_line():
+    config = small("mixer_pico", whiten=8)
+    config = replace(
+        config, model_options={**config.model_options, "image_size": 30, "patch_size": 5}
+    )
+    with pytest.raises(TinymixerError, match=r"^model mixer_pico on shapes: "):
+        Trainer(config, images_for(config), workers=1, quiet=True)

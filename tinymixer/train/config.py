@@ -157,14 +157,18 @@ class Config:
     def model_for(self, dataset: data.Dataset, rng: np.random.Generator) -> nn.Module:
         """The model, freshly initialised, for the images and classes of a data set.
 
-        With `whiten`, its first embedding knows the data set's first images, see nn.whiten.
+        With `whiten`, its first embedding knows the data set's first images, see nn.whiten. Raises
+        TinymixerError for a model that cannot take them.
         """
         _, height, width, channels = dataset.train_images.shape
         model = self.build_model(dataset.num_classes, rng, channels, (height, width))
         if self.whiten and not nn.undrawn(rng):
             images = to_numpy(dataset.train_images[: self.whiten])
-            with threadpool_limits(1, user_api="blas"):  # its sums have other bits with more
-                nn.whiten(model, data.normalise(images, dataset.mean, dataset.std))
+            try:
+                with threadpool_limits(1, user_api="blas"):  # its sums have other bits with more
+                    nn.whiten(model, data.normalise(images, dataset.mean, dataset.std))
+            except ValueError as error:
+                raise TinymixerError(f"model {self.model} on {dataset.name}: {error}") from error
         return model
 
     def build_model(
